@@ -1,0 +1,36 @@
+SHELL := bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+PLATFORM ?= auto
+EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.yaml)))
+
+# Said before anything is installed, since an install takes minutes.
+ifneq ($(filter train,$(MAKECMDGOALS)),)
+ifeq ($(strip $(EXP)),)
+$(error make train needs EXP=name, one of: $(or $(EXPERIMENTS),(no experiments/*.yaml found)))
+endif
+endif
+
+.PHONY: help setup train test lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@echo "experiments: $(EXPERIMENTS)"
+
+setup: ## install into VENV=.venv with PYTHON=python3 for PLATFORM=cpu, gpu or auto; instant when up to date
+	@timepro/environment/install.sh "$(VENV)" "$(PYTHON)" "$(PLATFORM)"
+
+train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
+	@exec "$(VENV)/bin/timepro" train $(EXP) $(ARGS)
+
+test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
+	@exec "$(VENV)/bin/python" -m pytest $(ARGS)
+
+lint: setup ## check style
+	@"$(VENV)/bin/ruff" check .
+
+clean: ## remove caches and build leftovers; keeps VENV and runs/
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	@find $(wildcard timepro rewards rollout trainer tests) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""The main reward: event-based F1 of one answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rewards.group import Group
+from rewards.registry import register
+from timepro.metrics.event_based import event_f1
+
+
+@register("eb_f1")
+class EventF1:
+    """Micro Eb-F1 of each completion, in [0, 1]; unparsable: 0. Collars and tolerance in seconds.
+
+    The tolerance lets a boundary exactly at the collar count: times lie on a grid, so without it floating point
+    rounding would decide about half of these cases. use_label: None asks the task (detection: yes, others: no).
+    """
+
+    def __init__(
+        self,
+        onset_collar: float = 0.2,
+        offset_collar: float = 0.2,
+        offset_ratio: float = 0.2,
+        tolerance: float = 1e-6,
+        use_label: bool | None = None,
+    ) -> None:
+        self.settings = {
+            "onset_collar": onset_collar,
+            "offset_collar": offset_collar,
+            "offset_ratio": offset_ratio,
+            "tolerance": tolerance,
+        }
+        for key, value in self.settings.items():
+            if not value >= 0:
+                raise ValueError(f"{key} must be >= 0, got {value}")
+        self.use_label = use_label
+
+    def __call__(self, group: Group) -> np.ndarray:
+        settings = {**self.settings, "use_label": group.uses_labels(self.use_label)}
+        answers = [completion.answer for completion in group.completions]
+        return np.array([event_f1(group.reference, a.events, **settings) if a.ok else 0.0 for a in answers])

@@ -1,0 +1,46 @@
+"""What a reward sees: the completions of one prompt, with the events that were read from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from timepro.events import Event, ParsedAnswer
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer. truncated: cut off by the token limit; n_tokens: its length in tokens."""
+
+    text: str
+    answer: ParsedAnswer
+    truncated: bool
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The G completions of one prompt. task: "sed", "ag" or "dac"; duration in seconds.
+
+    parts: filled while the group is scored, name of a reward -> its values (G,), for logging.
+    """
+
+    reference: tuple[Event, ...]
+    completions: tuple[Completion, ...]
+    task: str
+    duration: float
+    clip_id: str
+    parts: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+
+    def uses_labels(self, setting: bool | None) -> bool:
+        """Whether labels must match. None asks the task: only detection has a closed set of labels."""
+        return self.task == "sed" if setting is None else setting
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """The contract: a whole group in, one finite float64 a completion out, shape (G,), in the group's order."""
+
+    def __call__(self, group: Group) -> np.ndarray: ...

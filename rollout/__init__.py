@@ -1,0 +1,1 @@
+"""The vLLM side: plugin, worker launch and the pool client."""

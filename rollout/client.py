@@ -1,0 +1,249 @@
+"""The pool client: prompts in, groups of answers out, whatever happens to single workers in between.
+
+It speaks vLLM's token-in token-out route, so that what was sampled comes back as token ids with log-probabilities and
+the weight version that each answer was sampled from. A group stays on one worker, where its answers share the
+prompt's keys and values and the encoder's output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from rollout.worker import SERVED_NAME
+
+UNSYNCED = -1  # the weight version of a worker that still has the weights it loaded from its folder
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt for a group of answers.
+
+    Args:
+        id: comes back with the group.
+        token_ids: with ONE audio placeholder a clip; the worker expands it.
+        audio: a path that the workers can read, or the bytes of a WAV file.
+        seed: of this group's sampling; None leaves it to the worker.
+    """
+
+    id: str
+    token_ids: list[int]
+    audio: Path | bytes
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Args:
+        n: G, answers a prompt.
+        temperature: 0 is greedy.
+        stop_token_ids: an answer ends with one of them (it is part of the answer's tokens).
+    """
+
+    n: int
+    temperature: float
+    max_tokens: int
+    stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer: T token ids, their log-probabilities, and where they come from."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    truncated: bool  # ended by max_tokens, not by a stop token
+    weight_versions: tuple[int, ...]  # more than one if the weights changed half-way
+
+
+@dataclass(frozen=True)
+class AnswerGroup:
+    """The G answers to one prompt."""
+
+    id: str
+    prompt_token_ids: list[int]  # as the worker expanded them
+    answers: list[Answer]
+    worker: str
+    seconds: float
+
+
+class WorkerError(RuntimeError):
+    """A worker did not serve a request; another one may."""
+
+
+class RolloutPool:
+    """A client of N workers. Thread-safe; its requests run on an event loop of its own.
+
+    Args:
+        urls: the workers' addresses.
+        token: sent with every request.
+        request_timeout_s: deadline of one group.
+        max_in_flight: groups asked for at a time, over all workers.
+        retries: how many other attempts a group gets after a worker failed.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        token: str,
+        request_timeout_s: float = 300.0,
+        max_in_flight: int = 64,
+        retries: int = 2,
+    ) -> None:
+        if not urls:
+            raise ValueError("the rollout pool needs at least one worker; set rollout.workers")
+        self.urls = list(urls)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._timeout_s, self._max_in_flight, self._retries = request_timeout_s, max_in_flight, retries
+        self._load = dict.fromkeys(self.urls, 0)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-pool", daemon=True)
+        self._thread.start()
+        self._session: aiohttp.ClientSession | None = None
+
+    def submit(
+        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Callable[[int], None] | None = None
+    ) -> Future[list[AnswerGroup]]:
+        """Start generating; the future gives the groups in the order of the prompts."""
+        return asyncio.run_coroutine_threadsafe(self._generate(list(prompts), sampling, progress), self._loop)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Callable[[int], None] | None = None
+    ) -> list[AnswerGroup]:
+        """Generate one group a prompt, in order. Every group is complete, or this raises.
+
+        Raises:
+            WorkerError: a group failed on every attempt.
+            ValueError: a worker refused a prompt (too long, an unreadable clip).
+        """
+        return self.submit(prompts, sampling, progress).result()
+
+    def close(self) -> None:
+        """Close connections and end the event loop."""
+        if self._session is not None:
+            asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    async def _generate(
+        self, prompts: list[Prompt], sampling: Sampling, progress: Callable[[int], None] | None
+    ) -> list[AnswerGroup]:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(headers=self._headers, connector=connector)
+        slots = asyncio.Semaphore(self._max_in_flight)
+
+        async def one(prompt: Prompt) -> AnswerGroup:
+            async with slots:
+                group = await self._with_retries(prompt, sampling)
+            if progress is not None:
+                progress(1)
+            return group
+
+        tasks = [asyncio.ensure_future(one(prompt)) for prompt in prompts]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:  # one failed: the others' answers are of no use any more
+                task.cancel()
+
+    async def _with_retries(self, prompt: Prompt, sampling: Sampling) -> AnswerGroup:
+        failures: list[str] = []
+        untried = list(self.urls)
+        for _ in range(self._retries + 1):
+            untried = untried or list(self.urls)
+            url = min(untried, key=lambda u: self._load[u])
+            untried.remove(url)
+            self._load[url] += 1
+            try:
+                return await self._request(url, prompt, sampling)
+            except (aiohttp.ClientError, asyncio.TimeoutError, WorkerError) as error:
+                failures.append(f"{url}: {type(error).__name__} {error}".strip())
+            finally:
+                self._load[url] -= 1
+        raise WorkerError(f"no worker answered prompt {prompt.id}: " + "; ".join(failures))
+
+    async def _request(self, url: str, prompt: Prompt, sampling: Sampling) -> AnswerGroup:
+        assert self._session is not None
+        started = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        async with self._session.post(
+            f"{url}/inference/v1/generate", json=request_body(prompt, sampling), timeout=timeout
+        ) as response:
+            if response.status >= 500:
+                raise WorkerError(f"status {response.status}: {(await response.text())[:500]}")
+            if response.status >= 400:
+                detail = (await response.text())[:500]
+                raise ValueError(f"the worker refused prompt {prompt.id} (status {response.status}): {detail}")
+            body = await response.json()
+        return read_group(prompt.id, body, sampling.n, url, time.monotonic() - started)
+
+
+def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+    """The JSON body of one group's request."""
+    if isinstance(prompt.audio, bytes):
+        part = {"type": "audio_url", "url": "data:audio/wav;base64," + base64.b64encode(prompt.audio).decode()}
+    else:
+        # The uuid lets the worker keep a clip's features; a file that changed is another clip.
+        status = prompt.audio.stat()
+        key = f"{prompt.audio}:{status.st_mtime_ns}:{status.st_size}"
+        part = {"type": "audio_url", "url": prompt.audio.as_uri(), "uuid": key}
+    parameters: dict[str, Any] = {
+        "n": sampling.n,
+        "temperature": sampling.temperature,
+        "max_tokens": sampling.max_tokens,
+        "stop_token_ids": list(sampling.stop_token_ids),
+        "logprobs": 0,
+        "detokenize": False,
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
+        "output_kind": 2,  # one final answer; deltas of n samples would be put together in vain
+    }
+    if prompt.seed is not None and sampling.temperature > 0:
+        parameters["seed"] = prompt.seed
+    return {
+        "model": SERVED_NAME,
+        "token_ids": prompt.token_ids,
+        "content_parts": [part],
+        "sampling_params": parameters,
+        "return_token_ids": True,
+        "stream": False,
+    }
+
+
+def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, seconds: float) -> AnswerGroup:
+    """Check a worker's reply and turn it into a group.
+
+    Raises:
+        WorkerError: fewer answers than asked for, or answers without log-probabilities.
+    """
+    choices = sorted(body.get("choices", []), key=lambda choice: choice["index"])
+    if [choice["index"] for choice in choices] != list(range(n)):
+        raise WorkerError(f"asked for {n} answers, got {len(choices)}: a partial group is never trained on")
+    answers = []
+    for choice in choices:
+        tokens = choice.get("token_ids") or []
+        entries = (choice.get("logprobs") or {}).get("content") or []
+        if len(entries) != len(tokens) or not tokens:
+            raise WorkerError(f"answer {choice['index']} has {len(tokens)} tokens and {len(entries)} log-probabilities")
+        versions = tuple(_version(span["version"]) for span in choice.get("weight_versions") or ())
+        answers.append(
+            Answer(tokens, [entry["logprob"] for entry in entries], choice["finish_reason"] == "length", versions)
+        )
+    return AnswerGroup(prompt_id, body.get("prompt_token_ids") or [], answers, worker, seconds)
+
+
+def _version(label: str) -> int:
+    return UNSYNCED if label == "default" else int(label)

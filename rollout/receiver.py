@@ -1,0 +1,174 @@
+"""The worker's end of the weight stream: a weight-transfer backend for vLLM, registered as `torch_dist`.
+
+vLLM owns the life cycle (start, update, finish) and the layer-by-layer loading; this file joins the learner's group,
+receives buckets, checks the stream's checksum, and puts the old weights back when anything goes wrong half-way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.logger import init_logger
+
+from rollout import stream
+
+logger = init_logger("vllm.timepro.receiver")
+
+
+@dataclass(kw_only=True)
+class GroupInfo(WeightTransferInitInfo):
+    """Where the learner's group meets, and this server's place in it."""
+
+    host: str
+    port: int
+    prefix: str
+    first_rank: int
+    world_size: int
+    timeout_s: float
+    bucket_bytes: int
+
+
+@dataclass(kw_only=True)
+class StreamInfo(WeightTransferUpdateInfo):
+    """The tensors of one stream, in order, under their names in the published checkpoint layout."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[list[int]]
+    version: int
+
+
+class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
+    """Receives packed buckets over torch.distributed (gloo or NCCL)."""
+
+    init_info_cls = GroupInfo
+    update_info_cls = StreamInfo
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._group: Any = None
+        self._store: Any = None
+        self._info: GroupInfo | None = None
+        self.last_update: dict[str, Any] = {}
+
+    def init_transfer_engine(self, info: GroupInfo) -> None:
+        self.shutdown()
+        parallel = self.parallel_config
+        rank = info.first_rank + parallel.data_parallel_index * parallel.world_size + parallel.rank
+        self._store = stream.join_store(info.host, info.port, info.timeout_s)
+        self._group = stream.join_group(self._store, info.prefix, rank, info.world_size, info.timeout_s, self.device)
+        self._info = info
+
+    def start_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        self.restore()  # an update that its learner never finished would poison this one
+        initialize_layerwise_reload(self.model)
+
+    def finish_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        # The base class synchronises an accelerator at the end, which raises where there is none.
+        try:
+            self.receive_weights(self.parse_update_info(update_info))
+        except BaseException:
+            layers = self.restore()
+            self.shutdown()
+            logger.exception("weight update failed; the old weights of %d layers are back", layers)
+            raise
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    @torch.no_grad()
+    def receive_weights(self, update: StreamInfo) -> None:
+        """Receive and load one stream.
+
+        Raises:
+            RuntimeError: no group, a silent peer, or a checksum that differs from the sender's.
+        """
+        info = self._info
+        if self._group is None or info is None:
+            raise RuntimeError("weights were announced before the transfer group was joined")
+        dtypes = [getattr(torch, name) for name in update.dtypes]
+        sizes = [stream.tensor_bytes(d, s) for d, s in zip(dtypes, update.shapes, strict=True)]
+        running, started, loading = 0, time.monotonic(), 0.0
+        for bucket in stream.plan_buckets(sizes, info.bucket_bytes):
+            # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
+            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self.device)
+            stream.finish(stream.start_broadcast(self._group, buffer, info.timeout_s), info.timeout_s)
+            running = stream.checksum(buffer, running)
+            begun = time.monotonic()
+            self.model.load_weights(
+                [
+                    (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
+                    for s in bucket.slots
+                ]
+            )
+            loading += time.monotonic() - begun
+        expected = torch.zeros(1, dtype=torch.int64, device=self.device)
+        stream.finish(stream.start_broadcast(self._group, expected, info.timeout_s), info.timeout_s)
+        if int(expected.item()) != running:
+            raise RuntimeError(
+                f"checksum mismatch in weight stream {update.version}: sent {int(expected.item()):08x}, got {running:08x}"
+            )
+        self.last_update = {
+            "version": update.version,
+            "checksum": running,
+            "bytes": sum(sizes),
+            "seconds": time.monotonic() - started,
+            "load_seconds": loading,
+        }
+
+    def restore(self) -> int:
+        """Put the tensors of half-loaded layers back; returns how many layers.
+
+        An interrupted update leaves layers without storage and with half of their new weights buffered. The next
+        update would skip such layers and count the stale halves, so they are reset here.
+        """
+        from vllm.model_executor.model_loader.reload import layerwise
+
+        restored = 0
+        for layer in self.model.modules():
+            state = layerwise.get_layerwise_info(layer)
+            if not state.can_load():
+                continue
+            if state.kernel_tensors is not None:
+                layerwise._place_kernel_tensors(layer, state)
+                restored += 1
+            state.reset()
+        layerwise.LOADING_LAYERS.clear()
+        return restored
+
+    def shutdown(self) -> None:
+        group, self._group, self._store = self._group, None, None
+        if group is not None and hasattr(group, "abort"):
+            group.abort()
+
+
+class WorkerExtension:
+    """Methods that `--worker-extension-cls` adds to vLLM's worker, for `/collective_rpc`."""
+
+    weight_transfer_engine: TorchDistReceiver
+    _weight_update_active: bool
+
+    def timepro_last_update(self) -> dict[str, Any]:
+        """Version, checksum, bytes and seconds of the last complete update. Also the health probe that reaches here."""
+        return self.weight_transfer_engine.last_update
+
+    def timepro_abort_update(self) -> int:
+        """End an update whose learner is gone: old weights back, ready for a new start."""
+        restored = self.weight_transfer_engine.restore()
+        self.weight_transfer_engine.shutdown()
+        self._weight_update_active = False
+        return restored

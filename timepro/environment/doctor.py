@@ -1,0 +1,94 @@
+"""Says what is installed and whether it imports: `python -m timepro.environment.doctor`, exit status 1 if it does not.
+
+The imports run in a fresh process, as they will in workers and ranks, so this one's state cannot hide a fault.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+
+# What must work, and a statement that reaches the part which breaks where wheels do not fit each other.
+CHECKS = {
+    "torch": "import torch; torch.ones(2).sum()",
+    "torchaudio": "import torch, torchaudio; torchaudio.functional.resample(torch.zeros(1, 160), 16000, 8000)",
+    "torchvision": "import torchvision.transforms.v2",
+    "transformers": "from transformers import Qwen2_5OmniProcessor",
+    "deepspeed": "import deepspeed",
+    "vllm": """
+import torch, vllm.entrypoints.llm
+from vllm.platforms import current_platform
+expected = "cpu" if torch.version.cuda is None else "cuda"
+assert current_platform.device_type == expected, f"vLLM chose {current_platform.device_type}, torch is for {expected}"
+""",
+}
+PACKAGES = (*CHECKS, "peft", "numpy", "omegaconf", "wandb")
+# Libraries print at import, so a result line is known by its mark.
+PROBE = """
+import sys
+for name, code in {checks!r}.items():
+    try:
+        exec(code, {{}})
+        print("{mark}", name, "ok", flush=True)
+    except BaseException as error:
+        print("{mark}", name, type(error).__name__ + ": " + " ".join(str(error).split())[:300], flush=True)
+"""
+MARK = "@doctor@"
+
+
+def chosen_platform() -> str:
+    """Return "gpu" or "cpu": what the installed torch is built for. Raises ImportError where torch does not import."""
+    import torch
+
+    return "cpu" if torch.version.cuda is None else "gpu"
+
+
+def version(name: str) -> str:
+    """Return the installed version of distribution `name`, or "not installed"."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def run_checks(checks: dict[str, str]) -> dict[str, str]:
+    """Run each statement of `checks` in one fresh interpreter; return by name "ok" or what went wrong.
+
+    A check that kills the interpreter is reported as such, and so are those after it, which could not run.
+    """
+    probe = PROBE.format(checks=checks, mark=MARK)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    results = {}
+    for line in done.stdout.splitlines():
+        if line.startswith(MARK):
+            _, name, text = line.split(" ", 2)
+            results[name] = text
+    for name in checks:
+        results.setdefault(name, f"did not finish: the interpreter ended with status {done.returncode}")
+    return results
+
+
+def main() -> int:
+    """Print the report; return 0 if every import works, else 1."""
+    print(f"python        {platform.python_version()} ({sys.executable})")
+    try:
+        chosen = chosen_platform()
+    except (ImportError, OSError) as error:
+        print(f"platform      unknown: torch does not import ({error}); run `make setup`")
+        return 1
+    print(f"platform      {chosen}")
+    results = run_checks(CHECKS)
+    for name in PACKAGES:
+        print(f"{name:<13} {version(name):<14} {results.get(name, '')}".rstrip())
+    broken = [name for name, text in results.items() if text != "ok"]
+    if broken:
+        print(f"\nbroken: {', '.join(broken)}")
+        print("Run `python -m timepro.environment.cpu_wheels`, which repairs CUDA builds beside a CPU torch; if that")
+        print("does not help, remove the environment's folder and run `make setup` again.")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What the learner needs to know of a backbone, and how a checkpoint folder finds its family."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelFamily(ABC):
+    """One backbone family. Stateless: every method takes the model or configuration it speaks of.
+
+    A third family is one file: a subclass, and its line in `_FAMILIES`.
+    """
+
+    name: str
+    model_type: str  # of `config.json`
+    vllm_architecture: str  # registered by `rollout.plugin`
+    frame_rate: float  # audio frames a second behind the encoder
+
+    @abstractmethod
+    def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
+        """The Hugging Face model of a checkpoint folder, in evaluation mode."""
+
+    @abstractmethod
+    def text_side_config(self, config: Any) -> Any:
+        """The part of the configuration that holds `astp` and the token ids."""
+
+    @abstractmethod
+    def audio_token_id(self, config: Any) -> int:
+        """Id of the audio placeholder."""
+
+    @abstractmethod
+    def audio_frames(self, mel_frames: int) -> int:
+        """F, the encoder's output length for M mel frames (100 Hz)."""
+
+    @abstractmethod
+    def audio_encoder(self, model: nn.Module) -> nn.Module:
+        """The audio encoder alone, as a module that `encode` runs."""
+
+    @abstractmethod
+    def encode(self, encoder: nn.Module, features: Sequence[Tensor]) -> list[Tensor]:
+        """Audio frames of clips of any lengths.
+
+        Args:
+            features: one log-mel tensor (128, M) a clip.
+
+        Returns:
+            one tensor (F, H) a clip.
+        """
+
+    @abstractmethod
+    def text_model(self, model: nn.Module) -> nn.Module:
+        """The decoder without its head: takes `inputs_embeds`, gives hidden states."""
+
+    @abstractmethod
+    def hidden_states(self, text_model: nn.Module, inputs_embeds: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, T, H) for embeddings (B, T, H), positions (B, T) and a boolean mask (B, T, T)."""
+
+    @abstractmethod
+    def checkpoint_name(self, parameter: str) -> str:
+        """A live parameter's name in the published checkpoint layout (what vLLM's loader expects)."""
+
+
+def family_of(folder: str | Path) -> ModelFamily:
+    """The family of a checkpoint folder, by its `config.json`.
+
+    Raises:
+        ValueError: no such folder, no configuration, or a family that is not supported.
+    """
+    from timepro.families.qwen2_5_omni import Qwen25Omni
+
+    families: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25Omni(),)}
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is not a checkpoint folder: {path.name} is missing; give a folder written by this project"
+        )
+    try:
+        model_type = json.loads(path.read_text()).get("model_type")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the checkpoint is damaged") from error
+    if model_type not in families:
+        raise ValueError(
+            f"{path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(families))}"
+        )
+    return families[model_type]

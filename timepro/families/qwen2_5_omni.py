@@ -1,0 +1,60 @@
+"""Qwen2.5-Omni, the thinker: Whisper-style audio encoder in blocks of two seconds, Qwen2 decoder with M-RoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timepro.families.base import ModelFamily
+
+
+class Qwen25Omni(ModelFamily):
+    name = "qwen2_5_omni"
+    model_type = "qwen2_5_omni"
+    vllm_architecture = "TimeProQwen2_5OmniModel"
+    frame_rate = 25.0
+
+    def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
+        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True
+        )
+        return model.eval()
+
+    def text_side_config(self, config: Any) -> Any:
+        return getattr(config, "thinker_config", config)
+
+    def audio_token_id(self, config: Any) -> int:
+        return int(self.text_side_config(config).audio_token_index)
+
+    def audio_frames(self, mel_frames: int) -> int:
+        # A stride-2 convolution, then pooling by 2 (the encoder's own `_get_feat_extract_output_lengths`).
+        return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
+
+    def audio_encoder(self, model: nn.Module) -> nn.Module:
+        return model.audio_tower
+
+    def encode(self, encoder: nn.Module, features: Sequence[Tensor]) -> list[Tensor]:
+        lengths = torch.tensor([f.shape[-1] for f in features], device=features[0].device)
+        frames = encoder(torch.cat(list(features), dim=-1), feature_lens=lengths).last_hidden_state
+        return list(frames.split([self.audio_frames(int(n)) for n in lengths]))
+
+    def text_model(self, model: nn.Module) -> nn.Module:
+        return model.model
+
+    def hidden_states(self, text_model: nn.Module, inputs_embeds: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
+        return text_model(
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids.expand(3, -1, -1),
+            attention_mask={"full_attention": mask[:, None]},
+            use_cache=False,
+        ).last_hidden_state
+
+    def checkpoint_name(self, parameter: str) -> str:
+        return f"thinker.{parameter}"

@@ -1,0 +1,82 @@
+"""From audio files to what the encoder reads, and prompts to token ids: the learner's half of the processor.
+
+The worker's half is the published processor inside vLLM. Both must see the same numbers, so this one calls the same
+feature extractor and only spares it the silence: the published one pads every clip to 30 s.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timepro.astp import AstpLayout
+from timepro.data.audio import read_audio
+from timepro.families import ModelFamily, family_of
+from timepro.tasks import messages
+
+
+class Processor:
+    """Tokenizer, feature extractor and ASTP layout of one checkpoint folder.
+
+    Raises:
+        ValueError: the folder is no checkpoint of a supported family.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        from transformers import AutoConfig, AutoTokenizer, WhisperFeatureExtractor
+
+        self.family: ModelFamily = family_of(folder)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self.extractor: Any = WhisperFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+        self.layout = AstpLayout.from_config(self.family.text_side_config(config))
+        self.audio_token_id = self.family.audio_token_id(config)
+        self.eos_token_id: int = self.tokenizer.eos_token_id
+
+    def features(self, path: Path) -> Tensor:
+        """Log-mel features (128, M) of an audio file, M = 100 a second, rounded down."""
+        return self.features_of(read_audio(path, self.extractor.sampling_rate))
+
+    def features_of(self, waveform: np.ndarray) -> Tensor:
+        """Log-mel features (128, M) of a waveform (N,) at the encoder's sampling rate.
+
+        Raises:
+            ValueError: a clip shorter than one audio frame.
+        """
+        hop, window = self.extractor.hop_length, self.extractor.n_fft
+        n_frames = len(waveform) // hop
+        if n_frames < 2 or self.family.audio_frames(n_frames) < 1:
+            raise ValueError(f"the clip has {len(waveform)} samples, too few for one audio frame")
+        # One window of silence behind the clip is what the published padding to 30 s amounts to.
+        padded = np.concatenate([waveform, np.zeros(window + hop - len(waveform) % hop, np.float32)])
+        mel = self.extractor(
+            padded,
+            sampling_rate=self.extractor.sampling_rate,
+            padding="do_not_pad",
+            truncation=False,
+            return_tensors="pt",
+        ).input_features[0]
+        return mel[:, :n_frames]
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Token ids of a prompt with one audio placeholder, as a worker wants them."""
+        encoded = self.tokenizer.apply_chat_template(messages(question), add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, ended by the turn's end."""
+        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.eos_token_id]
+
+    def answer_text(self, token_ids: list[int]) -> str:
+        """An answer's text, without its final stop token."""
+        ids = token_ids[:-1] if token_ids and token_ids[-1] == self.eos_token_id else token_ids
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def pin_threads(n: int) -> None:
+    """Compute with `n` CPU threads in this process."""
+    torch.set_num_threads(n)

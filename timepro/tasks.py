@@ -1,0 +1,99 @@
+"""The three tasks: what is asked of a clip and which answer is right.
+
+- `sed`, sound event detection: every event of a closed set of classes.
+- `ag`, audio grounding: all intervals of one described sound.
+- `dac`, dense audio captioning: a sentence for every event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timepro.data.manifest import Clip
+from timepro.events import Event
+
+TASKS = ("sed", "ag", "dac")
+AUDIO_TAG = "<|audio_bos|><|AUDIO|><|audio_eos|>"  # both families' spelling of one clip
+
+_QUESTIONS = {
+    "sed": "Detect the sound events with their start and end times.",
+    "ag": "When does this sound occur: {query}?",
+    "dac": "Describe every sound event with its start and end times.",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one clip, with the right answer.
+
+    `reference` are the exact times, `target` what a supervised answer is trained on: the same, or an annotator's
+    lagged version of them.
+    """
+
+    id: str
+    task: str
+    audio: Path
+    duration: float
+    question: str
+    reference: tuple[Event, ...]
+    target: tuple[Event, ...]
+
+
+def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[Sample]:
+    """Questions for a task, in the manifest's order.
+
+    Args:
+        task: one of `TASKS`; `ag` gives one sample a query, the others one a clip.
+        times: "exact" or "annotated", the times of the supervised target. The reference is always exact.
+
+    Raises:
+        ValueError: an unknown task or times, or a clip without what the task needs.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}; it must be one of {', '.join(TASKS)}")
+    if times not in ("exact", "annotated"):
+        raise ValueError(f"label times are {times!r}; they must be 'exact' or 'annotated'")
+    samples: list[Sample] = []
+    for clip in clips:
+        if task == "ag":
+            samples += _grounding_samples(clip, times)
+            continue
+        reference, target = clip.labelled("exact"), clip.labelled(times)
+        if task == "dac":
+            reference, target = _captioned(clip, reference), _captioned(clip, target)
+        samples.append(
+            Sample(clip.id, task, clip.audio, clip.duration, _QUESTIONS[task], tuple(reference), tuple(target))
+        )
+    return samples
+
+
+def _grounding_samples(clip: Clip, times: str) -> list[Sample]:
+    samples = []
+    for number, query in enumerate(clip.queries):
+        annotated = query.annotated_intervals
+        if times == "annotated" and annotated is None:
+            raise ValueError(f"clip {clip.id}: query {query.text!r} has no annotated_intervals; set label_times=exact")
+        reference = tuple(Event(a, b, "") for a, b in query.intervals)
+        target = reference if times == "exact" else tuple(Event(a, b, "") for a, b in annotated or ())
+        question = _QUESTIONS["ag"].format(query=query.text)
+        samples.append(Sample(f"{clip.id}#{number}", "ag", clip.audio, clip.duration, question, reference, target))
+    return samples
+
+
+def _captioned(clip: Clip, events: list[Event]) -> list[Event]:
+    missing = [e.label for e in clip.events if not e.caption]
+    if missing:
+        raise ValueError(f"clip {clip.id}: events {missing} have no caption, which task dac needs")
+    return [Event(e.onset, e.offset, str(c.caption)) for e, c in zip(events, clip.events, strict=True)]
+
+
+def messages(question: str) -> list[dict[str, str]]:
+    """The chat of one sample: the clip, then the question."""
+    return [{"role": "user", "content": AUDIO_TAG + question}]
+
+
+def tokenizer_texts() -> list[str]:
+    """Everything the prompts can say, for training a small tokenizer."""
+    return [q.replace("{query}", " ") for q in _QUESTIONS.values()]

@@ -1,0 +1,1 @@
+"""The learner: SFT, GRPO, batching, weight sending, checkpoints and the launcher."""

@@ -1,0 +1,174 @@
+"""What SFT and GRPO share: a model under ZeRO-3, and one update from a list of rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from timepro.features import Processor
+from trainer import distributed, zero
+from trainer.encoder import FrameCache
+from trainer.policy import load_policy
+from trainer.rows import MicroBatch, Row, collate, empty_like, plan_micro_batches
+
+LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass
+class BatchConfig:
+    """How a step's rows are cut."""
+
+    micro_batch_tokens: int = 16384  # padded tokens of one forward pass on one rank
+    frame_cache_gib: float = 2.0  # encoded audio kept in memory, a rank
+
+
+class Learner:
+    """One rank of the learner.
+
+    Args:
+        folder: checkpoint to start from.
+    """
+
+    def __init__(
+        self, folder: Path, optimiser: zero.OptimiserConfig, zero_config: zero.ZeroConfig, batch: BatchConfig
+    ) -> None:
+        self.folder, self.batch = folder, batch
+        self.processor = Processor(folder)
+        dtype = zero.compute_dtype(zero_config)
+        policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype)
+        self.encoder = encoder.to(distributed.device())
+        self._config = (optimiser, zero_config)
+        self._policy = policy
+        self.engine: Any = None
+        self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
+
+    def start(self) -> None:
+        """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""
+        self.engine = zero.initialise(self._policy, *self._config)
+
+    def update(
+        self, rows: Sequence[Row], loss_function: LossFunction, temperature: float, learning_rate: float
+    ) -> dict[str, float]:
+        """One optimiser step on the global batch of which `rows` are this rank's part. A collective.
+
+        Args:
+            rows: may be empty on some ranks, not on all.
+            loss_function: log-probabilities (K,), entropies (K,) and the micro-batch to this rank's part of the loss,
+                already divided by the GLOBAL count, and sums for the log.
+
+        Returns:
+            this rank's sums over its micro-batches, the gradient norm, and the number of micro-batches.
+        """
+        plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
+        micro_batches = [[rows[i] for i in part] for part in plan]
+        n_micro = int(distributed.largest([len(micro_batches)])[0])
+        if n_micro == 0:
+            return {"micro_batches": 0.0}
+        filler = self._filler(rows)
+        micro_batches += [[filler]] * (n_micro - len(micro_batches))
+        zero.set_learning_rate(self.engine, learning_rate)
+        sums: dict[str, float] = {}
+        for number, part in enumerate(micro_batches):
+            micro = collate(part, self.processor.audio_token_id, self.processor.tokenizer.pad_token_id)
+            micro = micro.to(distributed.device())
+            logprobs, entropies = self.engine(micro, temperature)
+            loss, extra = loss_function(logprobs, entropies, micro)
+            zero.backward(self.engine, loss, last=number == n_micro - 1)
+            for key, value in extra.items():
+                sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return sums | {"grad_norm": float(norm or 0.0), "micro_batches": float(n_micro)}
+
+    def _filler(self, rows: Sequence[Row]) -> Row:
+        if rows:
+            self._spare = empty_like(min(rows, key=lambda row: row.length))
+        if not hasattr(self, "_spare"):
+            raise RuntimeError("this rank has had no rows yet: the global batch must not be smaller than the ranks")
+        return self._spare
+
+    def save(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write a resumable checkpoint: weights, optimiser, and `state`. Complete when `state.json` is there."""
+        if distributed.rank() == 0 and folder.exists():
+            shutil.rmtree(folder)
+        distributed.barrier()
+        self.engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+        distributed.barrier()
+        if distributed.rank() == 0:
+            partial = folder / "state.json.partial"
+            partial.write_text(json.dumps(state))
+            os.replace(partial, folder / "state.json")
+        distributed.barrier()
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: an incomplete checkpoint.
+        """
+        if not (folder / "state.json").is_file():
+            raise ValueError(f"{folder} is not a complete checkpoint: state.json is missing; resume from another one")
+        loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine")
+        if loaded is None:
+            raise ValueError(f"{folder} holds no engine state for {distributed.world_size()} ranks")
+        return json.loads((folder / "state.json").read_text())
+
+    def export(self, folder: Path) -> None:
+        """Write the current weights as a checkpoint folder that HF, vLLM and this project load. A collective."""
+        trained = {name: tensor for name, tensor in zero.stream_weights(self.engine) if tensor is not None}
+        if distributed.rank() == 0:
+            names = {f"{self._encoder_prefix()}{n}": p.detach().cpu() for n, p in self.encoder.state_dict().items()}
+            export_checkpoint(self.folder, folder, trained | names)
+        distributed.barrier()
+
+    def _encoder_prefix(self) -> str:
+        first_name, first = next(iter(self.encoder.named_parameters()))
+        return self._policy.published_names[id(first)].removesuffix(first_name)
+
+
+def export_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) -> None:
+    """Copy a checkpoint folder with some tensors replaced, one weight file at a time, complete or not at all.
+
+    Raises:
+        ValueError: a changed tensor that no weight file of the source holds, or one of another shape.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    left = dict(changed)
+    for path in sorted(source.iterdir()):
+        if path.suffix != ".safetensors":
+            if path.is_file():
+                shutil.copy2(path, partial / path.name)
+            continue
+        with safe_open(str(path), framework="pt") as weights:
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - no mapping
+            metadata = weights.metadata()
+        for name, old in tensors.items():
+            if name in left:
+                new = left.pop(name)
+                if new.shape != old.shape:
+                    raise ValueError(f"{path}: {name} is {tuple(old.shape)}, the trained tensor {tuple(new.shape)}")
+                tensors[name] = new.to(old.dtype).contiguous()
+        save_file(tensors, partial / path.name, metadata=metadata)
+    if left:
+        raise ValueError(
+            f"{source} holds no tensors named {', '.join(sorted(left)[:3])}; it is not the model trained here"
+        )
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+
+
+def weighted_token_count(rows: Sequence[Row], supervised: bool) -> float:
+    """Answer tokens of a kind, weighted: this rank's part of a loss's divisor."""
+    return float(sum(len(a.token_ids) * a.weight for row in rows for a in row.answers if a.supervised == supervised))

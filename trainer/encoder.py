@@ -1,0 +1,68 @@
+"""Encoded audio frames of clips, each clip encoded once.
+
+While the encoder is frozen its output for a clip never changes, so frames are kept in memory up to a limit: the G
+answers of a group share them, and so do later epochs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from timepro.features import Processor
+
+
+class FrameCache:
+    """Audio files in, encoded frames (F, H) out.
+
+    Args:
+        encoder: the frozen audio encoder.
+        limit_gib: memory for kept frames; the least recently used go first. 0 keeps nothing.
+        batch: clips encoded together.
+    """
+
+    def __init__(self, encoder: nn.Module, processor: Processor, limit_gib: float, batch: int = 16) -> None:
+        self._encoder, self._processor, self._batch = encoder, processor, batch
+        self._limit = int(limit_gib * 2**30)
+        self._frames: OrderedDict[Path, Tensor] = OrderedDict()
+        self._bytes = 0
+        self.encoded = 0  # clips that went through the encoder
+
+    def n_frames(self, path: Path) -> int:
+        """F of a clip."""
+        return len(self([path])[0])
+
+    @torch.no_grad()
+    def __call__(self, paths: Sequence[Path]) -> list[Tensor]:
+        """Frames of each file, in order; on the encoder's device.
+
+        Raises:
+            ValueError: a file that cannot be read, naming it.
+        """
+        found = {path: self._frames[path] for path in paths if path in self._frames}
+        for path in found:
+            self._frames.move_to_end(path)
+        missing = [path for path in dict.fromkeys(paths) if path not in found]
+        parameter = next(self._encoder.parameters())
+        for start in range(0, len(missing), self._batch):
+            part = missing[start : start + self._batch]
+            features = [self._processor.features(p).to(parameter.device, parameter.dtype) for p in part]
+            for path, frames in zip(part, self._processor.family.encode(self._encoder, features), strict=True):
+                found[path] = frames.clone()  # a view would keep its whole batch alive
+                self._keep(path, found[path])
+        self.encoded += len(missing)
+        return [found[path] for path in paths]
+
+    def _keep(self, path: Path, frames: Tensor) -> None:
+        size = frames.numel() * frames.element_size()
+        if size > self._limit:
+            return
+        self._frames[path] = frames
+        self._bytes += size
+        while self._bytes > self._limit:
+            _, oldest = self._frames.popitem(last=False)
+            self._bytes -= oldest.numel() * oldest.element_size()

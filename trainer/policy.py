@@ -1,0 +1,113 @@
+"""The trained part of the model: decoder and head, giving log-probabilities of answer tokens.
+
+The audio encoder is not in here. Frozen, it is a plain replicated module: ZeRO-3 would gather it for every
+micro-batch, and its outputs can be kept (`trainer.encoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from timepro.astp import AstpLayout
+from timepro.families import ModelFamily
+from trainer.rows import MicroBatch, tree_mask
+
+
+class Policy(nn.Module):
+    """Decoder and output head of a checkpoint.
+
+    Args:
+        model: the Hugging Face model; its text model and head are taken, not copied.
+        layout: names the timestamp rows, which are frozen, and the banned tokens.
+        logit_chunk: answer tokens whose logits (V each) exist at the same time.
+    """
+
+    def __init__(self, model: nn.Module, family: ModelFamily, layout: AstpLayout, logit_chunk: int = 2048) -> None:
+        super().__init__()
+        self.family, self.logit_chunk = family, logit_chunk
+        self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
+        self.text_model = family.text_model(model)
+        self.lm_head = model.lm_head
+        self.embeddings = model.get_input_embeddings()
+        banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
+        self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
+        self._freeze_timestamps(layout)
+
+    def _freeze_timestamps(self, layout: AstpLayout) -> None:
+        """Zero the timestamp rows' gradient. With no weight decay on the embeddings, the rows stay bit-equal."""
+        if not layout.enabled:
+            return
+        first, last = layout.first_token_id, layout.first_token_id + layout.vocabulary.size
+
+        def without_timestamps(gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            gradient[first:last] = 0.0
+            return gradient
+
+        self.embeddings.weight.register_hook(without_timestamps)
+
+    def forward(self, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of the batch's K answer tokens.
+
+        Sampled answers are scored at the sampling temperature, supervised ones at 1; banned tokens have no
+        probability, exactly as in the worker.
+
+        Returns:
+            (K,) log-probabilities with a gradient, (K,) entropies without one.
+        """
+        embeds = self.embeddings(batch.input_ids)
+        embeds = embeds.masked_scatter(batch.audio_mask[..., None], batch.frames.to(embeds.dtype))
+        hidden = self.family.hidden_states(self.text_model, embeds, batch.positions, tree_mask(batch.segments))
+        chosen = hidden.flatten(0, 1)[batch.sources]
+        temperatures = torch.where(batch.supervised, 1.0, temperature)
+        logprobs, entropies = [], []
+        for start in range(0, len(chosen), self.logit_chunk):
+            part = slice(start, start + self.logit_chunk)
+            arguments = (chosen[part], batch.targets[part], temperatures[part])
+            if len(chosen) > self.logit_chunk and torch.is_grad_enabled():
+                chunk = checkpoint(self._score, *arguments, use_reentrant=False)
+            else:
+                chunk = self._score(*arguments)
+            logprobs.append(chunk[0])
+            entropies.append(chunk[1])
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _score(self, hidden: Tensor, targets: Tensor, temperatures: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.lm_head(hidden).float() / temperatures[:, None]
+        logits = logits.index_fill(-1, self.banned, float("-inf"))
+        logprobs = logits.log_softmax(-1)
+        with torch.no_grad():
+            p = logprobs.exp()
+            entropy = -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
+        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters that training changes, under their published names."""
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                yield self.published_names[id(parameter)], parameter
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Optimiser groups: no decay for embeddings (frozen rows must not shrink) and for vectors."""
+        decayed, plain = [], []
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                continue
+            small = parameter is self.embeddings.weight or parameter.dim() < 2
+            (plain if small else decayed).append(parameter)
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+
+def load_policy(folder: Path, family: ModelFamily, layout: AstpLayout, dtype: torch.dtype) -> tuple[Policy, nn.Module]:
+    """The policy and the frozen audio encoder of a checkpoint folder."""
+    model = family.load(folder, dtype)
+    encoder = family.audio_encoder(model).requires_grad_(False).eval()
+    policy = Policy(model, family, layout)
+    policy.train()
+    return policy, encoder

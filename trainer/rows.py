@@ -1,0 +1,188 @@
+"""Rows and micro-batches: one prompt and its G answers in one row, so that the prompt is computed once a group.
+
+`[prompt | answer 1 | ... | answer G]` with a tree mask: every answer sees the prompt and itself. Positions restart
+behind the prompt for every answer, so each answer's log-probabilities are those of the plain sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+PROMPT, PADDING = -1, -2  # segment numbers; answers count from 0
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """One answer as the loss needs it.
+
+    Args:
+        token_ids: T tokens, the stop token included.
+        sampled_logprobs: T, as returned with the answer; empty for a supervised answer.
+        advantage: 0 for a supervised answer.
+        supervised: cross-entropy instead of the policy gradient.
+        weight: 0 leaves the answer out of the loss.
+    """
+
+    token_ids: list[int]
+    sampled_logprobs: list[float] = field(default_factory=list)
+    advantage: float = 0.0
+    supervised: bool = False
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt (P expanded token ids, F audio placeholders among them) with its answers.
+
+    `frames` are the clip's encoded audio frames (F, H).
+    """
+
+    prompt_ids: list[int]
+    frames: Tensor
+    answers: list[AnswerTokens]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model computes: an answer's last token is only ever predicted."""
+        return len(self.prompt_ids) + sum(len(a.token_ids) - 1 for a in self.answers)
+
+
+@dataclass
+class MicroBatch:
+    """B rows padded to N tokens, and the K answer tokens to be predicted.
+
+    Args:
+        input_ids, positions, segments: (B, N).
+        audio_mask: (B, N), where an encoded frame replaces the token's embedding.
+        frames: (sum of F, H), in the order of the mask.
+        sources: (K,) flat indices into (B * N) of the positions that predict.
+        targets: (K,) the tokens predicted.
+        answer_of: (K,) number of the answer within the micro-batch.
+        sampled_logprobs, advantages, weights: (K,).
+        supervised: (K,) bool.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    audio_mask: Tensor
+    frames: Tensor
+    sources: Tensor
+    targets: Tensor
+    answer_of: Tensor
+    sampled_logprobs: Tensor
+    advantages: Tensor
+    weights: Tensor
+    supervised: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        return MicroBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def tree_mask(segments: Tensor) -> Tensor:
+    """Which token sees which: (B, N) segments to a boolean (B, N, N), causal within prompt and own answer.
+
+    A padding token sees itself alone, which keeps its softmax finite.
+    """
+    n = segments.shape[1]
+    causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
+    queries, keys = segments[:, :, None], segments[:, None, :]
+    visible = causal & ((keys == PROMPT) | (keys == queries)) & (keys != PADDING) & (queries != PADDING)
+    return visible | torch.eye(n, dtype=torch.bool, device=segments.device)
+
+
+def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> MicroBatch:
+    """Pad rows to a common length and point at every answer token.
+
+    Raises:
+        ValueError: a row whose placeholders and frames differ in number.
+    """
+    width = max(row.length for row in rows)
+    shape = (len(rows), width)
+    input_ids = torch.full(shape, pad_token_id)
+    positions = torch.zeros(shape, dtype=torch.long)
+    segments = torch.full(shape, PADDING)
+    audio_mask = torch.zeros(shape, dtype=torch.bool)
+    sources: list[int] = []
+    tokens: list[tuple[int, int, float, float, float, bool]] = []
+    n_answers = 0
+    for b, row in enumerate(rows):
+        prompt = torch.tensor(row.prompt_ids)
+        p = len(prompt)
+        input_ids[b, :p], positions[b, :p], segments[b, :p] = prompt, torch.arange(p), PROMPT
+        # The mask covers the prompt alone: a placeholder that slipped into an answer must not take a frame.
+        audio_mask[b, :p] = prompt == audio_token_id
+        if int(audio_mask[b].sum()) != len(row.frames):
+            raise ValueError(f"a prompt has {int(audio_mask[b].sum())} audio placeholders for {len(row.frames)} frames")
+        end = p
+        for g, answer in enumerate(row.answers):
+            inputs = len(answer.token_ids) - 1
+            input_ids[b, end : end + inputs] = torch.tensor(answer.token_ids[:-1], dtype=torch.long)
+            positions[b, end : end + inputs] = torch.arange(p, p + inputs)
+            segments[b, end : end + inputs] = g
+            sources += [b * width + p - 1] + list(range(b * width + end, b * width + end + inputs))
+            sampled = answer.sampled_logprobs or [0.0] * len(answer.token_ids)
+            tokens += [
+                (token, n_answers, logprob, answer.advantage, answer.weight, answer.supervised)
+                for token, logprob in zip(answer.token_ids, sampled, strict=True)
+            ]
+            n_answers += 1
+            end += inputs
+    targets, answer_of, sampled_logprobs, advantages, weights, supervised = zip(*tokens, strict=True)
+    return MicroBatch(
+        input_ids=input_ids,
+        positions=positions,
+        segments=segments,
+        audio_mask=audio_mask,
+        frames=torch.cat([row.frames for row in rows]),
+        sources=torch.tensor(sources),
+        targets=torch.tensor(targets),
+        answer_of=torch.tensor(answer_of),
+        sampled_logprobs=torch.tensor(sampled_logprobs, dtype=torch.float32),
+        advantages=torch.tensor(advantages, dtype=torch.float32),
+        weights=torch.tensor(weights, dtype=torch.float32),
+        supervised=torch.tensor(supervised, dtype=torch.bool),
+    )
+
+
+def plan_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Cut rows into micro-batches whose padded size stays within a budget: longest first, first fit.
+
+    Args:
+        lengths: tokens of each row.
+        token_budget: most padded tokens (rows x longest row) of a micro-batch.
+
+    Returns:
+        lists of row indices; every row is in exactly one.
+
+    Raises:
+        ValueError: a row longer than the budget.
+    """
+    too_long = [length for length in lengths if length > token_budget]
+    if too_long:
+        raise ValueError(
+            f"a prompt with its answers has {max(too_long)} tokens, more than the micro-batch budget of {token_budget}; "
+            "raise micro_batch_tokens, or lower the group size or the clip length"
+        )
+    batches: list[list[int]] = []
+    widest: list[int] = []  # the first row of a micro-batch is its longest
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for batch, width in zip(batches, widest, strict=True):
+            if (len(batch) + 1) * width <= token_budget:
+                batch.append(index)
+                break
+        else:
+            batches.append([index])
+            widest.append(lengths[index])
+    return batches
+
+
+def empty_like(row: Row) -> Row:
+    """A row that weighs nothing: pads a rank's micro-batches to the number that all ranks run."""
+    answer = row.answers[0]
+    blank = AnswerTokens(answer.token_ids, answer.sampled_logprobs, 0.0, answer.supervised, weight=0.0)
+    return Row(row.prompt_ids, row.frames, [blank])

@@ -1,0 +1,85 @@
+"""Metrics of a run: to W&B (offline unless the user is logged in) and to a JSON-lines file beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class WandbConfig:
+    """Where W&B puts a run (`wandb.*`)."""
+
+    project: str = "timepro-rl"
+    group: str = ""
+    tags: str = ""  # comma-separated
+    mode: str = "auto"  # auto: online when logged in, else offline; or online, offline, disabled
+
+
+class Tracker:
+    """Logs metrics of one job of a run. Only rank 0 has one.
+
+    Args:
+        folder: the run's folder.
+        job: "sft" or "grpo", W&B's job type.
+        run_id: kept over a resume, so that curves continue.
+    """
+
+    def __init__(
+        self, config: WandbConfig, folder: Path, name: str, job: str, resolved: Mapping[str, Any], run_id: str
+    ) -> None:
+        import wandb
+
+        self._file = (folder / f"metrics.{job}.jsonl").open("a", buffering=1)
+        self._started = time.monotonic()
+        self._run = wandb.init(
+            project=config.project,
+            name=f"{name}-{job}",
+            id=run_id,
+            resume="allow",
+            group=config.group or name,
+            job_type=job,
+            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
+            dir=str(folder),
+            config=dict(resolved),
+            mode=wandb_mode(config),
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=False),
+        )
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one step."""
+        self._file.write(
+            json.dumps({"step": step, "elapsed_s": round(time.monotonic() - self._started, 3), **metrics}) + "\n"
+        )
+        self._run.log(dict(metrics), step=step)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Set summary values, the ones that a comparison table shows."""
+        self._run.summary.update(dict(values))
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the run's files."""
+        self._run.finish(exit_code=exit_code)
+        self._file.close()
+
+
+def wandb_mode(config: WandbConfig) -> str:
+    """The mode to run in.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    if config.mode not in ("auto", "online", "offline", "disabled"):
+        raise ValueError(f"wandb.mode is {config.mode!r}; it must be auto, online, offline or disabled")
+    if config.mode != "auto":
+        return config.mode
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    import wandb
+
+    return "online" if wandb.api.api_key else "offline"

@@ -1,0 +1,144 @@
+"""DeepSpeed ZeRO-3 around the policy, on a CPU over gloo as on GPUs over NCCL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import distributed
+from trainer.policy import Policy
+
+
+@dataclass
+class OptimiserConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 1e-6
+    beta1: float = 0.9
+    beta2: float = 0.98
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 10
+    flat: float = 0.3  # share of the training at the peak rate, before the cosine
+    floor: float = 0.05  # where the cosine ends, as a share of the peak
+
+
+@dataclass
+class ZeroConfig:
+    """DeepSpeed settings that depend on the machine."""
+
+    dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
+    reduce_bucket: int = 50_000_000
+    persistence_threshold: int = 0
+    offload_optimiser: bool = False
+    collective_timeout_s: float = 1800.0
+    extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's own configuration as it is
+
+
+def compute_dtype(config: ZeroConfig) -> torch.dtype:
+    """The dtype of weights and activations.
+
+    Raises:
+        ValueError: a dtype that is neither float32 nor bfloat16.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    name = config.dtype
+    if name == "auto":
+        name = "bfloat16" if distributed.device().type == "cuda" else "float32"
+    if name not in known:
+        raise ValueError(f"zero.dtype is {config.dtype!r}; it must be auto, float32 or bfloat16")
+    return known[name]
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, without the minute of compiling that its shared-memory helper costs on a CPU."""
+    if distributed.device().type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    if distributed.device().type == "cpu":
+        for name in deepspeed.ops.__compatible_ops__:
+            if "shm" in name:
+                deepspeed.ops.__compatible_ops__[name] = False
+    return deepspeed
+
+
+def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, Any]:
+    """DeepSpeed's own configuration. Accumulation is driven by hand: the number of micro-batches varies by step."""
+    on_cpu = distributed.device().type == "cpu"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimiser.max_grad_norm,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": not on_cpu,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": zero.reduce_bucket,
+            "stage3_prefetch_bucket_size": 0 if on_cpu else zero.reduce_bucket,
+            "stage3_param_persistence_threshold": zero.persistence_threshold,
+        },
+    }
+    if compute_dtype(zero) is torch.bfloat16:
+        config["bf16"] = {"enabled": True}
+    if zero.offload_optimiser:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    return config | zero.extra
+
+
+def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> Any:
+    """A ZeRO-3 engine for the policy, with torch's AdamW (no kernel to compile)."""
+    deepspeed = import_deepspeed()
+    deepspeed.init_distributed(dist_backend="nccl" if distributed.device().type == "cuda" else "gloo")
+    adamw = torch.optim.AdamW(
+        policy.parameter_groups(optimiser.weight_decay),
+        lr=optimiser.learning_rate,
+        betas=(optimiser.beta1, optimiser.beta2),
+    )
+    engine, *_ = deepspeed.initialize(model=policy, optimizer=adamw, config=deepspeed_config(optimiser, zero))
+    return engine
+
+
+def set_learning_rate(engine: Any, value: float) -> None:
+    """Set the rate of every parameter group for the next update."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = value
+
+
+def backward(engine: Any, loss: Tensor, last: bool) -> None:
+    """Backpropagate one micro-batch; `last` marks the one after which the step is taken.
+
+    Args:
+        loss: this rank's part of a sum over the global batch, already divided by the global count. DeepSpeed averages
+            gradients over ranks, so the part is multiplied by their number here.
+    """
+    engine.set_gradient_accumulation_boundary(last)
+    engine.backward(loss * distributed.world_size())
+
+
+def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:
+    """Context in which every rank sees the parameters whole. A collective: all ranks enter it alike."""
+    deepspeed = import_deepspeed()
+    return deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
+
+
+def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    """A parameter's shape when whole, partitioned or not."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+@torch.no_grad()
+def stream_weights(engine: Any) -> Iterator[tuple[str, Tensor | None]]:
+    """All trained tensors under their published names, whole on rank 0 (a copy) and None elsewhere. A collective."""
+    for name, parameter in engine.module.trained():
+        with gathered(engine, [parameter]):
+            copy = parameter.detach().cpu().clone() if distributed.rank() == 0 else None
+        yield name, copy
