@@ -119,8 +119,9 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         expected = torch.zeros(1, dtype=torch.int64, device=self.device)
         stream.finish(stream.start_broadcast(self._group, expected, info.timeout_s), info.timeout_s)
         if int(expected.item()) != running:
+            sent = int(expected.item())
             raise RuntimeError(
-                f"checksum mismatch in weight stream {update.version}: sent {int(expected.item()):08x}, got {running:08x}"
+                f"checksum mismatch in weight stream {update.version}: sent {sent:08x}, received {running:08x}"
             )
         self.last_update = {
             "version": update.version,

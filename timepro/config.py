@@ -97,7 +97,8 @@ def _read_with_bases(path: Path, folder: Path, seen: tuple[Path, ...]) -> dict[s
     if not path.is_file():
         raise ValueError(f"{seen[-1] if seen else path}: its base {path} does not exist")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        # OmegaConf's reader, not YAML's own: the latter takes 1e-6 for a string.
+        values = OmegaConf.to_container(OmegaConf.load(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -121,24 +122,14 @@ def _parse_override(text: str, schema: type) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ValueError(f"override {text!r} is not of the form key=value, for example trainer.max_steps=5")
     try:
-        parsed = yaml.safe_load(value) if value else ""
+        parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value else "value: ''"))["value"]
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
     nested: Any = parsed
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
     check_keys(nested, schema, f"override {text!r}")
-    if isinstance(parsed, str) and _looks_scientific(parsed):
-        nested = OmegaConf.from_dotlist([f"{key.strip()}={float(parsed)!r}"])  # YAML reads 1e-6 as a string
     return typing.cast(dict[str, Any], nested)
-
-
-def _looks_scientific(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "e" in text.lower()
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -33,9 +33,10 @@ class TimestampVocabulary:
             )
         # Decimals of the written numbers: 0.04 in binary is not four hundredths, and 29.96 must print as 29.96.
         if Decimal(str(self.duration)) % Decimal(str(self.stride)) != 0:
+            multiple = self.stride * math.ceil(self.duration / self.stride)
             raise ValueError(
                 f"timestamps: duration {self.duration} is not a multiple of stride {self.stride}; "
-                f"set timestamps.duration to a multiple, for example {self.stride * math.ceil(self.duration / self.stride)}"
+                f"set timestamps.duration to a multiple, for example {multiple:g}"
             )
 
     @property
@@ -69,7 +70,7 @@ class TimestampVocabulary:
     def index(self, seconds: float) -> int:
         """The grid point nearest to a time.
 
-        The end of the range itself has no token, so a time within half a stride above the last grid point is that point.
+        The end of the range itself has no token: a time from there to the last grid point is that point.
 
         Raises:
             ValueError: a negative time or one beyond the range, naming the setting to change.

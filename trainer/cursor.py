@@ -40,8 +40,8 @@ class Cursor:
         """
         if (state["n"], state["seed"]) != (self.n, self.seed):
             raise ValueError(
-                f"the checkpoint was made with {state['n']} samples and seed {state['seed']}, this run has {self.n} and "
-                f"{self.seed}; resume with the same data, or start a new run under another name"
+                f"the checkpoint was made with {state['n']} samples and seed {state['seed']}, this run has {self.n} "
+                f"and {self.seed}; resume with the same data, or start a new run under another name"
             )
         self.epoch, self.position = state["epoch"], state["position"]
 

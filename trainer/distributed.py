@@ -6,7 +6,6 @@ listens on one configured address; torch's own launcher would listen on all of t
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Sequence
@@ -20,12 +19,6 @@ from rollout import stream
 RANK, WORLD_SIZE, LOCAL_RANK, STORE_HOST, STORE_PORT = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "TIMEPRO_STORE_HOST", "TIMEPRO_STORE_PORT",
 )  # fmt: skip
-_PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent() -> None:
-    """Ask Linux to end this process when its launcher dies, however that dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def rank() -> int:

@@ -165,7 +165,7 @@ def plan_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[i
     too_long = [length for length in lengths if length > token_budget]
     if too_long:
         raise ValueError(
-            f"a prompt with its answers has {max(too_long)} tokens, more than the micro-batch budget of {token_budget}; "
+            f"a prompt with its answers has {max(too_long)} tokens, over the micro-batch budget of {token_budget}; "
             "raise micro_batch_tokens, or lower the group size or the clip length"
         )
     batches: list[list[int]] = []

@@ -1,0 +1,30 @@
+"""Settings and the one tiny checkpoint that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint of the real classes, whose labels are the synthesiser's. Read only."""
+    from timepro.data.sounds import SOUNDS
+    from timepro.tasks import tokenizer_texts
+    from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    config = TinyModelConfig(
+        hidden_size=64, heads=2, key_value_heads=1, feed_forward=96, encoder_width=32, encoder_layers=1,
+        encoder_heads=2, encoder_feed_forward=48,
+    )  # fmt: skip
+    texts = tokenizer_texts() + [text for sound in SOUNDS.values() for text in (sound.spoken, *sound.captions)]
+    build_tiny_checkpoint(folder, config, SOUNDS, texts)
+    return folder

@@ -1,0 +1,87 @@
+"""How timestamp embeddings start."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from timepro.embeddings import initial_timestamps
+from timepro.timestamps import TimestampVocabulary
+
+CHARACTERS = "0123456789."
+
+
+def by_character(text, add_special_tokens):
+    assert not add_special_tokens
+    return SimpleNamespace(input_ids=[CHARACTERS.index(c) for c in text])
+
+
+def start(how, vocabulary=None, width=32, seed=0, dtype=torch.float32):
+    table = torch.randn(len(CHARACTERS), width, generator=torch.Generator().manual_seed(9)).to(dtype) * 0.3
+    generator = torch.Generator().manual_seed(seed)
+    return table, initial_timestamps(table, by_character, vocabulary or TimestampVocabulary(), how, generator)
+
+
+def test_semantic_is_the_mean_of_the_numbers_subwords():
+    table, rows = start("semantic")
+    assert rows.shape == (750, 32)
+    for i in (0, 1, 7, 25, 249, 250, 512, 749):
+        hundredths = 4 * i
+        expected = torch.zeros(32, dtype=torch.float64)
+        written = f"{hundredths // 100}.{hundredths % 100:02d}"
+        for character in written:
+            expected += table[CHARACTERS.index(character)].double()
+        torch.testing.assert_close(rows[i].double(), expected / len(written), rtol=1e-6, atol=1e-7)
+
+
+def test_semantic_sums_in_float32_and_returns_the_tables_type():
+    table, rows = start("semantic", dtype=torch.bfloat16)
+    assert rows.dtype == torch.bfloat16
+    exact = table[[CHARACTERS.index(c) for c in "12.48"]].double().mean(0)
+    torch.testing.assert_close(rows[312].double(), exact.to(torch.bfloat16).double(), rtol=8e-3, atol=0)
+
+
+def test_semantic_needs_no_random_numbers():
+    assert torch.equal(start("semantic", seed=1)[1], start("semantic", seed=2)[1])
+
+
+@pytest.mark.parametrize("how", ["random", "smooth"])
+def test_random_parts_come_from_the_generator_and_have_the_tables_scale(how):
+    table, rows = start(how)
+    assert torch.equal(rows, start(how)[1])
+    assert not torch.equal(rows, start(how, seed=1)[1])
+    assert 0.8 < (rows.std() / table.std()).item() < 1.2
+
+
+def cosine(rows, distance):
+    return torch.nn.functional.cosine_similarity(rows[:-distance], rows[distance:], dim=1).mean().item()
+
+
+def test_random_rows_are_unrelated():
+    rows = start("random", width=64)[1]
+    assert abs(cosine(rows, 1)) < 0.05
+
+
+def test_smooth_neighbours_are_more_alike_than_distant_times():
+    rows = start("smooth", width=64)[1]
+    near, quarter_second, far = cosine(rows, 1), cosine(rows, 6), cosine(rows, 250)
+    assert near > quarter_second + 0.05 > far + 0.05
+    assert near > far + 0.3
+
+
+def test_smooth_tells_neighbours_apart():
+    rows = start("smooth", width=64)[1]
+    distances = torch.cdist(rows, rows) + torch.eye(len(rows)) * 1e9
+    assert distances.min() > 0.2 * rows.norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("how", ["semantic", "random", "smooth"])
+def test_another_vocabulary_has_its_own_number_of_rows(how):
+    assert start(how, TimestampVocabulary(0.5, 10.0))[1].shape == (20, 32)
+
+
+def test_an_unknown_start_lists_the_known_ones():
+    with pytest.raises(ValueError, match="timestamp_init is 'zeros'; it must be one of semantic, random, smooth"):
+        start("zeros")

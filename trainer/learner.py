@@ -1,0 +1,152 @@
+"""A learner rank: `python -m trainer.learner JOB.json`, started by the launcher, one process a rank."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rewards import build_reward
+from rollout.auth import TOKEN_VARIABLE
+from rollout.client import RolloutPool
+from rollout.serve import end_with_parent
+from timepro.config import load_resolved
+from timepro.data.manifest import read_manifest
+from timepro.progress import ProgressBar
+from timepro.tasks import Sample, samples_of
+from trainer import distributed, grpo
+from trainer.core import Learner
+from trainer.cursor import Cursor
+from trainer.evaluation import Scored, evaluate, save_scored
+from trainer.experiment import ExperimentConfig
+from trainer.job import JobSpec, write_result
+from trainer.sender import WeightSender
+from trainer.sft import train_sft
+from trainer.tracking import Tracker
+
+
+def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
+    """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
+    learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch)
+    samples = samples_of(read_manifest(Path(job.manifest)), config.task, config.sft.label_times)
+    tracker = _tracker(job, config)
+    if job.max_seconds:  # a continuation: its encoder is trained already
+        config.sft.encoder_warmup.steps = 0
+    report = train_sft(
+        learner, samples, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume, job.max_seconds, stop,
+        tracker, job.title,
+    )  # fmt: skip
+    if not report["signal"]:
+        learner.export(Path(job.output))
+        if distributed.rank() == 0:
+            write_result(Path(job.work), report)
+    if tracker is not None:
+        tracker.finish(report["signal"])
+    return int(report["signal"])
+
+
+def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
+    """GRPO with evaluation before and after; exports the checkpoint. Returns the signal that stopped it, or 0."""
+    run, first = Path(job.work), distributed.rank() == 0
+    learner = Learner(Path(job.checkpoint), config.trainer, config.zero, config.trainer.batch)
+    learner.start()
+    samples = samples_of(read_manifest(Path(job.manifest)), config.task)
+    cursor, state = Cursor(len(samples), config.seed), grpo.GrpoState()
+    if job.resume and (checkpoint := grpo.latest_checkpoint(run)):
+        state = grpo.restore(learner, checkpoint, cursor)
+        if first:
+            print(f"  resumed from {checkpoint} at step {state.step}", file=sys.stderr, flush=True)
+    token = os.environ[TOKEN_VARIABLE]
+    rollout = config.rollout
+    pool = RolloutPool(job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries)
+    sender = WeightSender(learner.engine, job.workers, token, config.sync)
+    tracker = _tracker(job, config)
+    try:
+        # Sent before the first batch, so that a broken path fails in the first minute.
+        sender.connect()
+        sender.send(state.version)
+        if not (run / "eval" / "sft.jsonl").is_file():
+            _evaluate(job, config, learner, pool, "sft", tracker)
+        reward = build_reward(config.rewards)
+        began, steps_before = time.monotonic(), state.step
+        signal = grpo.train_grpo(
+            learner, pool, sender, reward, samples, config.trainer, config.seed, run, state, cursor, stop, tracker
+        )
+        if signal:
+            return signal
+        seconds = time.monotonic() - began
+        grpo.save_checkpoint(learner, run, state, cursor)
+        _evaluate(job, config, learner, pool, "grpo", tracker)
+        learner.export(Path(job.output))
+        if first:
+            write_result(run, {"seconds": seconds, "steps": state.step - steps_before, "grpo": asdict(state)})
+        return 0
+    finally:
+        sender.close()
+        pool.close()
+        if tracker is not None:
+            tracker.finish()
+
+
+def _evaluate(
+    job: JobSpec, config: ExperimentConfig, learner: Learner, pool: RolloutPool, name: str, tracker: Tracker | None
+) -> None:
+    """Rank 0 evaluates on the test set; the others wait for it."""
+    if distributed.rank() == 0:
+        samples = test_samples(job.test, config)
+        with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
+            scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, bar.advance)
+        save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
+        if tracker is not None:
+            tracker.summary(evaluation_metrics(name, scored))
+    distributed.barrier()
+
+
+def test_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
+    """The samples that a model is tested on, always with exact times."""
+    return samples_of(read_manifest(Path(manifest)), config.task)
+
+
+test_samples.__test__ = False  # type: ignore[attr-defined] - not a test, whatever its name
+
+
+def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
+    """An evaluation's numbers under the keys that W&B shows."""
+    return {f"eval/{name}/{key}": float(value) for key, value in scored.metrics.items()}
+
+
+def _tracker(job: JobSpec, config: ExperimentConfig) -> Tracker | None:
+    if distributed.rank() != 0:
+        return None
+    resolved: dict[str, Any] = asdict(config)
+    return Tracker(config.wandb, Path(job.work), config.name, job.kind, resolved, job.run_id)
+
+
+def main() -> int:
+    """Run the job; the exit code is 128 + signal where a signal ended it."""
+    end_with_parent()
+    # torch announces a renaming once a call that DeepSpeed makes; nothing to do for anybody who reads it here.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    job = JobSpec.load(Path(sys.argv[1]))
+    config = load_resolved(Path(job.config), ExperimentConfig)
+    stop = distributed.StopRequest()
+    torch.set_num_threads(config.learner.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    distributed.join(config.zero.collective_timeout_s)
+    signal = {"sft": run_sft, "grpo": run_grpo}[job.kind](job, config, stop)
+    torch.distributed.destroy_process_group()
+    return 128 + signal if signal else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

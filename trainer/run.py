@@ -1,0 +1,350 @@
+"""An experiment from its configuration to the final table: data, model, SFT, GRPO, evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rewards import build_reward
+from timepro import timestamps
+from timepro.config import save_resolved
+from timepro.data.sounds import SOUNDS
+from timepro.data.synth import check_config, write_split
+from timepro.families import family_of
+from timepro.progress import ProgressBar, clock
+from timepro.tasks import TASKS, tokenizer_texts
+from timepro.tiny import build_tiny_checkpoint
+from trainer.evaluation import evaluate, save_scored
+from trainer.experiment import ExperimentConfig
+from trainer.job import JobSpec, read_result
+from trainer.launch import MemoryWatch, WorkerSet, run_learner, signals_raise
+from trainer.learner import test_samples
+from trainer.stages import StageLog, cached_stage, console, digest, require_disk
+from trainer.summary import print_results, write_summary
+
+SPLITS = ("sft", "rl", "validation", "test")
+_PACKAGE = Path(timestamps.__file__).parent
+_TRAINER = Path(__file__).parent
+_GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
+
+
+def check(config: ExperimentConfig) -> None:
+    """Find what would fail later, in the first second.
+
+    Raises:
+        ValueError: naming the key and what to set.
+    """
+    if config.task not in TASKS:
+        raise ValueError(f"task is {config.task!r}; it must be one of {', '.join(TASKS)}")
+    build_reward(config.rewards)
+    check_config(config.data.soundscape)
+    if config.learner.ranks < 1:
+        raise ValueError(f"learner.ranks is {config.learner.ranks}; at least one rank is needed")
+    for key, batch in (
+        ("trainer.prompts_per_step", config.trainer.prompts_per_step),
+        ("sft.batch_size", config.sft.batch_size),
+    ):
+        if batch < config.learner.ranks:
+            raise ValueError(
+                f"{key} is {batch}, less than learner.ranks={config.learner.ranks}: a rank would have no work"
+            )
+    if config.trainer.group_size < 2:
+        raise ValueError(
+            f"trainer.group_size is {config.trainer.group_size}; a group needs at least 2 answers to compare"
+        )
+    named = [getattr(config.data, split) for split in SPLITS]
+    if any(named) and not all(named):
+        missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
+        raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
+    if config.model.path:
+        family_of(config.model.path)
+    if config.control.enabled and not config.sft.enabled:
+        raise ValueError("control.enabled needs sft.enabled: the control continues the supervised training")
+
+
+def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
+    """Run all stages; returns the run's folder.
+
+    Raises:
+        ValueError: a bad configuration or bad data.
+        RuntimeError: a process failed.
+        Interrupted: a signal ended the run; `resume` continues it.
+    """
+    check(config)
+    cache = Path(config.runs) / "cache"
+    require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config, cache))
+    log = StageLog()
+    with signals_raise(), MemoryWatch() as memory:
+        data = prepare_data(config, cache, log)
+        base, base_key = prepare_model(config, cache, log)
+        start, start_key = fine_tune(config, data, base, base_key, cache, log)
+        run = open_run(config, resume, start_key)
+        if config.trainer.enabled:
+            post_train(config, data, start, run, resume, log)
+        else:
+            evaluate_alone(config, data, start, run, "sft", log)
+        if config.control.enabled:
+            control_arm(config, data, start, start_key, run, cache, log)
+    write_summary(config, run, log.seconds, memory.peak_bytes / 2**30, data["test"])
+    print_results(config, run, data["test"])
+    return run
+
+
+def prepare_data(config: ExperimentConfig, cache: Path, log: StageLog) -> dict[str, Path]:
+    """The four manifests: as named, or synthesised."""
+    if config.data.test:
+        return {split: Path(getattr(config.data, split)) for split in SPLITS}
+    soundscape = asdict(config.data.soundscape)
+    counts = {split: getattr(config.data, f"{split}_clips") for split in SPLITS}
+    paths = {}
+    for split, count in counts.items():
+        key = digest({"soundscape": soundscape, "n": count, "seed": config.data.seed}, [_PACKAGE / "data"])
+
+        def work(folder: Path, split: str = split, count: int = count) -> Mapping[str, Any]:
+            shutil.rmtree(folder / split, ignore_errors=True)
+            with ProgressBar(f"synthesising {split}", count, "clips") as bar:
+
+                def advance(done: int) -> None:
+                    bar.advance(done - bar.done)
+
+                write_split(
+                    folder, split, count, config.data.seed, config.data.soundscape, workers=os.cpu_count() or 1,
+                    progress=advance,
+                )  # fmt: skip
+            return {"clips": count}
+
+        folder, _ = cached_stage(f"data-{split}", cache, key, work, log, f"{count} soundscapes with exact times")
+        paths[split] = folder / split / f"{split}.jsonl"
+    return paths
+
+
+def prepare_model(config: ExperimentConfig, cache: Path, log: StageLog) -> tuple[Path, str]:
+    """The checkpoint to start from, and a key that names its content."""
+    if config.model.path:
+        folder = Path(config.model.path)
+        weights = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.glob("*.safetensors"))]
+        return folder, digest({"path": str(folder.resolve()), "weights": weights}, [])
+    labels = list(config.data.soundscape.classes)
+    captions = [c for label in labels for c in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
+    sources = [_PACKAGE / name for name in ("tiny.py", "embeddings.py", "timestamps.py", "astp.py", "tasks.py")]
+    key = digest({"tiny": asdict(config.model.tiny), "labels": labels, "captions": captions}, sources)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        build_tiny_checkpoint(folder / "checkpoint", config.model.tiny, labels, captions + tokenizer_texts())
+        return {}
+
+    what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"
+    folder, _ = cached_stage("model", cache, key, work, log, what)
+    return folder / "checkpoint", key
+
+
+def fine_tune(
+    config: ExperimentConfig, data: Mapping[str, Path], base: Path, base_key: str, cache: Path, log: StageLog
+) -> tuple[Path, str]:
+    """The checkpoint after SFT, kept for other runs with the same settings."""
+    if not config.sft.enabled:
+        return base, base_key
+    inputs = {
+        "base": base_key, "sft": asdict(config.sft), "data": str(data["sft"].resolve()), "task": config.task,
+        "data_key": _manifest_key(data["sft"]), "seed": config.seed, "ranks": config.learner.ranks,
+        "zero": asdict(config.zero),
+    }  # fmt: skip
+    modules = ("sft", "core", "warmup", "policy", "rows", "losses", "zero", "schedule", "cursor", "encoder")
+    key = digest(inputs, [_TRAINER / f"{name}.py" for name in modules])
+    folder, facts = cached_stage(
+        "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT"), log,
+        f"supervised fine-tuning on {config.sft.label_times} times",
+    )  # fmt: skip
+    return folder / "checkpoint", key
+
+
+def sft_job(
+    config: ExperimentConfig, data: Mapping[str, Path], base: Path, folder: Path, max_seconds: float, title: str
+) -> Mapping[str, Any]:
+    """Run SFT in a stage's folder."""
+    save_resolved(config, folder / "config.yaml")
+    job = JobSpec(
+        kind="sft",
+        config=str(folder / "config.yaml"),
+        checkpoint=str(base),
+        manifest=str(data["sft"]),
+        output=str(folder / "checkpoint"),
+        work=str(folder / "work"),
+        title=title,
+        run_id=secrets.token_hex(4),
+        max_seconds=max_seconds,
+        resume=(folder / "work" / "checkpoint" / "state.json").is_file(),
+    )
+    run_learner(job, config, None)
+    return read_result(folder / "work")
+
+
+def open_run(config: ExperimentConfig, resume: bool, start_key: str) -> Path:
+    """The run's folder with its resolved configuration.
+
+    Raises:
+        ValueError: the folder holds a run and is not to be resumed, or is to be and holds another one.
+    """
+    run = Path(config.runs) / config.name
+    identity = run / "run.json"
+    if resume:
+        if not identity.is_file():
+            raise ValueError(f"there is nothing to resume in {run}; start without --resume")
+        known = json.loads(identity.read_text())
+        if known["start"] != start_key:
+            raise ValueError(
+                f"{run} was started from another fine-tuned checkpoint ({known['start']}, now {start_key}): settings, "
+                "data or code of the stages before it have changed; start anew under another name"
+            )
+        return run
+    if run.exists():
+        # A finished or broken run is never written over: it moves aside.
+        moved = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(run.stat().st_mtime))}")
+        run.rename(moved)
+        console.print(f"[bold]run[/]  an earlier run is now {moved}")
+    run.mkdir(parents=True)
+    save_resolved(config, run / "config.yaml")
+    identity.write_text(json.dumps({"start": start_key, "wandb_id": secrets.token_hex(4)}))
+    return run
+
+
+def post_train(
+    config: ExperimentConfig, data: Mapping[str, Path], start: Path, run: Path, resume: bool, log: StageLog
+) -> None:
+    """GRPO with its rollout workers; evaluates before and after."""
+    if (run / "eval" / "grpo.jsonl").is_file() and (run / "checkpoint").is_dir():
+        console.print("[bold]grpo[/]  already finished in this run")
+        return
+    console.print(
+        f"[bold]grpo[/]  {config.rollout.workers} rollout worker(s), {config.learner.ranks} learner rank(s), "
+        f"{config.trainer.prompts_per_step} x {config.trainer.group_size} answers a step"
+    )
+    started = time.monotonic()
+    workers = start_workers(config, start, data, run)
+    try:
+        job = JobSpec(
+            kind="grpo",
+            config=str(run / "config.yaml"),
+            checkpoint=str(start),
+            manifest=str(data["rl"]),
+            test=str(data["test"]),
+            validation=str(data["validation"]),
+            output=str(run / "checkpoint"),
+            work=str(run),
+            title="GRPO",
+            run_id=json.loads((run / "run.json").read_text())["wandb_id"],
+            workers=workers.urls,
+            resume=resume,
+        )
+        run_learner(job, config, workers)
+    finally:
+        workers.end()
+    log.seconds["grpo"] = time.monotonic() - started
+    console.print(f"[bold]grpo[/]  done in {clock(log.seconds['grpo'])}")
+
+
+def start_workers(config: ExperimentConfig, checkpoint: Path, data: Mapping[str, Path], run: Path) -> WorkerSet:
+    """Start the rollout workers and wait until they serve."""
+    media_root = Path(os.path.commonpath([str(path.resolve().parent) for path in data.values()]))
+    workers = WorkerSet(config.rollout, checkpoint.resolve(), media_root, run / "logs")
+    try:
+        with console.status("starting vLLM"):
+            workers.wait()
+    except BaseException:
+        workers.end()
+        raise
+    console.print(f"  vLLM serves on {', '.join(workers.urls)}")
+    return workers
+
+
+def evaluate_alone(
+    config: ExperimentConfig, data: Mapping[str, Path], checkpoint: Path, run: Path, name: str, log: StageLog
+) -> None:
+    """Evaluate a checkpoint through workers that load it from its folder."""
+    from timepro.features import Processor
+
+    started = time.monotonic()
+    workers = start_workers(config, checkpoint, data, run)
+    try:
+        from rollout.client import RolloutPool
+
+        rollout = config.rollout
+        pool = RolloutPool(
+            workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries
+        )
+        samples = test_samples(str(data["test"]), config)
+        try:
+            with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
+                scored = evaluate(pool, Processor(checkpoint), samples, config.evaluation.max_tokens, bar.advance)
+        finally:
+            pool.close()
+        save_scored(scored, run / "eval" / f"{name}.jsonl")
+    finally:
+        workers.end()
+    log.seconds[f"evaluate-{name}"] = time.monotonic() - started
+
+
+def control_arm(
+    config: ExperimentConfig,
+    data: Mapping[str, Path],
+    start: Path,
+    start_key: str,
+    run: Path,
+    cache: Path,
+    log: StageLog,
+) -> None:
+    """Continue SFT for as long as GRPO took, and evaluate: what the same time would have bought without RL."""
+    if (run / "eval" / "control.jsonl").is_file():
+        console.print("[bold]control[/]  already finished in this run")
+        return
+    seconds = float(read_result(run)["grpo"]["elapsed"])
+    console.print(f"[bold]control[/]  SFT continued for {clock(seconds)}, as long as GRPO took")
+    started = time.monotonic()
+    folder = run / "control"
+    folder.mkdir(exist_ok=True)
+    sft_job(config, data, start, folder, seconds, "SFT continued")
+    log.seconds["control"] = time.monotonic() - started
+    evaluate_alone(config, data, folder / "checkpoint", run, "control", log)
+
+
+def _clips_to_write(config: ExperimentConfig, cache: Path) -> int:
+    if config.data.test or cache.exists():
+        return 0
+    return sum(getattr(config.data, f"{split}_clips") for split in SPLITS)
+
+
+def _manifest_key(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def describe(config: ExperimentConfig) -> str:
+    """What a run would do, for `--dry-run`."""
+    trainer, learner = config.trainer, config.learner
+    answers = trainer.prompts_per_step * trainer.group_size
+    per_rank = -(-trainer.prompts_per_step // learner.ranks)
+    longest = config.data.soundscape.max_duration
+    frames = int(longest * 25)
+    prompt = 2 * frames if config.model.tiny.astp else frames
+    row = prompt + trainer.group_size * trainer.max_tokens
+    rows = max(1, trainer.batch.micro_batch_tokens // row)
+    micro, budget = -(-per_rank // rows), trainer.batch.micro_batch_tokens
+    sizes = f"prompt {prompt}, answers {trainer.group_size} x {trainer.max_tokens}"
+    lines = [
+        f"prompts a step         {trainer.prompts_per_step} ({per_rank} a rank, {learner.ranks} ranks)",
+        f"answers a step         {answers} (groups of {trainer.group_size})",
+        f"steps                  {trainer.max_steps} ({trainer.max_steps * answers} answers in all)",
+        f"longest row            about {row} tokens ({sizes})",
+        f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
+        f"rollout workers        {config.rollout.workers}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Supervised fine-tuning: the right answer after the prompt, cross-entropy on the answer alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timepro.events import write_answer
+from timepro.features import Processor
+from timepro.progress import ProgressBar
+from timepro.tasks import Sample
+from trainer import distributed
+from trainer.core import BatchConfig, Learner, weighted_token_count
+from trainer.cursor import Cursor, share
+from trainer.losses import cross_entropy_sum
+from trainer.rows import AnswerTokens, MicroBatch, Row
+from trainer.schedule import learning_rate_factor
+from trainer.tracking import Tracker
+from trainer.warmup import WarmupConfig, warm_up
+from trainer.zero import OptimiserConfig
+
+
+@dataclass
+class SftConfig(OptimiserConfig):
+    """Settings of supervised fine-tuning (`sft.*`), the optimiser's among them."""
+
+    enabled: bool = True
+    label_times: str = "exact"  # or "annotated": an annotator's lagged times
+    max_steps: int = 500
+    batch_size: int = 32  # samples a step, over all ranks
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.01
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    encoder_warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    log_every: int = 10
+    save_every: int = 0  # steps between resumable checkpoints; 0 for none
+
+
+def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: float = 1.0, exact: bool = False) -> Row:
+    """A row with the sample's supervised answer.
+
+    Args:
+        exact: take the reference instead of the (perhaps lagged) target.
+    """
+    return Row(
+        expanded_prompt(processor, sample, len(frames)), frames, [target_answer(processor, sample, weight, exact)]
+    )
+
+
+def target_answer(processor: Processor, sample: Sample, weight: float = 1.0, exact: bool = False) -> AnswerTokens:
+    """The sample's right answer as tokens to be learnt."""
+    layout = processor.layout
+    events = list(sample.reference if exact else sample.target)
+    text = write_answer(events, layout.answer_style, layout.vocabulary)
+    return AnswerTokens(processor.answer_ids(text), supervised=True, weight=weight)
+
+
+def expanded_prompt(processor: Processor, sample: Sample, n_frames: int) -> list[int]:
+    """The prompt with its audio placeholder expanded, as the worker would expand it."""
+    from timepro.astp import expand_prompt
+
+    ids = processor.prompt_ids(sample.question)
+    return expand_prompt(ids, [n_frames], processor.audio_token_id, processor.layout, processor.family.frame_rate)
+
+
+def train_sft(
+    learner: Learner,
+    samples: Sequence[Sample],
+    config: SftConfig,
+    seed: int,
+    checkpoint: Path,
+    resume: bool,
+    max_seconds: float,
+    stop: distributed.StopRequest,
+    tracker: Tracker | None,
+    title: str,
+) -> dict[str, Any]:
+    """Fine-tune on all ranks. A collective.
+
+    Args:
+        checkpoint: folder of the resumable checkpoint.
+        resume: continue from it.
+        max_seconds: bound in time instead of steps (the schedule then follows the clock); 0 for none.
+        tracker: on rank 0.
+
+    Returns:
+        steps, seconds, final loss, and the signal that stopped it (0 for none).
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    if config.encoder_warmup.steps and not resume:
+        warm_up(learner.encoder, learner.processor, samples, config.encoder_warmup, seed)
+    learner.start()
+    cursor = Cursor(len(samples), seed)
+    step, elapsed_before = 0, 0.0
+    if resume:
+        state = learner.load(checkpoint)
+        step, elapsed_before = state["step"], state["elapsed"]
+        cursor.restore(state["cursor"])
+        learner.encoder.load_state_dict(torch.load(checkpoint / "encoder.pt", weights_only=True))
+    started, loss, signal = time.monotonic() - elapsed_before, float("nan"), 0
+    total = config.max_steps if not max_seconds else 0
+    with ProgressBar(title, total, "steps", visible=rank == 0) as bar:
+        bar.done = step
+        while True:
+            elapsed = distributed.from_first([time.monotonic() - started])[0]
+            progress = elapsed / max_seconds if max_seconds else step / config.max_steps
+            signal = stop.agreed()
+            if progress >= 1.0 or signal:
+                break
+            factor = learning_rate_factor(step, progress, config.warmup_steps, config.flat, config.floor)
+            rate = config.learning_rate * factor
+            chosen = [samples[i] for i in share(cursor.take(config.batch_size), rank, world)]
+            loss, norm = _step(learner, chosen, rate)
+            step += 1
+            bar.advance(note=f"loss {loss:.3f}")
+            if tracker is not None and step % config.log_every == 0:
+                tracker.log(step, {"loss": loss, "learning_rate": rate, "grad_norm": norm, "epoch": cursor.epoch})
+            if config.save_every and step % config.save_every == 0:
+                _save(learner, checkpoint, step, cursor, time.monotonic() - started)
+    if signal:
+        _save(learner, checkpoint, step, cursor, time.monotonic() - started)
+    return {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
+
+
+def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[float, float]:
+    frames = learner.frames([s.audio for s in samples])
+    rows = [target_row(learner.processor, s, f) for s, f in zip(samples, frames, strict=True)]
+    count = distributed.total([weighted_token_count(rows, supervised=True)])[0]
+
+    def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
+        loss = cross_entropy_sum(logprobs, micro.weights) / count
+        return loss, {"loss": float(loss.detach())}
+
+    report = learner.update(rows, loss_function, temperature=1.0, learning_rate=rate)
+    return distributed.total([report.get("loss", 0.0)])[0], report["grad_norm"]
+
+
+def _save(learner: Learner, checkpoint: Path, step: int, cursor: Cursor, elapsed: float) -> None:
+    learner.save(checkpoint, {"step": step, "cursor": cursor.state(), "elapsed": elapsed})
+    if distributed.rank() == 0:
+        torch.save(learner.encoder.state_dict(), checkpoint / "encoder.pt")
+    distributed.barrier()

@@ -1,0 +1,88 @@
+"""Stages of a run whose results are kept: each is named by the content of its inputs and skipped when it exists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from timepro.progress import clock
+
+_DONE = "stage.json"
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class StageLog:
+    """Seconds of each stage; 0 where a kept result was used."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def digest(inputs: Mapping[str, Any], sources: list[Path]) -> str:
+    """A name for a stage's result: its settings, the results it builds on, and the code that makes it.
+
+    Args:
+        inputs: JSON-ready.
+        sources: files or folders of code.
+    """
+    h = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
+    for source in sources:
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            h.update(path.read_bytes())
+    return h.hexdigest()[:12]
+
+
+def cached_stage(
+    name: str, cache: Path, key: str, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
+) -> tuple[Path, dict[str, Any]]:
+    """Run a stage, or use its kept result.
+
+    Args:
+        key: from `digest`.
+        work: fills the folder it is given and returns facts about it; what it leaves when it fails is kept for a
+            resume but never taken for a result.
+        what: one line for the user.
+
+    Returns:
+        the result's folder and its facts.
+    """
+    folder = cache / f"{name}-{key}"
+    marker = folder / _DONE
+    if marker.is_file():
+        console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
+        log.seconds[name] = 0.0
+        return folder, json.loads(marker.read_text())
+    console.print(f"[bold]{name}[/]  {what}")
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = dict(work(folder))
+    partial = marker.with_suffix(".partial")
+    partial.write_text(json.dumps(facts))
+    os.replace(partial, marker)
+    log.seconds[name] = time.monotonic() - started
+    console.print(f"[bold]{name}[/]  done in {clock(log.seconds[name])}")
+    return folder, facts
+
+
+def require_disk(folder: Path, gib: float) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        ValueError: naming the folder, what is needed and what is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < gib:
+        raise ValueError(
+            f"{folder} has {free:.1f} GiB free, this run needs about {gib:.1f} GiB; "
+            "free some, or set runs=FOLDER elsewhere"
+        )

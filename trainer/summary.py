@@ -1,0 +1,131 @@
+"""The end of a run: numbers for machines (`summary.json`), a table and a picture for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timepro.metrics.bootstrap import paired_bootstrap
+from timepro.plots import ClipPicture, draw_clips, draw_curves
+from timepro.tables import print_table, results_table
+from trainer.evaluation import Scored, load_scored
+from trainer.experiment import ExperimentConfig
+from trainer.learner import test_samples
+from trainer.stages import console
+
+_METRICS = ("n", "eb_f1_micro", "eb_f1_macro", "miou", "unparsable", "empty", "precision", "recall")
+_NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
+_CURVES = {
+    "reward": "reward",
+    "entropy": "entropy",
+    "completions/mean_length": "answer length",
+    "grad_norm": "gradient norm",
+}
+
+
+def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[str, Scored]:
+    """The evaluations that a run has, in the order of the training."""
+    samples = test_samples(str(test), config)
+    return {
+        name: load_scored(run / "eval" / f"{name}.jsonl", samples)
+        for name in _NAMES
+        if (run / "eval" / f"{name}.jsonl").is_file()
+    }
+
+
+def write_summary(
+    config: ExperimentConfig, run: Path, stages: Mapping[str, float], peak_memory_gib: float, test: Path
+) -> None:
+    """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
+    evaluations = load_evaluations(config, run, test)
+    before = run / "summary.json"
+    known = json.loads(before.read_text()) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
+    summary: dict[str, Any] = {
+        "experiment": config.name,
+        "seed": config.seed,
+        "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.items()},
+        "eval": {name: {key: scored.metrics[key] for key in _METRICS} for name, scored in evaluations.items()},
+        "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
+    }
+    baseline = "control" if "control" in evaluations else "sft"
+    if "grpo" in evaluations and baseline in evaluations:
+        value, interval = paired_bootstrap(evaluations[baseline].counts(), evaluations["grpo"].counts())
+        summary["gain"] = {"eb_f1_micro": {"value": value, "ci95": list(interval), "over": baseline}}
+    result = run / "result.json"
+    if result.is_file():
+        syncs = json.loads(result.read_text())["grpo"]["syncs"]
+        # A sync whose checksum fails ends the run, so a run that got here has had none.
+        summary["sync"] = {
+            "count": len(syncs),
+            "seconds_mean": sum(syncs) / max(len(syncs), 1),
+            "checksum_failures": 0,
+        }
+    partial = run / "summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=1))
+    os.replace(partial, run / "summary.json")
+    draw_examples(config, run, evaluations)
+    draw_run_curves(run)
+
+
+def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str, Scored]) -> None:
+    """A picture of a few test clips: spectrogram, reference, and what each model answered."""
+    if not evaluations:
+        return
+    any_scored = next(iter(evaluations.values()))
+    chosen = range(0, len(any_scored.samples), max(1, len(any_scored.samples) // config.evaluation.examples))
+    pictures = []
+    for index in list(chosen)[: config.evaluation.examples]:
+        sample = any_scored.samples[index]
+        lanes = [("reference", list(sample.reference))]
+        for name, scored in evaluations.items():
+            # An answer may claim times beyond the clip; the picture ends where the clip does.
+            inside = [e for e in scored.answers[index].events if e.offset <= sample.duration + 1e-6]
+            lanes.append((_NAMES[name].removesuffix(" (control)"), inside))
+        pictures.append(ClipPicture(sample.id, sample.audio, sample.duration, lanes))
+    draw_clips(run / "examples.png", pictures)
+
+
+def draw_run_curves(run: Path) -> None:
+    """Training curves from the run's metrics file."""
+    path = run / "metrics.grpo.jsonl"
+    if not path.is_file():
+        return
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    series = {
+        title: [(row["step"], row[key]) for row in rows if key in row]
+        for key, title in _CURVES.items()
+        if any(key in row for row in rows)
+    }
+    if series:
+        draw_curves(run / "curves.png", series, run.name)
+
+
+def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
+    """The final table and where to go from here."""
+    summary = json.loads((run / "summary.json").read_text())
+    columns = [
+        ("eb_f1_micro", "Eb-F1 micro", ".3f"),
+        ("eb_f1_macro", "Eb-F1 macro", ".3f"),
+        ("miou", "mIoU", ".3f"),
+        ("precision", "precision", ".3f"),
+        ("recall", "recall", ".3f"),
+        ("unparsable", "unparsable", ".1%", "-"),
+    ]
+    rows = [(_NAMES[name], metrics) for name, metrics in summary["eval"].items()]
+    n = next(iter(summary["eval"].values()))["n"]
+    print_table(results_table(f"{config.name}, seed {config.seed}: {n} test clips, exact times", rows, columns))
+    gain = summary.get("gain", {}).get("eb_f1_micro")
+    if gain:
+        low, high = gain["ci95"]
+        over = _NAMES[gain["over"]]
+        print(f"GRPO over {over}: {gain['value']:+.3f} Eb-F1 micro, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
+    print(f"run folder   {run}  (summary.json, eval/, rollouts/, checkpoint/)")
+    print(f"pictures     {run / 'examples.png'}  {run / 'curves.png'}")
+    print(
+        'next         another reward: make train EXP=sed_grpo ARGS="rewards=eb_f1 name=eb_f1_only"\n'
+        '             your checkpoint: ARGS="model.path=FOLDER", your data: ARGS="data.test=FILE.jsonl ..."'
+    )
+    console.print("", end="")
