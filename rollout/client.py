@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -168,7 +169,7 @@ class RolloutPool:
             self._load[url] += 1
             try:
                 return await self._request(url, prompt, sampling)
-            except (aiohttp.ClientError, asyncio.TimeoutError, WorkerError) as error:
+            except (TimeoutError, aiohttp.ClientError, WorkerError) as error:
                 failures.append(f"{url}: {type(error).__name__} {error}".strip())
             finally:
                 self._load[url] -= 1
@@ -186,8 +187,11 @@ class RolloutPool:
             if response.status >= 400:
                 detail = (await response.text())[:500]
                 raise ValueError(f"the worker refused prompt {prompt.id} (status {response.status}): {detail}")
-            body = await response.json()
-        return read_group(prompt.id, body, sampling.n, url, time.monotonic() - started)
+            text = await response.text()
+        try:
+            return read_group(prompt.id, json.loads(text), sampling.n, url, time.monotonic() - started)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WorkerError(f"a reply that is none ({type(error).__name__} {error}): {text[:200]}") from error
 
 
 def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:

@@ -54,11 +54,12 @@ def plan_buckets(sizes: Sequence[int], bucket_bytes: int) -> list[Bucket]:
     slots: list[Slot] = []
     end = 0
     for index, size in enumerate(sizes):
-        if slots and end + size > bucket_bytes:
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        if slots and start + size > bucket_bytes:
             buckets.append(Bucket(end, tuple(slots)))
-            slots, end = [], 0
-        slots.append(Slot(index, end, size))
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+            slots, start = [], 0
+        slots.append(Slot(index, start, size))
+        end = start + size
     if slots:
         buckets.append(Bucket(end, tuple(slots)))
     return buckets

@@ -71,10 +71,12 @@ def check_keys(values: Mapping[str, Any], schema: type, where: str, prefix: str 
     hints = typing.get_type_hints(schema)
     for key, value in values.items():
         if key not in fields:
-            known = [prefix + name for name in fields]
-            raise ValueError(
-                f"{where}: unknown key {prefix}{key}{_near(prefix + key, known)}; keys here: {', '.join(sorted(known))}"
-            )
+            near = _near(str(key), list(fields), prefix)
+            known = ", ".join(sorted(prefix + name for name in fields))
+            raise ValueError(f"{where}: unknown key {prefix}{key}{near}; keys here: {known}")
+        if not isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
+            inside = ", ".join(f.name for f in dataclasses.fields(typing.cast(type, hints[key])))
+            raise ValueError(f"{where}: key {prefix}{key}: {value!r} is a value, but this is a section that holds {inside}")
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             check_keys(value, typing.cast(type, hints[key]), where, f"{prefix}{key}.")
 
@@ -99,7 +101,7 @@ def _read_with_bases(path: Path, folder: Path, seen: tuple[Path, ...]) -> dict[s
     try:
         # OmegaConf's reader, not YAML's own: the latter takes 1e-6 for a string.
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: an experiment is a mapping of keys, not {type(values).__name__}")
@@ -123,7 +125,7 @@ def _parse_override(text: str, schema: type) -> dict[str, Any]:
         raise ValueError(f"override {text!r} is not of the form key=value, for example trainer.max_steps=5")
     try:
         parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value else "value: ''"))["value"]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
     nested: Any = parsed
     for part in reversed(key.strip().split(".")):
@@ -132,6 +134,6 @@ def _parse_override(text: str, schema: type) -> dict[str, Any]:
     return typing.cast(dict[str, Any], nested)
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
+    matches = [prefix + match for match in difflib.get_close_matches(name, known, n=3, cutoff=0.6)]
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""

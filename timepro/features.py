@@ -38,7 +38,7 @@ class Processor:
         self.eos_token_id: int = self.tokenizer.eos_token_id
 
     def features(self, path: Path) -> Tensor:
-        """Log-mel features (128, M) of an audio file, M = 100 a second, rounded down."""
+        """Log-mel features (128, M) of an audio file, M = 100 a second, rounded up."""
         return self.features_of(read_audio(path, self.extractor.sampling_rate))
 
     def features_of(self, waveform: np.ndarray) -> Tensor:
@@ -47,12 +47,19 @@ class Processor:
         Raises:
             ValueError: a clip shorter than one audio frame.
         """
-        hop, window = self.extractor.hop_length, self.extractor.n_fft
-        n_frames = len(waveform) // hop
+        hop, window, most = self.extractor.hop_length, self.extractor.n_fft, self.extractor.n_samples
+        n_frames = -(-len(waveform) // hop)
         if n_frames < 2 or self.family.audio_frames(n_frames) < 1:
             raise ValueError(f"the clip has {len(waveform)} samples, too few for one audio frame")
-        # One window of silence behind the clip is what the published padding to 30 s amounts to.
-        padded = np.concatenate([waveform, np.zeros(window + hop - len(waveform) % hop, np.float32)])
+        if len(waveform) > most:
+            raise ValueError(
+                f"the clip has {len(waveform) / self.extractor.sampling_rate:.2f} s, more than the encoder's "
+                f"{most / self.extractor.sampling_rate:.0f} s, where the published processor drops the rest; cut it"
+            )
+        # One window of silence behind the clip is what the published padding to 30 s amounts to. It ends where that
+        # padding ends, since the extractor mirrors what stands there.
+        padded = np.zeros(min(most, (n_frames + 1) * hop + window), np.float32)
+        padded[: len(waveform)] = waveform
         mel = self.extractor(
             padded,
             sampling_rate=self.extractor.sampling_rate,

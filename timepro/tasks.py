@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timepro.data.manifest import Clip
@@ -60,9 +60,10 @@ def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[S
         if task == "ag":
             samples += _grounding_samples(clip, times)
             continue
-        reference, target = clip.labelled("exact"), clip.labelled(times)
         if task == "dac":
-            reference, target = _captioned(clip, reference), _captioned(clip, target)
+            reference, target = _captioned(clip, "exact"), _captioned(clip, times)
+        else:
+            reference, target = clip.labelled("exact"), clip.labelled(times)
         samples.append(
             Sample(clip.id, task, clip.audio, clip.duration, _QUESTIONS[task], tuple(reference), tuple(target))
         )
@@ -82,11 +83,17 @@ def _grounding_samples(clip: Clip, times: str) -> list[Sample]:
     return samples
 
 
-def _captioned(clip: Clip, events: list[Event]) -> list[Event]:
+def _captioned(clip: Clip, times: str) -> list[Event]:
+    """The clip's events with captions as labels, in the order of their times."""
     missing = [e.label for e in clip.events if not e.caption]
     if missing:
         raise ValueError(f"clip {clip.id}: events {missing} have no caption, which task dac needs")
-    return [Event(e.onset, e.offset, str(c.caption)) for e, c in zip(events, clip.events, strict=True)]
+    # One event at a time: `labelled` sorts, and the order of annotated times need not be that of the exact ones.
+    return sorted(
+        Event(timed.onset, timed.offset, str(event.caption))
+        for event in clip.events
+        for timed in replace(clip, events=(event,)).labelled(times)
+    )
 
 
 def messages(question: str) -> list[dict[str, str]]:

@@ -75,7 +75,7 @@ class TimestampVocabulary:
         Raises:
             ValueError: a negative time or one beyond the range, naming the setting to change.
         """
-        nearest = round(seconds / self.stride)
+        nearest = round(seconds / self.stride) if math.isfinite(seconds) and seconds >= 0 else -1
         if nearest == self.size and seconds <= self.duration + 1e-6:
             nearest -= 1
         if not 0 <= nearest < self.size:

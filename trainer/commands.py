@@ -35,7 +35,7 @@ def train(options: argparse.Namespace) -> int:
             return 0
         run_experiment(config, options.resume)
         return 0
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return _fail(str(error), 2)
     except Interrupted as stop:
         return _fail(f"stopped by {stop}; the same command with --resume continues this run", 128 + stop.number)

@@ -143,7 +143,11 @@ def main() -> int:
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     distributed.join(config.zero.collective_timeout_s)
-    signal = {"sft": run_sft, "grpo": run_grpo}[job.kind](job, config, stop)
+    try:
+        signal = {"sft": run_sft, "grpo": run_grpo}[job.kind](job, config, stop)
+    except (ValueError, FileNotFoundError) as error:  # the user's to mend: the message says it all
+        print(f"learner rank {distributed.rank()}: {error}", file=sys.stderr, flush=True)
+        os._exit(2)  # the other ranks wait in a collective for this one; the launcher ends them
     torch.distributed.destroy_process_group()
     return 128 + signal if signal else 0
 

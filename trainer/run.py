@@ -8,13 +8,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rewards import build_reward
 from timepro import timestamps
 from timepro.config import save_resolved
+from timepro.data.manifest import read_manifest
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import check_config, write_split
 from timepro.families import family_of
@@ -24,7 +25,7 @@ from timepro.tiny import build_tiny_checkpoint
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
-from trainer.launch import MemoryWatch, WorkerSet, run_learner, signals_raise
+from trainer.launch import MemoryWatch, WorkerSet, require_free, run_learner, signals_raise
 from trainer.learner import test_samples
 from trainer.stages import StageLog, cached_stage, console, digest, require_disk
 from trainer.summary import print_results, write_summary
@@ -65,6 +66,12 @@ def check(config: ExperimentConfig) -> None:
         raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
     if config.model.path:
         family_of(config.model.path)
+    if config.rollout.base_port:
+        for index in range(config.rollout.workers):
+            require_free(config.rollout.host, config.rollout.base_port + index)
+    if config.data.test:
+        for split in SPLITS:  # read here, so that a bad line is not found after hours of another stage
+            read_manifest(Path(getattr(config.data, split)))
     if config.control.enabled and not config.sft.enabled:
         raise ValueError("control.enabled needs sft.enabled: the control continues the supervised training")
 
@@ -134,11 +141,12 @@ def prepare_model(config: ExperimentConfig, cache: Path, log: StageLog) -> tuple
     labels = list(config.data.soundscape.classes)
     captions = [c for label in labels for c in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
     sources = [_PACKAGE / name for name in ("tiny.py", "embeddings.py", "timestamps.py", "astp.py", "tasks.py")]
-    key = digest({"tiny": asdict(config.model.tiny), "labels": labels, "captions": captions}, sources)
+    tiny = replace(config.model.tiny, seed=config.model.tiny.seed + config.seed)  # another seed is another random start
+    key = digest({"tiny": asdict(tiny), "labels": labels, "captions": captions}, sources)
 
     def work(folder: Path) -> Mapping[str, Any]:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        build_tiny_checkpoint(folder / "checkpoint", config.model.tiny, labels, captions + tokenizer_texts())
+        build_tiny_checkpoint(folder / "checkpoint", tiny, labels, captions + tokenizer_texts())
         return {}
 
     what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"

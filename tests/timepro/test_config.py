@@ -134,12 +134,19 @@ def test_an_override_that_is_no_yaml_is_quoted(load):
         load({"main": ""}, "tasks=[ag")
 
 
+def test_a_broken_interpolation_is_a_bad_value(load):
+    with pytest.raises(ValueError, match="comment"):
+        load({"main": ""}, "comment=${")
+    with pytest.raises(ValueError, match="comment"):
+        load({"main": "comment: ${nothing.here}"})
+
+
 def test_an_unknown_key_names_its_place_and_near_keys(load):
     with pytest.raises(ValueError, match=r"main\.yaml: unknown key trainer\.max_step \(did you mean trainer\.max_ste"):
         load({"main": "trainer: {max_step: 3}"})
     with pytest.raises(ValueError, match="override 'trainer.optimiser.learning_rat=1': unknown key") as error:
         load({"main": ""}, "trainer.optimiser.learning_rat=1")
-    assert "did you mean trainer.optimiser.learning_rate?" in str(error.value)
+    assert "did you mean trainer.optimiser.learning_rate" in str(error.value)
     assert "keys here: trainer.optimiser.learning_rate, trainer.optimiser.warmup_steps" in str(error.value)
 
 
@@ -183,6 +190,8 @@ def test_a_wrong_value_in_the_file_names_file_and_key(load):
 def test_an_experiment_must_be_a_mapping_of_valid_yaml(load):
     with pytest.raises(ValueError, match=r"main\.yaml: an experiment is a mapping of keys, not list"):
         load({"main": "- a"})
+    with pytest.raises(ValueError, match=r"main\.yaml"):
+        load({"main": "5"})
     with pytest.raises(ValueError, match=r"main\.yaml: not valid YAML"):
         load({"main": "a: [1"})
 

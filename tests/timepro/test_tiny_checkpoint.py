@@ -13,8 +13,8 @@ from timepro.astp import AstpLayout
 from timepro.data.sounds import SOUNDS
 from timepro.families import family_of
 from timepro.features import Processor
-from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint, build_tokenizer
 from timepro.timestamps import TimestampVocabulary
+from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint, build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_prompts_hold_one_placeholder_and_open_the_answer(processor):
 
 def test_banned_tokens_are_placeholders_padding_and_rows_without_a_token(processor):
     tokenizer, banned = processor.tokenizer, set(processor.layout.banned_token_ids)
-    specials = ["<|endoftext|>", "<|im_start|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|IMAGE|>", "<|VIDEO|>"]
-    vision = ["<|vision_bos|>", "<|vision_eos|>"]
+    names = ["endoftext", "im_start", "AUDIO", "audio_bos", "audio_eos", "IMAGE", "VIDEO", "vision_bos", "vision_eos"]
     rows = -(-len(tokenizer) // 64) * 64
-    named = {tokenizer.convert_tokens_to_ids(token) for token in specials + vision}
+    named = {tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    assert len(named) == 9
     assert banned == named | set(range(len(tokenizer), rows))
     assert processor.eos_token_id not in banned
 

@@ -1,0 +1,197 @@
+"""A miniature of the main job with every real part: vLLM, ZeRO-3 on two ranks, the weight stream, W&B offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 4
+OVERRIDES = [
+    "data.sft_clips=48",
+    "data.rl_clips=24",
+    "data.validation_clips=4",
+    "data.test_clips=24",
+    "sft.max_steps=12",
+    "sft.batch_size=8",
+    "sft.encoder_warmup.steps=4",
+    f"trainer.max_steps={STEPS}",
+    "trainer.prompts_per_step=4",
+    "trainer.group_size=4",
+    "trainer.learning_rate=1e-3",
+    "trainer.warmup_steps=0",
+    "trainer.temperature=0.7",
+    # A reward with spread from the first step: a model after twelve steps of SFT hits no event yet.
+    "rewards={name: weighted, terms: [{reward: format, weight: 1.0}, {reward: miou, weight: 1.0}]}",
+    "wandb.mode=offline",
+]
+
+
+def start(folder: Path, *extra: str) -> subprocess.Popen[bytes]:
+    """The command that `make train` runs, in a folder of its own."""
+    command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *OVERRIDES, *extra]
+    log = (folder / "log.txt").open("ab")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 420) -> int:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"the run did not end within {timeout_s} s:\n{(folder / 'log.txt').read_text()[-3000:]}")
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Command lines of processes that still name a run's folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(folder) in line and process.pid != os.getpid():
+            found.append(line[:200])
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(runs: Path) -> Iterator[Path]:
+    """An unbroken run."""
+    code = finish(start(runs, f"runs={runs}", "name=whole"), runs)
+    assert code == 0, (runs / "log.txt").read_text()[-4000:]
+    yield runs / "whole"
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.grpo.jsonl").read_text().splitlines()]
+
+
+def rollouts_of(run: Path, step: int) -> list[dict[str, object]]:
+    lines = []
+    for path in sorted((run / "rollouts").glob(f"step-{step:06d}.rank*.jsonl")):
+        lines += [json.loads(line) for line in path.read_text().splitlines()]
+    return lines
+
+
+def test_run_folder_is_complete(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["experiment"] == "whole"
+    assert summary["seed"] == 0
+    assert summary["eval"]["sft"]["n"] == summary["eval"]["grpo"]["n"] == 24
+    assert summary["sync"]["count"] == STEPS
+    assert summary["sync"]["checksum_failures"] == 0
+    assert 0.5 < summary["peak_memory_gib"] < 12
+    assert yaml.safe_load((whole / "config.yaml").read_text())["trainer"]["max_steps"] == STEPS
+    for name in ("examples.png", "curves.png"):
+        assert (whole / name).stat().st_size > 5_000
+    assert list((whole / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert not leftovers(whole.parent)
+
+
+def test_every_answer_is_kept_with_parts_and_weight_version(whole: Path) -> None:
+    for step in range(1, STEPS + 1):
+        groups = rollouts_of(whole, step)
+        assert len(groups) == 4
+        for group in groups:
+            assert len(group["answers"]) == 4
+            for answer in group["answers"]:
+                assert answer["weight_version"] == step - 1
+                assert set(answer["parts"]) == {"weighted", "format", "miou"}
+
+
+def test_first_importance_ratio_is_one(whole: Path) -> None:
+    trained = [m for m in metrics_of(whole) if "sampling/importance_sampling_ratio/max" in m]
+    assert trained, "no step had a group with spread"
+    for metrics in trained:  # strictly on-policy: every step's ratio is the first
+        assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-4)
+        assert metrics["sampling/importance_sampling_ratio/max"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_weights_changed_and_frozen_rows_did_not(whole: Path) -> None:
+    from timepro.families import family_of
+    from timepro.features import Processor
+
+    config = json.loads((whole / "job.grpo.json").read_text())
+    family, layout = family_of(whole / "checkpoint"), Processor(whole / "checkpoint").layout
+    before = family.load(config["checkpoint"], torch.float32).state_dict()
+    after = family.load(whole / "checkpoint", torch.float32).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("layers.0" in name for name in changed)
+    assert "lm_head.weight" in changed
+    assert not any(name.startswith("audio_tower") for name in changed)
+    rows = slice(layout.first_token_id, layout.first_token_id + layout.vocabulary.size)
+    embeddings = "model.embed_tokens.weight"
+    assert embeddings in changed
+    assert torch.equal(before[embeddings][rows], after[embeddings][rows])
+
+
+def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
+    """After the last sync the worker's greedy answers are Hugging Face's greedy answers with the exported weights."""
+    from timepro.data.manifest import read_manifest
+    from timepro.features import Processor
+    from timepro.tasks import samples_of
+    from trainer.sft import expanded_prompt
+
+    job = json.loads((whole / "job.grpo.json").read_text())
+    processor = Processor(whole / "checkpoint")
+    model = processor.family.load(whole / "checkpoint", torch.float32)
+    answers = {
+        line["id"]: line["answer"] for line in map(json.loads, (whole / "eval" / "grpo.jsonl").read_text().splitlines())
+    }
+    samples = samples_of(read_manifest(Path(job["test"])), "sed")[:20]
+    for sample in samples:
+        frames = processor.family.encode(model.audio_tower, [processor.features(sample.audio)])[0]
+        ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
+        embeds = model.get_input_embeddings()(ids)
+        embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
+        with torch.no_grad():
+            out = model.generate(
+                inputs_embeds=embeds,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=20,
+                suppress_tokens=list(processor.layout.banned_token_ids),
+                eos_token_id=processor.eos_token_id,
+                pad_token_id=processor.tokenizer.pad_token_id,
+            )
+        assert processor.answer_text(out[0].tolist()) == answers[sample.id]
+
+
+def test_interrupted_run_resumes_to_the_same_numbers(whole: Path, runs: Path) -> None:
+    options = (f"runs={runs}", "name=broken", "trainer.save_every=1")
+    process = start(runs, *options)
+    deadline = time.monotonic() + 300
+    while not (runs / "broken" / "rollouts" / "step-000002.rank0.jsonl").is_file():
+        assert process.poll() is None, (runs / "log.txt").read_text()[-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert finish(process, runs) == 128 + signal.SIGINT
+    assert not leftovers(runs)
+    done = len(metrics_of(runs / "broken"))
+    assert done < STEPS, "the run was over before the signal came"
+    code = finish(start(runs, *options, "--resume"), runs)
+    assert code == 0, (runs / "log.txt").read_text()[-4000:]
+    assert [m["step"] for m in metrics_of(runs / "broken")] == list(range(1, STEPS + 1))
+    for step in range(1, STEPS + 1):
+        texts = [[a["text"] for a in g["answers"]] for g in rollouts_of(whole, step)]
+        assert [[a["text"] for a in g["answers"]] for g in rollouts_of(runs / "broken", step)] == texts
+    ids = {json.loads((runs / "broken" / "run.json").read_text())["wandb_id"]}
+    assert {p.stem.removeprefix("run-") for p in (runs / "broken" / "wandb").glob("offline-run-*/run-*.wandb")} == ids

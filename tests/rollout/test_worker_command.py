@@ -1,0 +1,178 @@
+"""What a worker is started with, and how its processes are ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rollout import device
+from rollout.auth import TOKEN_VARIABLE
+from rollout.worker import (
+    Worker,
+    WorkerConfig,
+    environment_interface,
+    group_alive,
+    log_tail,
+    worker_command,
+    worker_environment,
+)
+
+TOKEN = "s3cret-token"
+
+
+@pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
+def gpu(request, monkeypatch):
+    monkeypatch.setattr(device, "on_gpu", lambda: request.param)
+    return request.param
+
+
+def option(command, name):
+    assert command.count(name) == 1
+    return command[command.index(name) + 1]
+
+
+def test_the_command_listens_on_loopback_checks_tokens_and_holds_none(gpu, tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321, Path("/clips"))
+    assert (option(command, "--host"), option(command, "--port")) == ("127.0.0.1", "4321")
+    assert option(command, "--middleware") == "rollout.auth.RequireToken"
+    assert option(command, "--allowed-local-media-path") == "/clips"
+    assert not any(TOKEN in part for part in command)
+    assert "--api-key" not in command
+    assert all(isinstance(part, str) for part in command)
+
+
+def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
+    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321, Path("/clips"))
+    assert option(command, "--logprobs-mode") == "processed_logprobs"
+    assert option(command, "--generation-config") == "vllm"  # else the checkpoint's own sampling defaults apply
+    assert json.loads(option(command, "--hf-overrides")) == {"architectures": ["TimeProQwen2_5OmniModel"]}
+    assert json.loads(option(command, "--limit-mm-per-prompt"))["audio"] == 1
+
+
+def test_the_command_fits_the_device(gpu, tiny_checkpoint):
+    config = WorkerConfig(kv_cache_mib=64, gpu_memory_fraction=0.5)
+    command = worker_command(config, tiny_checkpoint, 4321, Path("/clips"))
+    assert option(command, "--dtype") == ("bfloat16" if gpu else "float32")
+    if gpu:
+        assert option(command, "--gpu-memory-utilization") == "0.5"
+        assert "--kv-cache-memory-bytes" not in command
+    else:
+        assert option(command, "--kv-cache-memory-bytes") == str(64 * 2**20)
+        assert "--gpu-memory-utilization" not in command
+    fixed = worker_command(WorkerConfig(dtype="float16"), tiny_checkpoint, 4321, Path("/clips"))
+    assert option(fixed, "--dtype") == "float16"
+
+
+def test_compiling_is_asked_for(gpu, tiny_checkpoint):
+    eager, compiled = (worker_command(WorkerConfig(compile=c), tiny_checkpoint, 1, Path("/c")) for c in (False, True))
+    assert "--enforce-eager" in eager
+    assert "--enforce-eager" not in compiled
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(ValueError, match="is not a checkpoint folder"):
+        worker_command(WorkerConfig(), tmp_path, 4321, tmp_path)
+
+
+def test_the_token_travels_in_the_environment(gpu):
+    environment = worker_environment(WorkerConfig(gpus="2,3"), TOKEN)
+    assert environment[TOKEN_VARIABLE] == TOKEN
+    assert [name for name, value in environment.items() if TOKEN in value] == [TOKEN_VARIABLE]
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    if gpu:
+        assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
+    else:
+        assert environment["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+def test_gloo_uses_loopback_for_loopback_addresses(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    assert [environment_interface(host) for host in ("127.0.0.1", "127.1.2.3", "localhost", "::1")] == ["lo"] * 4
+    assert environment_interface("10.0.0.5") == "eth7"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    assert environment_interface("10.0.0.5") == ""
+
+
+def python(program):
+    return [sys.executable, "-S", "-c", program]
+
+
+# The leader starts a child that ignores SIGTERM, then says so in the log.
+STUBBORN = """
+import subprocess, sys, time
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(99)"
+subprocess.Popen([sys.executable, "-S", "-c", child])
+time.sleep(99)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    workers = []
+
+    def _start(program):
+        environment = worker_environment(WorkerConfig(), TOKEN)
+        url = "http://127.0.0.1:9"  # the discard port: nothing answers
+        workers.append(Worker(3, python(program), environment, url, tmp_path / "logs" / "worker.log"))
+        return workers[-1]
+
+    yield _start
+    for worker in workers:
+        worker.end(grace_s=0.1)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_ending_a_worker_ends_its_children_too(start):
+    worker = start(STUBBORN)
+    wait_for(lambda: "ready" in worker.log.read_text())
+    assert group_alive(worker.process.pid)
+    assert TOKEN not in Path(f"/proc/{worker.process.pid}/cmdline").read_text()
+    worker.end(grace_s=0.3)
+    assert not group_alive(worker.process.pid)
+    worker.end(grace_s=0.3)
+
+
+def test_a_group_lives_while_any_member_does():
+    program = "import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', 'input()'], stdin=sys.stdin)"
+    leader = subprocess.Popen(python(program), start_new_session=True, stdin=subprocess.PIPE)
+    leader.wait(timeout=20)
+    assert group_alive(leader.pid)  # the orphaned child, whose leader is gone
+    leader.stdin.close()
+    wait_for(lambda: not group_alive(leader.pid))
+
+
+def test_an_unwaited_dead_process_does_not_count_as_alive():
+    dead = subprocess.Popen(python("pass"), start_new_session=True)
+    wait_for(lambda: Path(f"/proc/{dead.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z")
+    assert not group_alive(dead.pid)
+    dead.wait()
+
+
+def test_a_worker_that_ended_before_it_was_ready_shows_its_log(start):
+    worker = start("print('out of memory'); raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match=r"worker 3 ended with exit code 3 before it was ready(.|\n)*out of memory"):
+        worker.wait_ready(20)
+
+
+def test_a_worker_that_never_answers_is_given_up_at_the_deadline(start):
+    worker = start("import time; time.sleep(99)")
+    with pytest.raises(RuntimeError, match=r"not ready within rollout\.start_timeout_s=1 s"):
+        worker.wait_ready(1.0)
+
+
+def test_the_end_of_a_log(tmp_path):
+    assert log_tail(tmp_path / "none") == "(no log)"
+    (tmp_path / "log").write_bytes(b"\n".join(b"line %d" % i for i in range(50)) + b"\n\xff")
+    assert log_tail(tmp_path / "log", 3) == "line 48\nline 49\n\ufffd"
