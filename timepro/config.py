@@ -76,7 +76,7 @@ def check_keys(values: Mapping[str, Any], schema: type, where: str, prefix: str 
             raise ValueError(f"{where}: unknown key {prefix}{key}{near}; keys here: {known}")
         if not isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             inside = ", ".join(f.name for f in dataclasses.fields(typing.cast(type, hints[key])))
-            raise ValueError(f"{where}: key {prefix}{key}: {value!r} is a value, but this is a section that holds {inside}")
+            raise ValueError(f"{where}: key {prefix}{key}: {value!r} is no section; it holds {inside}")
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             check_keys(value, typing.cast(type, hints[key]), where, f"{prefix}{key}.")
 
