@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from timepro.features import Processor
 from trainer import distributed, zero
 from trainer.encoder import FrameCache
+from trainer.losses import cross_entropy_sum
 from trainer.policy import load_policy
-from trainer.rows import MicroBatch, Row, collate, empty_like, plan_micro_batches
+from trainer.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
 
 LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
 
@@ -66,33 +68,53 @@ class Learner:
         Returns:
             this rank's sums over its micro-batches, the gradient norm, and the number of micro-batches.
         """
-        plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
-        micro_batches = [[rows[i] for i in part] for part in plan]
-        n_micro = int(distributed.largest([len(micro_batches)])[0])
-        if n_micro == 0:
-            return {"micro_batches": 0.0}
-        filler = self._filler(rows)
-        micro_batches += [[filler]] * (n_micro - len(micro_batches))
+        parts = self._cut(rows)
         zero.set_learning_rate(self.engine, learning_rate)
         sums: dict[str, float] = {}
-        for number, part in enumerate(micro_batches):
-            micro = collate(part, self.processor.audio_token_id, self.processor.tokenizer.pad_token_id)
-            micro = micro.to(distributed.device())
+        for number, part in enumerate(parts):
+            micro = self._collate(part)
             logprobs, entropies = self.engine(micro, temperature)
             loss, extra = loss_function(logprobs, entropies, micro)
-            zero.backward(self.engine, loss, last=number == n_micro - 1)
+            zero.backward(self.engine, loss, last=number == len(parts) - 1)
             for key, value in extra.items():
                 sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        return sums | {"grad_norm": float(norm or 0.0), "micro_batches": float(n_micro)}
+        return sums | {"grad_norm": float(norm or 0.0), "micro_batches": float(len(parts))}
+
+    @torch.no_grad()
+    def cross_entropy(self, rows: Sequence[Row]) -> float:
+        """Mean negative log-likelihood of supervised answers over all ranks' rows, without training. A collective."""
+        self.engine.eval()
+        loss = 0.0
+        for part in self._cut(rows):
+            micro = self._collate(part)
+            logprobs, _ = self.engine(micro, 1.0)
+            loss += float(cross_entropy_sum(logprobs, micro.weights))
+        self.engine.train()
+        total, count = distributed.total([loss, weighted_token_count(rows, supervised=True)])
+        return total / max(count, 1.0)
+
+    def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""
+        plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
+        n_micro = int(distributed.largest([len(plan)])[0])
+        parts = [[rows[i] for i in part] for part in plan]
+        return parts + [[self._filler(rows)]] * (n_micro - len(parts)) if n_micro > len(parts) else parts
+
+    def _collate(self, rows: Sequence[Row]) -> MicroBatch:
+        micro = collate(rows, self.processor.audio_token_id, self.processor.tokenizer.pad_token_id)
+        return micro.to(distributed.device())
 
     def _filler(self, rows: Sequence[Row]) -> Row:
         if rows:
-            self._spare = empty_like(min(rows, key=lambda row: row.length))
-        if not hasattr(self, "_spare"):
-            raise RuntimeError("this rank has had no rows yet: the global batch must not be smaller than the ranks")
-        return self._spare
+            return empty_like(min(rows, key=lambda row: row.length))
+        # No group of this rank had anything to teach; a bare prompt keeps its part in the gathers.
+        frames = torch.zeros(0, self._policy.embeddings.embedding_dim)
+        token = (
+            self.processor.eos_token_id
+        )  # one that is not banned: a probability of zero times a weight of zero is NaN
+        return Row([token], frames, [AnswerTokens([token], [0.0], weight=0.0)])
 
     def save(self, folder: Path, state: dict[str, Any]) -> None:
         """Write a resumable checkpoint: weights, optimiser, and `state`. Complete when `state.json` is there."""

@@ -24,7 +24,6 @@ class EvaluationConfig:
 
     max_tokens: int = 32
     examples: int = 6  # clips in the picture
-    validate_every: int = 0  # steps between validations while training; 0 for none
 
 
 @dataclass(frozen=True)

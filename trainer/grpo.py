@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class GrpoConfig(OptimiserConfig):
     reference_weight: float = 0.0  # cross-entropy on the right answer beside the RL loss
     mask_truncated: bool = True  # an answer that was cut off teaches nothing
     batch: BatchConfig = field(default_factory=BatchConfig)
+    validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
     save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
 
 
@@ -91,8 +92,12 @@ def train_grpo(
     cursor: Cursor,
     stop: distributed.StopRequest,
     tracker: Tracker | None,
+    validate: Callable[[int], None],
 ) -> int:
     """Train until `max_steps` or a signal. A collective; the workers already have `state.version`.
+
+    Args:
+        validate: called on every rank each `validate_every` steps.
 
     Returns:
         the signal that stopped it, 0 for none.
@@ -121,6 +126,8 @@ def train_grpo(
             if tracker is not None:
                 tracker.log(state.step, metrics)
             bar.advance(note=f"reward {metrics['reward']:.3f}")
+            if config.validate_every and state.step % config.validate_every == 0:
+                validate(state.step)
             if config.save_every and state.step % config.save_every == 0:
                 save_checkpoint(learner, run, state, cursor)
     return 0

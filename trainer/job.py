@@ -20,7 +20,7 @@ class JobSpec:
         config: the resolved experiment.
         checkpoint: folder to start from.
         manifest: training samples.
-        test, validation: manifests to evaluate on (GRPO).
+        validation, test: manifests to evaluate on.
         output: where the trained checkpoint folder goes.
         work: folder of resumable checkpoints, metrics and the result.
         workers: addresses of the rollout workers (GRPO).
@@ -33,12 +33,12 @@ class JobSpec:
     config: str
     checkpoint: str
     manifest: str
+    validation: str
     output: str
     work: str
     title: str
     run_id: str
     test: str = ""
-    validation: str = ""
     workers: list[str] = field(default_factory=list)
     max_seconds: float = 0.0
     resume: bool = False

@@ -37,12 +37,13 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
     learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch)
     samples = samples_of(read_manifest(Path(job.manifest)), config.task, config.sft.label_times)
+    validation = samples_of(read_manifest(Path(job.validation)), config.task, config.sft.label_times)
     tracker = _tracker(job, config)
     if job.max_seconds:  # a continuation: its encoder is trained already
         config.sft.encoder_warmup.steps = 0
     report = train_sft(
-        learner, samples, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume, job.max_seconds, stop,
-        tracker, job.title,
+        learner, samples, validation, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume,
+        job.max_seconds, stop, tracker, job.title,
     )  # fmt: skip
     if not report["signal"]:
         learner.export(Path(job.output))
@@ -75,11 +76,16 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         sender.send(state.version)
         if not (run / "eval" / "sft.jsonl").is_file():
             _evaluate(job, config, learner, pool, "sft", tracker)
+
+        def validate(step: int) -> None:
+            _validate(job, config, learner, pool, step, tracker)
+
         reward = build_reward(config.rewards)
         began, steps_before = time.monotonic(), state.step
         signal = grpo.train_grpo(
-            learner, pool, sender, reward, samples, config.trainer, config.seed, run, state, cursor, stop, tracker
-        )
+            learner, pool, sender, reward, samples, config.trainer, config.seed, run, state, cursor, stop, tracker,
+            validate,
+        )  # fmt: skip
         if signal:
             return signal
         seconds = time.monotonic() - began
@@ -107,6 +113,18 @@ def _evaluate(
         save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
         if tracker is not None:
             tracker.summary(evaluation_metrics(name, scored))
+    distributed.barrier()
+
+
+def _validate(
+    job: JobSpec, config: ExperimentConfig, learner: Learner, pool: RolloutPool, step: int, tracker: Tracker | None
+) -> None:
+    """Rank 0 scores greedy answers on the validation set; the others wait for it."""
+    if distributed.rank() == 0:
+        samples = test_samples(job.validation, config)
+        scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens)
+        if tracker is not None:
+            tracker.log(step, evaluation_metrics("validation", scored))
     distributed.barrier()
 
 

@@ -184,6 +184,7 @@ def sft_job(
         config=str(folder / "config.yaml"),
         checkpoint=str(base),
         manifest=str(data["sft"]),
+        validation=str(data["validation"]),
         output=str(folder / "checkpoint"),
         work=str(folder / "work"),
         title=title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class SftConfig(OptimiserConfig):
     batch: BatchConfig = field(default_factory=BatchConfig)
     encoder_warmup: WarmupConfig = field(default_factory=WarmupConfig)
     log_every: int = 10
+    validate_every: int = 0  # steps between validation losses; 0: at the end only
     save_every: int = 0  # steps between resumable checkpoints; 0 for none
 
 
@@ -72,6 +74,7 @@ def expanded_prompt(processor: Processor, sample: Sample, n_frames: int) -> list
 def train_sft(
     learner: Learner,
     samples: Sequence[Sample],
+    validation: Sequence[Sample],
     config: SftConfig,
     seed: int,
     checkpoint: Path,
@@ -90,7 +93,7 @@ def train_sft(
         tracker: on rank 0.
 
     Returns:
-        steps, seconds, final loss, and the signal that stopped it (0 for none).
+        steps, seconds, final training and validation loss, and the signal that stopped it (0 for none).
     """
     rank, world = distributed.rank(), distributed.world_size()
     if config.encoder_warmup.steps and not resume:
@@ -121,11 +124,33 @@ def train_sft(
             bar.advance(note=f"loss {loss:.3f}")
             if tracker is not None and step % config.log_every == 0:
                 tracker.log(step, {"loss": loss, "learning_rate": rate, "grad_norm": norm, "epoch": cursor.epoch})
+            if config.validate_every and step % config.validate_every == 0:
+                value = validation_loss(learner, validation)
+                if tracker is not None:
+                    tracker.log(step, {"eval/validation/loss": value})
             if config.save_every and step % config.save_every == 0:
                 _save(learner, checkpoint, step, cursor, time.monotonic() - started)
+    report = {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
     if signal:
-        _save(learner, checkpoint, step, cursor, time.monotonic() - started)
-    return {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
+        _save(learner, checkpoint, step, cursor, report["seconds"])
+        return report
+    report["validation_loss"] = validation_loss(learner, validation)
+    if rank == 0:
+        print(f"  {title}: validation loss {report['validation_loss']:.3f}", file=sys.stderr, flush=True)
+    return report
+
+
+def validation_loss(learner: Learner, samples: Sequence[Sample], batch: int = 64) -> float:
+    """Mean cross-entropy of the right answers, in the times that training is on. A collective."""
+    total = count = 0.0
+    for start in range(0, len(samples), batch):
+        part = samples[start : start + batch]
+        mine = part[distributed.rank() :: distributed.world_size()]
+        frames = learner.frames([s.audio for s in mine])
+        rows = [target_row(learner.processor, s, f) for s, f in zip(mine, frames, strict=True)]
+        total += learner.cross_entropy(rows) * len(part)
+        count += len(part)
+    return total / max(count, 1.0)
 
 
 def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[float, float]:
