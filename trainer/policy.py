@@ -62,7 +62,8 @@ class Policy(nn.Module):
         """
         embeds = self.embeddings(batch.input_ids)
         embeds = embeds.masked_scatter(batch.audio_mask[..., None], batch.frames.to(embeds.dtype))
-        hidden = self.family.hidden_states(self.text_model, embeds, batch.positions, tree_mask(batch.segments))
+        mask = tree_mask(batch.segments)
+        hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
         chosen = hidden.flatten(0, 1)[batch.sources]
         temperatures = torch.where(batch.supervised, 1.0, temperature)
         logprobs, entropies = [], []

@@ -59,7 +59,8 @@ class MicroBatch:
         input_ids, positions, segments: (B, N).
         audio_mask: (B, N), where an encoded frame replaces the token's embedding.
         frames: (sum of F, H), in the order of the mask.
-        sources: (K,) flat indices into (B * N) of the positions that predict.
+        queries: (B, Q), positions whose hidden states are needed: the prompt's last token and all answer inputs.
+        sources: (K,) flat indices into (B * Q) of the positions that predict.
         targets: (K,) the tokens predicted.
         answer_of: (K,) number of the answer within the micro-batch.
         sampled_logprobs, advantages, weights: (K,).
@@ -71,6 +72,7 @@ class MicroBatch:
     segments: Tensor
     audio_mask: Tensor
     frames: Tensor
+    queries: Tensor
     sources: Tensor
     targets: Tensor
     answer_of: Tensor
@@ -107,6 +109,10 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
     positions = torch.zeros(shape, dtype=torch.long)
     segments = torch.full(shape, PADDING)
     audio_mask = torch.zeros(shape, dtype=torch.bool)
+    # A row's needed positions are one run, from the prompt's last token to the row's end.
+    n_queries = max(row.length - len(row.prompt_ids) + 1 for row in rows)
+    starts = torch.tensor([len(row.prompt_ids) - 1 for row in rows])
+    queries = (starts[:, None] + torch.arange(n_queries)).clamp(max=width - 1)
     sources: list[int] = []
     tokens: list[tuple[int, int, float, float, float, bool]] = []
     n_answers = 0
@@ -124,7 +130,8 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
             input_ids[b, end : end + inputs] = torch.tensor(answer.token_ids[:-1], dtype=torch.long)
             positions[b, end : end + inputs] = torch.arange(p, p + inputs)
             segments[b, end : end + inputs] = g
-            sources += [b * width + p - 1] + list(range(b * width + end, b * width + end + inputs))
+            first = b * n_queries + end - (p - 1)
+            sources += [b * n_queries] + list(range(first, first + inputs))
             sampled = answer.sampled_logprobs or [0.0] * len(answer.token_ids)
             tokens += [
                 (token, n_answers, logprob, answer.advantage, answer.weight, answer.supervised)
@@ -139,6 +146,7 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
         segments=segments,
         audio_mask=audio_mask,
         frames=torch.cat([row.frames for row in rows]),
+        queries=queries,
         sources=torch.tensor(sources),
         targets=torch.tensor(targets),
         answer_of=torch.tensor(answer_of),

@@ -166,7 +166,8 @@ def fine_tune(
         "zero": asdict(config.zero),
     }  # fmt: skip
     modules = ("sft", "core", "warmup", "policy", "rows", "losses", "zero", "schedule", "cursor", "encoder")
-    key = digest(inputs, [_TRAINER / f"{name}.py" for name in modules])
+    method = [_PACKAGE / name for name in ("families", "astp.py", "events.py", "features.py", "tasks.py")]
+    key = digest(inputs, [*(_TRAINER / f"{name}.py" for name in modules), *method])
     folder, facts = cached_stage(
         "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT"), log,
         f"supervised fine-tuning on {config.sft.label_times} times",

@@ -59,8 +59,20 @@ class ModelFamily(ABC):
         """The decoder without its head: takes `inputs_embeds`, gives hidden states."""
 
     @abstractmethod
-    def hidden_states(self, text_model: nn.Module, inputs_embeds: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (B, T, H) for embeddings (B, T, H), positions (B, T) and a boolean mask (B, T, T)."""
+    def answer_states(
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
+    ) -> Tensor:
+        """Final hidden states where answers are predicted.
+
+        Args:
+            inputs_embeds: (B, T, H).
+            positions: (B, T).
+            mask: boolean (B, T, T).
+            queries: (B, Q) indices into T.
+
+        Returns:
+            (B, Q, H).
+        """
 
     @abstractmethod
     def checkpoint_name(self, parameter: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from timepro.families.base import ModelFamily
+from timepro.families.decoder import answer_states
 
 
 class Qwen25Omni(ModelFamily):
@@ -47,14 +48,11 @@ class Qwen25Omni(ModelFamily):
     def text_model(self, model: nn.Module) -> nn.Module:
         return model.model
 
-    def hidden_states(self, text_model: nn.Module, inputs_embeds: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def answer_states(
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
+    ) -> Tensor:
         # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
-        return text_model(
-            inputs_embeds=inputs_embeds,
-            position_ids=position_ids.expand(3, -1, -1),
-            attention_mask={"full_attention": mask[:, None]},
-            use_cache=False,
-        ).last_hidden_state
+        return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), mask, queries)
 
     def checkpoint_name(self, parameter: str) -> str:
         return f"thinker.{parameter}"

@@ -1,0 +1,67 @@
+"""A Qwen2-style decoder computed where it is needed: the last layer at the answers' positions alone.
+
+Every layer but the last must be run for the whole prompt, since later layers attend to it. The last one only has to
+give keys and values there: its queries and feed-forward are needed at the few positions that predict an answer's
+tokens. For a decoder of two layers that is over a third of all work; for one of 28 it is little, but costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def answer_states(text_model: Any, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
+    """Final hidden states at chosen positions; equal to the whole forward pass's there.
+
+    Args:
+        text_model: a Hugging Face Qwen2-style decoder (`layers`, `rotary_emb`, `norm`).
+        inputs_embeds: (B, T, H).
+        positions: what the decoder's rotary embedding takes, (B, T) or (3, B, T) for M-RoPE.
+        mask: boolean (B, T, T), true where a query may see a key.
+        queries: (B, Q) positions in [0, T).
+
+    Returns:
+        (B, Q, H).
+    """
+    rotary = text_model.rotary_emb(inputs_embeds, positions)
+    hidden = inputs_embeds
+    for layer in text_model.layers[:-1]:
+        hidden = layer(hidden, attention_mask=mask[:, None], position_embeddings=rotary)
+    last = text_model.layers[-1]
+    normed = last.input_layernorm(hidden)
+    attended = _attend(last.self_attn, normed, rotary, mask, queries)
+    chosen = _rows(hidden, queries) + attended
+    chosen = chosen + last.mlp(last.post_attention_layernorm(chosen))
+    return text_model.norm(chosen)
+
+
+def _attend(attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, queries: Tensor) -> Tensor:
+    cos, sin = rotary
+    q = _heads(attention.q_proj(_rows(normed, queries)), attention.head_dim)
+    k = _heads(attention.k_proj(normed), attention.head_dim)
+    v = _heads(attention.v_proj(normed), attention.head_dim)
+    q = _rotate(q, _rows(cos, queries), _rows(sin, queries))
+    out = F.scaled_dot_product_attention(
+        q, _rotate(k, cos, sin), v, attn_mask=_rows(mask, queries)[:, None], enable_gqa=True
+    )
+    return attention.o_proj(out.transpose(1, 2).flatten(2))
+
+
+def _rows(values: Tensor, queries: Tensor) -> Tensor:
+    """(B, T, X) to (B, Q, X)."""
+    return values.gather(1, queries[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _heads(projected: Tensor, head_dim: int) -> Tensor:
+    """(B, T, heads * D) to (B, heads, T, D)."""
+    return projected.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864), halves paired as in the published Qwen2 code."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]
