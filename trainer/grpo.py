@@ -77,6 +77,7 @@ class GrpoState:
     version: int = 0
     elapsed: float = 0.0
     syncs: list[float] = field(default_factory=list)
+    checksum_failures: int = 0
 
 
 def train_grpo(
@@ -118,8 +119,9 @@ def train_grpo(
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
             state.step += 1
             state.version += 1
-            sync = clock.time("sync", lambda: sender.send(state.version))
+            sync = clock.time("sync", lambda: sender.deliver(state.version))
             state.syncs.append(sync.seconds)
+            state.checksum_failures = sender.checksum_failures
             state.elapsed = time.monotonic() - started
             record(run, state.step, scored)
             metrics = collect(scored, report, clock, sync)

@@ -72,8 +72,9 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     tracker = _tracker(job, config)
     try:
         # Sent before the first batch, so that a broken path fails in the first minute.
+        sender.checksum_failures = state.checksum_failures
         sender.connect()
-        sender.send(state.version)
+        sender.deliver(state.version)
         if not (run / "eval" / "sft.jsonl").is_file():
             _evaluate(job, config, learner, pool, "sft", tracker)
 

@@ -8,9 +8,9 @@ rank that left early would leave the rest waiting in a collective.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ class SyncConfig:
     port: int = 0  # 0: a free one
     bucket_mib: float = 32.0
     timeout_s: float = 60.0  # of every wait within a sync
+    retries: int = 2  # other attempts after a failed sync, each over a new group
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class WeightSender:
         self._bytes = sum(sizes)
         self._store: Any = None
         self._group: Any = None
-        self.on_bucket: Callable[[int], None] | None = None  # for tests that break a sync at a known place
+        self.checksum_failures = 0  # on rank 0
 
     def connect(self) -> None:
         """Rank 0 meets the workers in a fresh group; the other ranks do nothing here.
@@ -84,6 +85,24 @@ class WeightSender:
             except Exception as failure:  # noqa: BLE001 - told to every rank below
                 error = f"{type(failure).__name__}: {failure}"
         self._agree(error, "the learner and its workers could not meet")
+
+    def deliver(self, version: int) -> SyncReport:
+        """`send`, tried again over a new group where it failed. A collective.
+
+        Raises:
+            SyncError: the last attempt failed too.
+        """
+        for attempt in range(self._config.retries + 1):
+            try:
+                if attempt:
+                    self.connect()
+                return self.send(version)
+            except SyncError as error:
+                if attempt == self._config.retries:
+                    raise
+                if distributed.rank() == 0:
+                    print(f"  {error}; trying again", file=sys.stderr, flush=True)
+        raise AssertionError("unreachable: the loop returns or raises")
 
     def send(self, version: int) -> SyncReport:
         """Stream all trained weights; workers answer with `version` from then on. A collective.
@@ -112,8 +131,6 @@ class WeightSender:
                 if pending is not None:
                     stream.finish(pending[0], self._config.timeout_s)
                 pending = (stream.start_broadcast(self._group, buffer, self._config.timeout_s), buffer)
-                if self.on_bucket is not None:
-                    self.on_bucket(number)
             except Exception as failure:  # noqa: BLE001
                 error = f"bucket {number + 1} of {len(self._buckets)}: {type(failure).__name__}: {failure}"
         if is_sender and not error:
@@ -210,6 +227,7 @@ class WeightSender:
         if not distributed.largest([bool(error)])[0]:
             return
         if distributed.rank() == 0:
+            self.checksum_failures += "checksum" in error
             self._abort_group()
             for url in self._urls:
                 with contextlib.suppress(requests.RequestException, RuntimeError):

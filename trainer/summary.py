@@ -56,12 +56,11 @@ def write_summary(
         summary["gain"] = {"eb_f1_micro": {"value": value, "ci95": list(interval), "over": baseline}}
     result = run / "result.json"
     if result.is_file():
-        syncs = json.loads(result.read_text())["grpo"]["syncs"]
-        # A sync whose checksum fails ends the run, so a run that got here has had none.
+        state = json.loads(result.read_text())["grpo"]
         summary["sync"] = {
-            "count": len(syncs),
-            "seconds_mean": sum(syncs) / max(len(syncs), 1),
-            "checksum_failures": 0,
+            "count": len(state["syncs"]),
+            "seconds_mean": sum(state["syncs"]) / max(len(state["syncs"]), 1),
+            "checksum_failures": state["checksum_failures"],
         }
     partial = run / "summary.json.partial"
     partial.write_text(json.dumps(summary, indent=1))
