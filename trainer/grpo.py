@@ -335,8 +335,8 @@ def record(run: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
                         "text": text,
                         "reward": float(value),
                         "parts": {name: float(part[i]) for name, part in group.parts.items()},
-                        "tokens": len(answer.token_ids),
-                        "logprob": sum(answer.logprobs),
+                        "token_ids": answer.token_ids,
+                        "logprobs": answer.logprobs,
                         "truncated": answer.truncated,
                         "weight_version": answer.weight_versions[0],
                     }

@@ -124,6 +124,40 @@ def test_first_importance_ratio_is_one(whole: Path) -> None:
         assert metrics["sampling/importance_sampling_ratio/max"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_hugging_face_and_vllm_agree_on_log_probabilities(whole: Path) -> None:
+    """Teacher-forced, float32, the same interleaved prompt: Hugging Face's own forward pass on what vLLM sampled."""
+    from timepro.data.manifest import read_manifest
+    from timepro.features import Processor
+    from timepro.tasks import samples_of
+    from trainer.sft import expanded_prompt
+
+    job = json.loads((whole / "job.grpo.json").read_text())
+    processor = Processor(job["checkpoint"])
+    model = processor.family.load(job["checkpoint"], torch.float32)
+    samples = {s.id: s for s in samples_of(read_manifest(Path(job["manifest"])), "sed")}
+    worst = 0.0
+    for group in rollouts_of(whole, 1):  # sampled from the weights that were loaded
+        sample = samples[group["id"]]
+        mel = processor.features(sample.audio)
+        prompt = expanded_prompt(processor, sample, processor.family.audio_frames(mel.shape[-1]))
+        for answer in group["answers"]:
+            ids = torch.tensor([prompt + answer["token_ids"]])
+            positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
+            with torch.no_grad():
+                logits = model(
+                    input_ids=ids,
+                    input_features=mel[None],
+                    feature_attention_mask=torch.ones(1, mel.shape[-1], dtype=torch.long),
+                    position_ids=positions,
+                ).logits[0]
+            logits = logits / 0.7
+            logits[:, list(processor.layout.banned_token_ids)] = float("-inf")
+            logprobs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+            got = logprobs.gather(1, torch.tensor(answer["token_ids"])[:, None])[:, 0]
+            worst = max(worst, (got - torch.tensor(answer["logprobs"])).abs().max().item())
+    assert worst < 1e-4
+
+
 def test_weights_changed_and_frozen_rows_did_not(whole: Path) -> None:
     from timepro.families import family_of
     from timepro.features import Processor
