@@ -58,7 +58,10 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
 
     family = family_of(folder)
     dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if on_gpu() else "float32")
-    command = [sys.executable, "-m", "rollout.serve"]
+    # vLLM's processes spin for a second after their last message. Where they share cores with the learner, a low
+    # priority gives the learner its turn at full speed.
+    command = ["nice", "-n", "15"] if not on_gpu() else []
+    command += [sys.executable, "-m", "rollout.serve"]
     command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
     command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
@@ -66,9 +69,6 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     command += ["--max-num-seqs", str(config.max_sequences)]
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
-    if config.tensor_parallel == 1:
-        # One process fewer, and no message queue whose two ends spin on cores that the learner needs.
-        command += ["--distributed-executor-backend", "uni"]
     command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
     command += ["--allowed-local-media-path", str(media_root)]
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
