@@ -58,10 +58,7 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
 
     family = family_of(folder)
     dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if on_gpu() else "float32")
-    # vLLM's processes spin for a second after their last message. Where they share cores with the learner, a low
-    # priority gives the learner its turn at full speed.
-    command = ["nice", "-n", "15"] if not on_gpu() else []
-    command += [sys.executable, "-m", "rollout.serve"]
+    command = [sys.executable, "-m", "rollout.serve"]
     command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
     command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
