@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 BASE_KEY = "base"
+SPEC_KEY = "rewards"
 
 
 def list_experiments(folder: Path) -> list[str]:
@@ -52,7 +53,9 @@ def load_experiment(name: str, overrides: Sequence[str], schema: type[T], folder
     check_keys(values, schema, str(path))
     merged = OmegaConf.create(values)
     for override in overrides:
-        merged = OmegaConf.merge(merged, _parse_override(override, schema))
+        parsed = _parse_override(override, schema)
+        whole = override.partition("=")[0].strip() == SPEC_KEY  # `rewards.epsilon=...` changes one of its parameters
+        merged = _merge_replacing_specs(merged, parsed) if whole else OmegaConf.merge(merged, parsed)
     try:
         resolved = OmegaConf.merge(OmegaConf.structured(schema), merged)
         return typing.cast(T, OmegaConf.to_object(resolved))
@@ -114,8 +117,8 @@ def _read_with_bases(path: Path, folder: Path, seen: tuple[Path, ...]) -> dict[s
 
 def _merge_replacing_specs(base: Any, values: Mapping[str, Any]) -> Any:
     # A reward is one whole: parameters of the base's reward make no sense beside another reward's name.
-    if "rewards" in values and "rewards" in base:
-        del base["rewards"]
+    if SPEC_KEY in values and SPEC_KEY in base:
+        del base[SPEC_KEY]
     return OmegaConf.merge(base, values)
 
 

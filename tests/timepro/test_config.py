@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,17 @@ def test_a_resolved_configuration_survives_a_trip_through_its_file(load, tmp_pat
     save_resolved(loaded, path)
     assert load_resolved(path, Experiment) == loaded
     assert [p.name for p in tmp_path.glob("resolved*")] == ["resolved.yaml"]
+
+
+def test_a_reward_replaces_the_bases_reward_and_its_parameters_can_be_changed_alone() -> None:
+    from trainer.experiment import ExperimentConfig
+
+    folder = Path(__file__).resolve().parents[2] / "experiments"
+    spec = "rewards={name: weighted, terms: [{reward: format, weight: 1.0}]}"
+    assert load_experiment("sed_grpo", [spec], ExperimentConfig, folder).rewards == {
+        "name": "weighted",
+        "terms": [{"reward": "format", "weight": 1.0}],
+    }
+    assert load_experiment("sed_grpo", ["rewards=eb_f1"], ExperimentConfig, folder).rewards == "eb_f1"
+    kept = load_experiment("sed_grpo", ["rewards.epsilon=1e-4"], ExperimentConfig, folder).rewards
+    assert kept == {"name": "adaptive", "main": "eb_f1", "aux": "miou", "epsilon": 1e-4}
