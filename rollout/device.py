@@ -16,5 +16,13 @@ def on_gpu() -> bool:
     """
     if os.environ.get("TIMEPRO_DEVICE", "").lower() == "cpu" or shutil.which("nvidia-smi") is None:
         return False
+    return n_gpus() > 0
+
+
+@functools.cache
+def n_gpus() -> int:
+    """GPUs that the driver lists, less what `CUDA_VISIBLE_DEVICES` hides."""
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    return listing.returncode == 0 and "GPU 0" in listing.stdout
+    present = sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return present if visible is None else min(present, len([part for part in visible.split(",") if part.strip()]))

@@ -34,6 +34,7 @@ class GroupInfo(WeightTransferInitInfo):
     world_size: int
     timeout_s: float
     bucket_bytes: int
+    device: str  # "cpu" (gloo) or "cuda" (NCCL): where the stream's buffers lie, whatever the model lies on
 
 
 @dataclass(kw_only=True)
@@ -57,6 +58,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self._group: Any = None
         self._store: Any = None
         self._info: GroupInfo | None = None
+        self._buffers_on = torch.device("cpu")
         self.last_update: dict[str, Any] = {}
 
     def init_transfer_engine(self, info: GroupInfo) -> None:
@@ -64,7 +66,10 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         parallel = self.parallel_config
         rank = info.first_rank + parallel.data_parallel_index * parallel.world_size + parallel.rank
         self._store = stream.join_store(info.host, info.port, info.timeout_s)
-        self._group = stream.join_group(self._store, info.prefix, rank, info.world_size, info.timeout_s, self.device)
+        self._buffers_on = self.device if info.device == self.device.type else torch.device(info.device)
+        self._group = stream.join_group(
+            self._store, info.prefix, rank, info.world_size, info.timeout_s, self._buffers_on
+        )
         self._info = info
 
     def start_weight_update(self) -> None:
@@ -105,7 +110,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         running, started, loading = 0, time.monotonic(), 0.0
         for bucket in stream.plan_buckets(sizes, info.bucket_bytes):
             # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self.device)
+            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._buffers_on)
             stream.finish(stream.start_broadcast(self._group, buffer, info.timeout_s), info.timeout_s)
             running = stream.checksum(buffer, running)
             begun = time.monotonic()
@@ -116,7 +121,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                 ]
             )
             loading += time.monotonic() - begun
-        expected = torch.zeros(1, dtype=torch.int64, device=self.device)
+        expected = torch.zeros(1, dtype=torch.int64, device=self._buffers_on)
         stream.finish(stream.start_broadcast(self._group, expected, info.timeout_s), info.timeout_s)
         if int(expected.item()) != running:
             sent = int(expected.item())

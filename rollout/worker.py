@@ -37,7 +37,7 @@ class WorkerConfig:
         32768  # one chunk per prompt: seeded sampling on a CPU does not survive a prompt in chunks
     )
     kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
-    gpu_memory_fraction: float = 0.85
+    gpu_memory_fraction: float = 0.4  # leaves room for a learner on the same card; 0.85 where a worker has its own
     gpus: str = ""  # CUDA_VISIBLE_DEVICES of the workers, comma-separated; empty: as inherited
     threads: int = 2  # CPU threads of a worker
     compile: bool = False
@@ -119,7 +119,6 @@ class Worker:
 
     def __init__(self, index: int, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
         self.index, self.url, self.log = index, url, log
-        self._token = environment[TOKEN_VARIABLE]
         self.started = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:

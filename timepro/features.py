@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from timepro.astp import AstpLayout
@@ -82,8 +81,3 @@ class Processor:
         """An answer's text, without its final stop token."""
         ids = token_ids[:-1] if token_ids and token_ids[-1] == self.eos_token_id else token_ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
-
-
-def pin_threads(n: int) -> None:
-    """Compute with `n` CPU threads in this process."""
-    torch.set_num_threads(n)

@@ -32,10 +32,6 @@ class FrameCache:
         self._bytes = 0
         self.encoded = 0  # clips that went through the encoder
 
-    def n_frames(self, path: Path) -> int:
-        """F of a clip."""
-        return len(self([path])[0])
-
     @torch.no_grad()
     def __call__(self, paths: Sequence[Path]) -> list[Tensor]:
         """Frames of each file, in order; on the encoder's device.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
-from timepro.events import Event, ParsedAnswer, parse_answer
+from timepro.events import ParsedAnswer, parse_answer
 from timepro.features import Processor
 from timepro.metrics.summary import clip_counts, evaluate_answers
 from timepro.tasks import Sample
@@ -108,8 +108,3 @@ def load_scored(path: Path, samples: list[Sample]) -> Scored:
     if [line["id"] for line in lines] != [s.id for s in samples]:
         raise ValueError(f"{path} holds answers to other samples than the test set; remove it and evaluate again")
     return score(samples, [line["answer"] for line in lines])
-
-
-def to_events(rows: list[dict[str, Any]]) -> list[Event]:
-    """Events from their JSON form."""
-    return [Event(**row) for row in rows]

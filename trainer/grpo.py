@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -354,8 +355,6 @@ def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Curso
     folder = run / "checkpoints" / f"step-{state.step:06d}"
     learner.save(folder, {"grpo": vars(state), "cursor": cursor.state()})
     if distributed.rank() == 0:
-        import shutil
-
         for old in sorted((run / "checkpoints").glob("step-*")):
             if old.name < folder.name:
                 shutil.rmtree(old)

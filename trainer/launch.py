@@ -19,7 +19,7 @@ import psutil
 
 from rollout import stream
 from rollout.auth import TOKEN_VARIABLE
-from rollout.device import on_gpu
+from rollout.device import n_gpus, on_gpu
 from rollout.worker import Worker, WorkerConfig, group_alive, log_tail, worker_command, worker_environment
 from trainer import distributed
 from trainer.experiment import ExperimentConfig, LearnerConfig
@@ -104,10 +104,11 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | Non
     """
     work = Path(job.work)
     work.mkdir(parents=True, exist_ok=True)
+    n_ranks = affordable_ranks(config.learner)
     path = work / f"job.{job.kind}.json"
     job.save(path)
     store = stream.host_store("127.0.0.1", 0, config.learner.start_timeout_s)
-    ranks = [_start_rank(rank, config.learner, path, store.port, workers) for rank in range(config.learner.ranks)]
+    ranks = [_start_rank(rank, n_ranks, config.learner, path, store.port, workers) for rank in range(n_ranks)]
     try:
         _watch(ranks, workers, work)
     except Interrupted as stop:
@@ -119,12 +120,22 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | Non
         del store
 
 
+def affordable_ranks(config: LearnerConfig) -> int:
+    """Learner ranks to start here: at most one a GPU, since NCCL takes no two on one card. Says when it is fewer."""
+    if not on_gpu():
+        return config.ranks
+    cards = len(config.gpus.split(",")) if config.gpus else n_gpus()
+    if config.ranks > cards:
+        print(f"  learner.ranks={config.ranks}, but there are {cards} GPU(s): running {cards} rank(s)", file=sys.stderr)
+    return min(config.ranks, cards)
+
+
 def _start_rank(
-    rank: int, config: LearnerConfig, job: Path, port: int, workers: WorkerSet | None
+    rank: int, n_ranks: int, config: LearnerConfig, job: Path, port: int, workers: WorkerSet | None
 ) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         distributed.RANK: str(rank),
-        distributed.WORLD_SIZE: str(config.ranks),
+        distributed.WORLD_SIZE: str(n_ranks),
         distributed.LOCAL_RANK: str(rank),
         distributed.STORE_HOST: "127.0.0.1",
         distributed.STORE_PORT: str(port),

@@ -68,7 +68,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     token = os.environ[TOKEN_VARIABLE]
     rollout = config.rollout
     pool = RolloutPool(job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries)
-    sender = WeightSender(learner.engine, job.workers, token, config.sync)
+    own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
+    sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
     tracker = _tracker(job, config)
     try:
         # Sent before the first batch, so that a broken path fails in the first minute.
@@ -108,7 +109,7 @@ def _evaluate(
 ) -> None:
     """Rank 0 evaluates on the test set; the others wait for it."""
     if distributed.rank() == 0:
-        samples = test_samples(job.test, config)
+        samples = evaluation_samples(job.test, config)
         with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
             scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, bar.advance)
         save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
@@ -122,19 +123,16 @@ def _validate(
 ) -> None:
     """Rank 0 scores greedy answers on the validation set; the others wait for it."""
     if distributed.rank() == 0:
-        samples = test_samples(job.validation, config)
+        samples = evaluation_samples(job.validation, config)
         scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens)
         if tracker is not None:
             tracker.log(step, evaluation_metrics("validation", scored))
     distributed.barrier()
 
 
-def test_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
+def evaluation_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
     """The samples that a model is tested on, always with exact times."""
     return samples_of(read_manifest(Path(manifest)), config.task)
-
-
-test_samples.__test__ = False  # type: ignore[attr-defined] - not a test, whatever its name
 
 
 def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:

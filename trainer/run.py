@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rewards import build_reward
+from rollout.client import RolloutPool
 from timepro import timestamps
 from timepro.config import save_resolved
 from timepro.data.manifest import read_manifest
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import check_config, write_split
 from timepro.families import family_of
+from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
 from timepro.tasks import TASKS, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
@@ -26,7 +28,8 @@ from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
 from trainer.launch import MemoryWatch, WorkerSet, require_free, run_learner, signals_raise
-from trainer.learner import test_samples
+from trainer.learner import evaluation_samples
+from trainer.runfolder import bind_start, open_run, read_identity
 from trainer.stages import StageLog, cached_stage, console, digest, require_disk
 from trainer.summary import print_results, write_summary
 
@@ -88,11 +91,12 @@ def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
     cache = Path(config.runs) / "cache"
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config, cache))
     log = StageLog()
+    run = open_run(config, resume)
     with signals_raise(), MemoryWatch() as memory:
         data = prepare_data(config, cache, log)
         base, base_key = prepare_model(config, cache, log)
         start, start_key = fine_tune(config, data, base, base_key, cache, log)
-        run = open_run(config, resume, start_key)
+        bind_start(run, start_key)
         if config.trainer.enabled:
             post_train(config, data, start, run, resume, log)
         else:
@@ -197,35 +201,6 @@ def sft_job(
     return read_result(folder / "work")
 
 
-def open_run(config: ExperimentConfig, resume: bool, start_key: str) -> Path:
-    """The run's folder with its resolved configuration.
-
-    Raises:
-        ValueError: the folder holds a run and is not to be resumed, or is to be and holds another one.
-    """
-    run = Path(config.runs) / config.name
-    identity = run / "run.json"
-    if resume:
-        if not identity.is_file():
-            raise ValueError(f"there is nothing to resume in {run}; start without --resume")
-        known = json.loads(identity.read_text())
-        if known["start"] != start_key:
-            raise ValueError(
-                f"{run} was started from another fine-tuned checkpoint ({known['start']}, now {start_key}): settings, "
-                "data or code of the stages before it have changed; start anew under another name"
-            )
-        return run
-    if run.exists():
-        # A finished or broken run is never written over: it moves aside.
-        moved = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(run.stat().st_mtime))}")
-        run.rename(moved)
-        console.print(f"[bold]run[/]  an earlier run is now {moved}")
-    run.mkdir(parents=True)
-    save_resolved(config, run / "config.yaml")
-    identity.write_text(json.dumps({"start": start_key, "wandb_id": secrets.token_hex(4)}))
-    return run
-
-
 def post_train(
     config: ExperimentConfig, data: Mapping[str, Path], start: Path, run: Path, resume: bool, log: StageLog
 ) -> None:
@@ -250,7 +225,7 @@ def post_train(
             output=str(run / "checkpoint"),
             work=str(run),
             title="GRPO",
-            run_id=json.loads((run / "run.json").read_text())["wandb_id"],
+            run_id=read_identity(run)["wandb_id"],
             workers=workers.urls,
             resume=resume,
         )
@@ -279,18 +254,14 @@ def evaluate_alone(
     config: ExperimentConfig, data: Mapping[str, Path], checkpoint: Path, run: Path, name: str, log: StageLog
 ) -> None:
     """Evaluate a checkpoint through workers that load it from its folder."""
-    from timepro.features import Processor
-
     started = time.monotonic()
     workers = start_workers(config, checkpoint, data, run)
     try:
-        from rollout.client import RolloutPool
-
         rollout = config.rollout
         pool = RolloutPool(
             workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries
         )
-        samples = test_samples(str(data["test"]), config)
+        samples = evaluation_samples(str(data["test"]), config)
         try:
             with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
                 scored = evaluate(pool, Processor(checkpoint), samples, config.evaluation.max_tokens, bar.advance)
@@ -332,8 +303,6 @@ def _clips_to_write(config: ExperimentConfig, cache: Path) -> int:
 
 
 def _manifest_key(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

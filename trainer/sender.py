@@ -29,6 +29,7 @@ class SyncConfig:
 
     host: str = "127.0.0.1"  # where rank 0 listens for the workers
     port: int = 0  # 0: a free one
+    transport: str = "auto"  # gloo, nccl, or auto: nccl where workers and learner have GPUs of their own
     bucket_mib: float = 32.0
     timeout_s: float = 60.0  # of every wait within a sync
     retries: int = 2  # other attempts after a failed sync, each over a new group
@@ -46,6 +47,20 @@ class SyncReport:
     gather_seconds: float
 
 
+def stream_device(config: SyncConfig, own_gpus: bool) -> torch.device:
+    """Where the stream's buffers lie: on this rank's GPU for NCCL, in memory for gloo.
+
+    Raises:
+        ValueError: an unknown transport, or NCCL where it cannot work.
+    """
+    where = distributed.device()
+    if config.transport not in ("auto", "gloo", "nccl"):
+        raise ValueError(f"sync.transport is {config.transport!r}; it must be auto, gloo or nccl")
+    if config.transport == "nccl" and not (own_gpus and where.type == "cuda"):
+        raise ValueError("sync.transport=nccl needs GPUs of their own: set learner.gpus and rollout.gpus apart")
+    return where if config.transport != "gloo" and own_gpus and where.type == "cuda" else torch.device("cpu")
+
+
 class SyncError(RuntimeError):
     """A sync failed; the workers have put their old weights back."""
 
@@ -56,10 +71,12 @@ class WeightSender:
     Args:
         engine: the ZeRO-3 engine around the policy.
         urls, token: the workers.
+        own_gpus: workers and learner do not share a card (NCCL refuses two ranks on one).
     """
 
-    def __init__(self, engine: Any, urls: list[str], token: str, config: SyncConfig) -> None:
+    def __init__(self, engine: Any, urls: list[str], token: str, config: SyncConfig, own_gpus: bool) -> None:
         self._engine, self._urls, self._config = engine, list(urls), config
+        self._device = stream_device(config, own_gpus)
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._pool = ThreadPoolExecutor(max_workers=max(4, 2 * len(urls)))
@@ -165,10 +182,11 @@ class WeightSender:
                 "world_size": world,
                 "timeout_s": config.timeout_s,
                 "bucket_bytes": int(config.bucket_mib * 2**20),
+                "device": self._device.type,
             }
             joining.append(self._pool.submit(self._post, url, "init_weight_transfer_engine", {"init_info": info}))
             first += size
-        self._group = stream.join_group(self._store, prefix, 0, world, config.timeout_s, distributed.device())
+        self._group = stream.join_group(self._store, prefix, 0, world, config.timeout_s, self._device)
         for future in joining:
             future.result(timeout=config.timeout_s)
 
@@ -190,7 +208,7 @@ class WeightSender:
         with zero.gathered(self._engine, parameters):
             if not wanted:
                 return None
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=distributed.device())
+            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._device)
             for slot, parameter in zip(bucket.slots, parameters, strict=True):
                 view = stream.view_slot(buffer, slot, parameter.dtype, self._shapes[slot.tensor])
                 view.copy_(parameter.detach())
@@ -202,7 +220,7 @@ class WeightSender:
         timeout = self._config.timeout_s
         if pending is not None:
             stream.finish(pending[0], timeout)
-        trailer = torch.tensor([running], dtype=torch.int64, device=distributed.device())
+        trailer = torch.tensor([running], dtype=torch.int64, device=self._device)
         stream.finish(stream.start_broadcast(self._group, trailer, timeout), timeout)
         for update in updates:
             update.result(timeout=timeout)  # a worker whose checksum differs has raised

@@ -13,8 +13,7 @@ from timepro.plots import ClipPicture, draw_clips, draw_curves
 from timepro.tables import print_table, results_table
 from trainer.evaluation import Scored, load_scored
 from trainer.experiment import ExperimentConfig
-from trainer.learner import test_samples
-from trainer.stages import console
+from trainer.learner import evaluation_samples
 
 _METRICS = ("n", "eb_f1_micro", "eb_f1_macro", "miou", "unparsable", "empty", "precision", "recall")
 _NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
@@ -28,7 +27,7 @@ _CURVES = {
 
 def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[str, Scored]:
     """The evaluations that a run has, in the order of the training."""
-    samples = test_samples(str(test), config)
+    samples = evaluation_samples(str(test), config)
     return {
         name: load_scored(run / "eval" / f"{name}.jsonl", samples)
         for name in _NAMES
@@ -127,4 +126,3 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
         'next         another reward: make train EXP=sed_grpo ARGS="rewards=eb_f1 name=eb_f1_only"\n'
         '             your checkpoint: ARGS="model.path=FOLDER", your data: ARGS="data.test=FILE.jsonl ..."'
     )
-    console.print("", end="")
