@@ -16,7 +16,7 @@ if VERSION is None:
     raise ValueError('timepro/__init__.py has no line `__version__ = "..."`, which is where the version is kept')
 README = HERE / "README.md"
 
-BASE = ["numpy", "scipy", "soundfile", "omegaconf", "PyYAML", "requests", "rich", "tqdm"]
+BASE = ["aiohttp", "numpy", "omegaconf", "psutil", "PyYAML", "requests", "rich", "scipy", "soundfile"]
 # Both platforms. torchaudio, torchvision and torchcodec come with vLLM; named here where our own code imports them.
 STACK = [
     "torch",
@@ -26,7 +26,6 @@ STACK = [
     "tokenizers",
     "safetensors",
     "deepspeed",
-    "peft",
     "wandb",
     "matplotlib",
 ]
