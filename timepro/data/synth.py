@@ -55,9 +55,9 @@ class SoundscapeConfig:
     same_class_gap: float = 0.3
     time_grid: float = 0.04
     onset_lag_mean: float = 0.24
-    onset_lag_std: float = 0.08
+    onset_lag_std: float = 0.06
     offset_lag_mean: float = 0.24
-    offset_lag_std: float = 0.10
+    offset_lag_std: float = 0.08
     absent_query_probability: float = 0.0
     """Chance that a clip also gets one query for a class it does not contain (no intervals)."""
     equalizer_probability: float = 0.25
