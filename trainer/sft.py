@@ -97,7 +97,9 @@ def train_sft(
     """
     rank, world = distributed.rank(), distributed.world_size()
     if config.encoder_warmup.steps and not resume:
-        warm_up(learner.encoder, learner.processor, samples, config.encoder_warmup, seed)
+        signal = warm_up(learner.encoder, learner.processor, samples, config.encoder_warmup, seed, stop)
+        if signal:
+            return {"signal": signal}
     learner.start()
     cursor = Cursor(len(samples), seed)
     step, elapsed_before = 0, 0.0

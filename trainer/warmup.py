@@ -65,12 +65,20 @@ class _WithHead(nn.Module):
 
 
 def warm_up(
-    encoder: nn.Module, processor: Processor, samples: Sequence[Sample], config: WarmupConfig, seed: int
-) -> None:
+    encoder: nn.Module,
+    processor: Processor,
+    samples: Sequence[Sample],
+    config: WarmupConfig,
+    seed: int,
+    stop: distributed.StopRequest,
+) -> int:
     """Train the encoder in place on frame-wise targets, data-parallel over the ranks.
 
     Args:
         samples: sound-event samples; the `target` times are the labels.
+
+    Returns:
+        the signal that ended it early, 0 for none. A warm-up takes a minute or two and is begun anew, not resumed.
     """
     rank, world = distributed.rank(), distributed.world_size()
     labels = sorted({event.label for sample in samples for event in sample.target})
@@ -94,6 +102,9 @@ def warm_up(
     rng = np.random.default_rng([seed, rank])
     with ProgressBar("encoder warm-up", config.steps, "steps", visible=rank == 0) as bar:
         for step in range(config.steps):
+            signal = stop.agreed()
+            if signal:
+                return signal
             factor = learning_rate_factor(step, step / config.steps, 20, 0.1, 0.05)
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * factor
@@ -108,6 +119,7 @@ def warm_up(
             optimiser.step()
             bar.advance(note=f"loss {loss.item():.3f}")
     encoder.requires_grad_(False).eval()
+    return 0
 
 
 def _all_features(samples: Sequence[Sample], processor: Processor, visible: bool) -> list[Tensor]:
