@@ -59,18 +59,26 @@ class WorkerSet:
         self.config = config
         self.token = secrets.token_urlsafe(32)
         self.workers: list[Worker] = []
-        for index in range(config.workers):
-            port = config.base_port + index if config.base_port else free_port(config.host)
-            require_free(config.host, port)
-            self.workers.append(
-                Worker(
-                    index,
-                    worker_command(config, folder, port, media_root),
-                    worker_environment(config, self.token),
-                    f"http://{config.host}:{port}",
-                    logs / f"worker-{index}.log",
-                )
+        try:
+            for index in range(config.workers):
+                self._start(index, folder, media_root, logs)
+        except BaseException:  # a port in use, or a signal: those that run already must not stay behind
+            self.end()
+            raise
+
+    def _start(self, index: int, folder: Path, media_root: Path, logs: Path) -> None:
+        config = self.config
+        port = config.base_port + index if config.base_port else free_port(config.host)
+        require_free(config.host, port)
+        self.workers.append(
+            Worker(
+                index,
+                worker_command(config, folder, port, media_root),
+                worker_environment(config, self.token),
+                f"http://{config.host}:{port}",
+                logs / f"worker-{index}.log",
             )
+        )
 
     @property
     def urls(self) -> list[str]:
@@ -108,8 +116,10 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | Non
     path = work / f"job.{job.kind}.json"
     job.save(path)
     store = stream.host_store("127.0.0.1", 0, config.learner.start_timeout_s)
-    ranks = [_start_rank(rank, n_ranks, config.learner, path, store.port, workers) for rank in range(n_ranks)]
+    ranks: list[subprocess.Popen[bytes]] = []
     try:
+        for rank in range(n_ranks):
+            ranks.append(_start_rank(rank, n_ranks, config.learner, path, store.port, workers))
         _watch(ranks, workers, work)
     except Interrupted as stop:
         print("\n  stopping: the learner saves a checkpoint", file=sys.stderr, flush=True)
