@@ -20,6 +20,7 @@ from trainer.losses import cross_entropy_sum
 from trainer.policy import load_policy
 from trainer.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
 
+_ENCODER_FILE = "encoder.safetensors"
 LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
 
 
@@ -111,19 +112,26 @@ class Learner:
             return empty_like(min(rows, key=lambda row: row.length))
         # No group of this rank had anything to teach; a bare prompt keeps its part in the gathers.
         frames = torch.zeros(0, self._policy.embeddings.embedding_dim)
-        token = (
-            self.processor.eos_token_id
-        )  # one that is not banned: a probability of zero times a weight of zero is NaN
+        token = self.processor.eos_token_id  # one that is not banned: zero probability times zero weight is NaN
         return Row([token], frames, [AnswerTokens([token], [0.0], weight=0.0)])
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """Write a resumable checkpoint: weights, optimiser, and `state`. Complete when `state.json` is there."""
+    def save(self, folder: Path, state: dict[str, Any], with_encoder: bool = False) -> None:
+        """Write a resumable checkpoint: weights, optimiser, and `state`. Complete when `state.json` is there.
+
+        Args:
+            with_encoder: where the encoder is not that of the checkpoint folder that the learner started from.
+        """
+        from safetensors.torch import save_file
+
         if distributed.rank() == 0 and folder.exists():
             shutil.rmtree(folder)
         distributed.barrier()
         self.engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
         distributed.barrier()
         if distributed.rank() == 0:
+            if with_encoder:
+                tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
+                save_file(tensors, folder / _ENCODER_FILE)
             partial = folder / "state.json.partial"
             partial.write_text(json.dumps(state))
             os.replace(partial, folder / "state.json")
@@ -135,11 +143,15 @@ class Learner:
         Raises:
             ValueError: an incomplete checkpoint.
         """
+        from safetensors.torch import load_file
+
         if not (folder / "state.json").is_file():
             raise ValueError(f"{folder} is not a complete checkpoint: state.json is missing; resume from another one")
         loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine")
         if loaded is None:
             raise ValueError(f"{folder} holds no engine state for {distributed.world_size()} ranks")
+        if (folder / _ENCODER_FILE).is_file():
+            self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))
         return json.loads((folder / "state.json").read_text())
 
     def export(self, folder: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from timepro.events import write_answer
@@ -107,7 +106,6 @@ def train_sft(
         state = learner.load(checkpoint)
         step, elapsed_before = state["step"], state["elapsed"]
         cursor.restore(state["cursor"])
-        learner.encoder.load_state_dict(torch.load(checkpoint / "encoder.pt", weights_only=True))
     started, loss, signal = time.monotonic() - elapsed_before, float("nan"), 0
     total = config.max_steps if not max_seconds else 0
     with ProgressBar(title, total, "steps", visible=rank == 0) as bar:
@@ -169,7 +167,5 @@ def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[flo
 
 
 def _save(learner: Learner, checkpoint: Path, step: int, cursor: Cursor, elapsed: float) -> None:
-    learner.save(checkpoint, {"step": step, "cursor": cursor.state(), "elapsed": elapsed})
-    if distributed.rank() == 0:
-        torch.save(learner.encoder.state_dict(), checkpoint / "encoder.pt")
-    distributed.barrier()
+    state = {"step": step, "cursor": cursor.state(), "elapsed": elapsed}
+    learner.save(checkpoint, state, with_encoder=True)  # the warm-up has changed it
