@@ -16,6 +16,7 @@ from pathlib import Path
 
 import requests
 
+from rollout import device
 from rollout.auth import TOKEN_VARIABLE
 from timepro.families import family_of
 
@@ -33,9 +34,7 @@ class WorkerConfig:
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
     max_model_len: int = 2048
     max_sequences: int = 256
-    max_batched_tokens: int = (
-        32768  # one chunk per prompt: seeded sampling on a CPU does not survive a prompt in chunks
-    )
+    max_batched_tokens: int = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
     kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
     gpu_memory_fraction: float = 0.4  # leaves room for a learner on the same card; 0.85 where a worker has its own
     gpus: str = ""  # CUDA_VISIBLE_DEVICES of the workers, comma-separated; empty: as inherited
@@ -54,10 +53,8 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
         folder: checkpoint folder.
         media_root: audio files below it may be given by path.
     """
-    from rollout.device import on_gpu
-
     family = family_of(folder)
-    dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if on_gpu() else "float32")
+    dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
     command = [sys.executable, "-m", "rollout.serve"]
     command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
@@ -75,7 +72,7 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
     if not config.compile:
         command.append("--enforce-eager")
-    if on_gpu():
+    if device.on_gpu():
         command += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
     else:
         command += ["--kv-cache-memory-bytes", str(config.kv_cache_mib << 20), "--block-size", "32"]
@@ -84,8 +81,6 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
 
 def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
     """The environment of one worker; the token travels here, where no process list shows it."""
-    from rollout.device import on_gpu
-
     environment = os.environ | {
         TOKEN_VARIABLE: token,
         "VLLM_SERVER_DEV_MODE": "1",  # the weight-update routes
@@ -94,7 +89,7 @@ def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if on_gpu():
+    if device.on_gpu():
         if config.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = config.gpus
     else:
@@ -102,16 +97,10 @@ def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
             "TORCHDYNAMO_DISABLE": "1",  # else the first request compiles for many seconds
             "OMP_NUM_THREADS": str(config.threads),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # learner and worker take turns on the same cores
-            "GLOO_SOCKET_IFNAME": environment_interface(config.host),
         }
+        if config.host.startswith("127.") or config.host in ("localhost", "::1"):
+            environment["GLOO_SOCKET_IFNAME"] = "lo"  # elsewhere, as the user has set it
     return environment
-
-
-def environment_interface(host: str) -> str:
-    """The network interface that gloo shall use: loopback for a loopback address, else what the user has set."""
-    if host.startswith("127.") or host in ("localhost", "::1"):
-        return "lo"
-    return os.environ.get("GLOO_SOCKET_IFNAME", "")
 
 
 class Worker:

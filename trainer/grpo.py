@@ -116,7 +116,7 @@ def train_grpo(
             chosen = [samples[i] for i in share(cursor.take(config.prompts_per_step), *_place())]
             groups = clock.time("generate", lambda c=chosen: generate(learner, pool, c, config, seed, state))
             scored = clock.time("score", lambda s=chosen, g=groups: score_groups(learner, reward, s, g))
-            rows = build_rows(learner, scored, config)
+            rows = clock.time("rows", lambda s=scored: build_rows(learner, s, config))
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
             state.step += 1
             state.version += 1
@@ -351,8 +351,10 @@ def record(run: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
 
 
 def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Cursor) -> None:
-    """Write `checkpoints/step-N` and remove the ones before it. A collective."""
+    """Write `checkpoints/step-N`, unless it is there, and remove the ones before it. A collective."""
     folder = run / "checkpoints" / f"step-{state.step:06d}"
+    if distributed.from_first([float((folder / "state.json").is_file())])[0]:
+        return  # the last regular one was of this very step
     learner.save(folder, {"grpo": vars(state), "cursor": cursor.state()})
     if distributed.rank() == 0:
         for old in sorted((run / "checkpoints").glob("step-*")):

@@ -50,7 +50,7 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
         if distributed.rank() == 0:
             write_result(Path(job.work), report)
     if tracker is not None:
-        tracker.finish(report["signal"])
+        tracker.finish(128 + report["signal"] if report["signal"] else 0)
     return int(report["signal"])
 
 
@@ -71,6 +71,9 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
     sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
     tracker = _tracker(job, config)
+    if tracker is not None and job.resume:
+        tracker.resume_from(state.step, state.elapsed)
+    exit_code = 1
     try:
         # Sent before the first batch, so that a broken path fails in the first minute.
         sender.checksum_failures = state.checksum_failures
@@ -89,6 +92,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
             validate,
         )  # fmt: skip
         if signal:
+            exit_code = 128 + signal
             return signal
         seconds = time.monotonic() - began
         grpo.save_checkpoint(learner, run, state, cursor)
@@ -96,12 +100,13 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         learner.export(Path(job.output))
         if first:
             write_result(run, {"seconds": seconds, "steps": state.step - steps_before, "grpo": asdict(state)})
+        exit_code = 0
         return 0
     finally:
         sender.close()
         pool.close()
         if tracker is not None:
-            tracker.finish()
+            tracker.finish(exit_code)
 
 
 def _evaluate(

@@ -21,6 +21,7 @@ from timepro.data.sounds import SOUNDS
 from timepro.data.synth import check_config, write_split
 from timepro.families import family_of
 from timepro.features import Processor
+from timepro.plots import MAX_CLIPS
 from timepro.progress import ProgressBar, clock
 from timepro.tasks import TASKS, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
@@ -30,7 +31,7 @@ from trainer.job import JobSpec, read_result
 from trainer.launch import MemoryWatch, WorkerSet, require_free, run_learner, signals_raise
 from trainer.learner import evaluation_samples
 from trainer.runfolder import bind_start, open_run, read_identity
-from trainer.stages import StageLog, cached_stage, console, digest, require_disk
+from trainer.stages import StageLog, cached_stage, console, digest, is_kept, require_disk
 from trainer.summary import print_results, write_summary
 
 SPLITS = ("sft", "rl", "validation", "test")
@@ -75,8 +76,10 @@ def check(config: ExperimentConfig) -> None:
     if config.data.test:
         for split in SPLITS:  # read here, so that a bad line is not found after hours of another stage
             read_manifest(Path(getattr(config.data, split)))
-    if config.control.enabled and not config.sft.enabled:
-        raise ValueError("control.enabled needs sft.enabled: the control continues the supervised training")
+    if config.control.enabled and not (config.sft.enabled and config.trainer.enabled):
+        raise ValueError("control.enabled needs sft.enabled and trainer.enabled: it continues SFT as long as GRPO took")
+    if not 1 <= config.evaluation.examples <= MAX_CLIPS:
+        raise ValueError(f"evaluation.examples is {config.evaluation.examples}; the picture takes 1 to {MAX_CLIPS}")
 
 
 def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
@@ -102,7 +105,7 @@ def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
         else:
             evaluate_alone(config, data, start, run, "sft", log)
         if config.control.enabled:
-            control_arm(config, data, start, start_key, run, cache, log)
+            control_arm(config, data, start, run, log)
     write_summary(config, run, log.seconds, memory.peak_bytes / 2**30, data["test"])
     print_results(config, run, data["test"])
     return run
@@ -112,11 +115,9 @@ def prepare_data(config: ExperimentConfig, cache: Path, log: StageLog) -> dict[s
     """The four manifests: as named, or synthesised."""
     if config.data.test:
         return {split: Path(getattr(config.data, split)) for split in SPLITS}
-    soundscape = asdict(config.data.soundscape)
     counts = {split: getattr(config.data, f"{split}_clips") for split in SPLITS}
     paths = {}
     for split, count in counts.items():
-        key = digest({"soundscape": soundscape, "n": count, "seed": config.data.seed}, [_PACKAGE / "data"])
 
         def work(folder: Path, split: str = split, count: int = count) -> Mapping[str, Any]:
             shutil.rmtree(folder / split, ignore_errors=True)
@@ -131,7 +132,9 @@ def prepare_data(config: ExperimentConfig, cache: Path, log: StageLog) -> dict[s
                 )  # fmt: skip
             return {"clips": count}
 
-        folder, _ = cached_stage(f"data-{split}", cache, key, work, log, f"{count} soundscapes with exact times")
+        folder, _ = cached_stage(
+            f"data-{split}", cache, _data_key(config, split), work, log, f"{count} soundscapes with exact times"
+        )
         paths[split] = folder / split / f"{split}.jsonl"
     return paths
 
@@ -172,7 +175,7 @@ def fine_tune(
     modules = ("sft", "core", "warmup", "policy", "rows", "losses", "zero", "schedule", "cursor", "encoder")
     method = [_PACKAGE / name for name in ("families", "astp.py", "events.py", "features.py", "tasks.py")]
     key = digest(inputs, [*(_TRAINER / f"{name}.py" for name in modules), *method])
-    folder, facts = cached_stage(
+    folder, _ = cached_stage(
         "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT"), log,
         f"supervised fine-tuning on {config.sft.label_times} times",
     )  # fmt: skip
@@ -277,9 +280,7 @@ def control_arm(
     config: ExperimentConfig,
     data: Mapping[str, Path],
     start: Path,
-    start_key: str,
     run: Path,
-    cache: Path,
     log: StageLog,
 ) -> None:
     """Continue SFT for as long as GRPO took, and evaluate: what the same time would have bought without RL."""
@@ -297,9 +298,17 @@ def control_arm(
 
 
 def _clips_to_write(config: ExperimentConfig, cache: Path) -> int:
-    if config.data.test or cache.exists():
+    """Clips that `prepare_data` will write: those of the splits that are not kept yet."""
+    if config.data.test:
         return 0
-    return sum(getattr(config.data, f"{split}_clips") for split in SPLITS)
+    missing = [s for s in SPLITS if not is_kept(f"data-{s}", cache, _data_key(config, s))]
+    return sum(getattr(config.data, f"{split}_clips") for split in missing)
+
+
+def _data_key(config: ExperimentConfig, split: str) -> str:
+    count = getattr(config.data, f"{split}_clips")
+    soundscape = asdict(config.data.soundscape)
+    return digest({"soundscape": soundscape, "n": count, "seed": config.data.seed}, [_PACKAGE / "data"])
 
 
 def _manifest_key(path: Path) -> str:

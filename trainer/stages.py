@@ -41,6 +41,11 @@ def digest(inputs: Mapping[str, Any], sources: list[Path]) -> str:
     return h.hexdigest()[:12]
 
 
+def is_kept(name: str, cache: Path, key: str) -> bool:
+    """Whether `cached_stage` would use a kept result."""
+    return (cache / f"{name}-{key}" / _DONE).is_file()
+
+
 def cached_stage(
     name: str, cache: Path, key: str, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
 ) -> tuple[Path, dict[str, Any]]:

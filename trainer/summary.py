@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,12 @@ def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str,
         lanes = [("reference", list(sample.reference))]
         for name, scored in evaluations.items():
             # An answer may claim times beyond the clip; the picture ends where the clip does.
-            inside = [e for e in scored.answers[index].events if e.offset <= sample.duration + 1e-6]
-            lanes.append((_NAMES[name].removesuffix(" (control)"), inside))
+            shown = [
+                replace(event, offset=min(event.offset, sample.duration))
+                for event in scored.answers[index].events
+                if event.onset < sample.duration
+            ]
+            lanes.append((_NAMES[name].removesuffix(" (control)"), shown))
         pictures.append(ClipPicture(sample.id, sample.audio, sample.duration, lanes))
     draw_clips(run / "examples.png", pictures)
 

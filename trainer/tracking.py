@@ -35,7 +35,8 @@ class Tracker:
     ) -> None:
         import wandb
 
-        self._file = (folder / f"metrics.{job}.jsonl").open("a", buffering=1)
+        self._path = folder / f"metrics.{job}.jsonl"
+        self._file = self._path.open("a", buffering=1)
         self._started = time.monotonic()
         self._run = wandb.init(
             project=config.project,
@@ -50,6 +51,22 @@ class Tracker:
             mode=wandb_mode(config),
             settings=wandb.Settings(console="off", silent=True, x_disable_stats=False),
         )
+
+    def resume_from(self, step: int, elapsed: float) -> None:
+        """Drop what was recorded after the checkpoint that a resumed job goes on from: it is about to come again.
+
+        Args:
+            step: the checkpoint's step.
+            elapsed: seconds of training up to it; the clock goes on from there.
+        """
+        self._file.close()
+        lines = self._path.read_text().splitlines(keepends=True)
+        partial = self._path.with_name(self._path.name + ".partial")
+        # A crash can cut the last line off; it lies after the checkpoint in any case.
+        partial.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+        os.replace(partial, self._path)
+        self._file = self._path.open("a", buffering=1)
+        self._started = time.monotonic() - elapsed
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one step."""

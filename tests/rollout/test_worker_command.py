@@ -15,7 +15,6 @@ from rollout.auth import TOKEN_VARIABLE
 from rollout.worker import (
     Worker,
     WorkerConfig,
-    environment_interface,
     group_alive,
     log_tail,
     worker_command,
@@ -91,12 +90,19 @@ def test_the_token_travels_in_the_environment(gpu):
         assert environment["GLOO_SOCKET_IFNAME"] == "lo"
 
 
-def test_gloo_uses_loopback_for_loopback_addresses(monkeypatch):
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_gloo_uses_loopback_for_loopback_addresses(monkeypatch, host):
+    monkeypatch.setattr(device, "on_gpu", lambda: False)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
-    assert [environment_interface(host) for host in ("127.0.0.1", "127.1.2.3", "localhost", "::1")] == ["lo"] * 4
-    assert environment_interface("10.0.0.5") == "eth7"
+    assert worker_environment(WorkerConfig(host=host), TOKEN)["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+def test_gloo_uses_the_users_interface_elsewhere(monkeypatch):
+    monkeypatch.setattr(device, "on_gpu", lambda: False)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    assert worker_environment(WorkerConfig(host="10.0.0.5"), TOKEN)["GLOO_SOCKET_IFNAME"] == "eth7"
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    assert environment_interface("10.0.0.5") == ""
+    assert "GLOO_SOCKET_IFNAME" not in worker_environment(WorkerConfig(host="10.0.0.5"), TOKEN)
 
 
 def python(program):
