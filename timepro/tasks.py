@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from timepro.data.manifest import Clip
 from timepro.events import Event
@@ -68,6 +70,46 @@ def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[S
             Sample(clip.id, task, clip.audio, clip.duration, _QUESTIONS[task], tuple(reference), tuple(target))
         )
     return samples
+
+
+def task_weights(spec: Any) -> dict[str, float]:
+    """Tasks and their shares of the training samples.
+
+    Args:
+        spec: what the key `task` of an experiment holds: a task's name, or weights by name (`{sed: 2, ag: 1}`).
+
+    Returns:
+        weights that sum to 1, in the order of the spec.
+
+    Raises:
+        ValueError: an unknown task, or a weight that is not a number above 0.
+    """
+    weights = {spec: 1.0} if isinstance(spec, str) else spec
+    known = ", ".join(TASKS)
+    if not isinstance(weights, Mapping) or not weights:
+        raise ValueError(f"task is {spec!r}; it must be one of {known}, or weights such as {{sed: 2, ag: 1}}")
+    for task, weight in weights.items():
+        if task not in TASKS:
+            raise ValueError(f"task is {task!r}; it must be one of {known}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            raise ValueError(f"task.{task} is {weight!r}; a weight is a number above 0")
+    total = sum(weights.values())
+    return {task: weight / total for task, weight in weights.items()}
+
+
+def samples_of_tasks(clips: Sequence[Clip], tasks: Sequence[str], times: str = "exact") -> list[list[Sample]]:
+    """Questions for several tasks, one list a task; with more than one, the task is part of a sample's id.
+
+    Raises:
+        ValueError: as `samples_of`, and for a task that the clips have no sample of.
+    """
+    lists = [samples_of(clips, task, times) for task in tasks]
+    for task, samples in zip(tasks, lists, strict=True):
+        if not samples:
+            raise ValueError(f"the manifest has no sample for task {task}: none of its {len(clips)} clips has a query")
+    if len(tasks) > 1:
+        lists = [[replace(s, id=f"{s.id}@{s.task}") for s in samples] for samples in lists]
+    return lists
 
 
 def _grounding_samples(clip: Clip, times: str) -> list[Sample]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
 import numpy as np
 
 
@@ -16,6 +20,7 @@ class Cursor:
             raise ValueError("there are no training samples; check the manifest and data settings")
         self.n, self.seed = n, seed
         self.epoch, self.position = 0, 0
+        self._permutation: tuple[int, list[int]] | None = None  # of an epoch; not drawn anew for every sample
 
     def take(self, count: int) -> list[int]:
         """The next `count` sample indices."""
@@ -46,7 +51,65 @@ class Cursor:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _order(self) -> list[int]:
-        return np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
+        if self._permutation is None or self._permutation[0] != self.epoch:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
+            self._permutation = (self.epoch, order)
+        return self._permutation[1]
+
+
+class Mixture:
+    """Walks over several sets of samples that lie one behind the other, in given proportions.
+
+    After every draw each set's count is within one of its share (the largest deficit is served first), so no stretch
+    of the training misses a task. Each set has a `Cursor` of its own: a small one is repeated more often. With one
+    set this is its cursor.
+
+    Args:
+        sizes: samples of each set.
+        weights: relative, above 0.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        if len(sizes) != len(weights) or not all(weight > 0 for weight in weights):
+            raise ValueError(f"{len(sizes)} sets of samples with weights {list(weights)}: each needs one above 0")
+        self._shares = [weight / sum(weights) for weight in weights]
+        self._offsets = [0, *accumulate(sizes)][:-1]
+        self._cursors = [Cursor(n, seed) for n in sizes]
+        self._taken = [0] * len(sizes)
+
+    @property
+    def epoch(self) -> int:
+        """Times that every set has been gone through."""
+        return min(cursor.epoch for cursor in self._cursors)
+
+    def take(self, count: int) -> list[int]:
+        """The next `count` indices into the joined sets."""
+        out = []
+        for _ in range(count):
+            n = sum(self._taken) + 1
+            deficits = [share * n - taken for share, taken in zip(self._shares, self._taken, strict=True)]
+            k = deficits.index(max(deficits))
+            self._taken[k] += 1
+            out.append(self._offsets[k] + self._cursors[k].take(1)[0])
+        return out
+
+    def state(self) -> dict[str, Any]:
+        return {"taken": list(self._taken), "cursors": [cursor.state() for cursor in self._cursors]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken.
+
+        Raises:
+            ValueError: the data or the seed are not those of the state.
+        """
+        if len(state["cursors"]) != len(self._cursors):
+            raise ValueError(
+                f"the checkpoint was made with {len(state['cursors'])} tasks, this run has {len(self._cursors)}; "
+                "resume with the same tasks, or start a new run under another name"
+            )
+        for cursor, saved in zip(self._cursors, state["cursors"], strict=True):
+            cursor.restore(saved)
+        self._taken = list(state["taken"])
 
 
 def share(items: list[int], rank: int, world_size: int) -> list[int]:

@@ -66,7 +66,7 @@ class ExperimentConfig:
     """Everything that `experiments/NAME.yaml` and `key=value` overrides may set."""
 
     name: str = ""
-    task: str = "sed"
+    task: Any = "sed"  # or weights of several, such as {sed: 2, ag: 1}
     seed: int = 0
     runs: str = "runs"  # folder of runs and cached stages
     data: SyntheticDataConfig = field(default_factory=SyntheticDataConfig)

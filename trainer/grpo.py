@@ -29,7 +29,7 @@ from timepro.tasks import Sample
 from trainer import distributed
 from trainer.advantages import group_advantages, has_spread, squared_deviations
 from trainer.core import BatchConfig, Learner, weighted_token_count
-from trainer.cursor import Cursor, share
+from trainer.cursor import Mixture, share
 from trainer.losses import cross_entropy_sum, policy_terms
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
@@ -91,7 +91,7 @@ def train_grpo(
     seed: int,
     run: Path,
     state: GrpoState,
-    cursor: Cursor,
+    cursor: Mixture,
     stop: distributed.StopRequest,
     tracker: Tracker | None,
     validate: Callable[[int], None],
@@ -350,7 +350,7 @@ def record(run: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
     os.replace(partial, path)
 
 
-def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Cursor) -> None:
+def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture) -> None:
     """Write `checkpoints/step-N`, unless it is there, and remove the ones before it. A collective."""
     folder = run / "checkpoints" / f"step-{state.step:06d}"
     if distributed.from_first([float((folder / "state.json").is_file())])[0]:
@@ -368,7 +368,7 @@ def latest_checkpoint(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def restore(learner: Learner, folder: Path, cursor: Cursor) -> GrpoState:
+def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
     """Load a checkpoint of this run. A collective."""
     saved = learner.load(folder)
     cursor.restore(saved["cursor"])

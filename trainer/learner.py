@@ -21,10 +21,10 @@ from rollout.serve import end_with_parent
 from timepro.config import load_resolved
 from timepro.data.manifest import read_manifest
 from timepro.progress import ProgressBar
-from timepro.tasks import Sample, samples_of
+from timepro.tasks import Sample, samples_of_tasks, task_weights
 from trainer import distributed, grpo
 from trainer.core import Learner
-from trainer.cursor import Cursor
+from trainer.cursor import Mixture
 from trainer.evaluation import Scored, evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, write_result
@@ -36,13 +36,13 @@ from trainer.tracking import Tracker
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
     learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch)
-    samples = samples_of(read_manifest(Path(job.manifest)), config.task, config.sft.label_times)
-    validation = samples_of(read_manifest(Path(job.validation)), config.task, config.sft.label_times)
+    samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
+    validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
     if job.max_seconds:  # a continuation: its encoder is trained already
         config.sft.encoder_warmup.steps = 0
     report = train_sft(
-        learner, samples, validation, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume,
+        learner, samples, cursor, validation, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume,
         job.max_seconds, stop, tracker, job.title,
     )  # fmt: skip
     if not report["signal"]:
@@ -59,8 +59,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     run, first = Path(job.work), distributed.rank() == 0
     learner = Learner(Path(job.checkpoint), config.trainer, config.zero, config.trainer.batch)
     learner.start()
-    samples = samples_of(read_manifest(Path(job.manifest)), config.task)
-    cursor, state = Cursor(len(samples), config.seed), grpo.GrpoState()
+    samples, cursor = training_samples(job.manifest, config, "exact")
+    state = grpo.GrpoState()
     if job.resume and (checkpoint := grpo.latest_checkpoint(run)):
         state = grpo.restore(learner, checkpoint, cursor)
         if first:
@@ -135,9 +135,18 @@ def _validate(
     distributed.barrier()
 
 
+def training_samples(manifest: str, config: ExperimentConfig, times: str) -> tuple[list[Sample], Mixture]:
+    """The samples of all tasks and the order in which they are trained on."""
+    weights = task_weights(config.task)
+    lists = samples_of_tasks(read_manifest(Path(manifest)), list(weights), times)
+    mixture = Mixture([len(samples) for samples in lists], list(weights.values()), config.seed)
+    return [sample for samples in lists for sample in samples], mixture
+
+
 def evaluation_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
-    """The samples that a model is tested on, always with exact times."""
-    return samples_of(read_manifest(Path(manifest)), config.task)
+    """The samples that a model is tested on, task by task, always with exact times."""
+    lists = samples_of_tasks(read_manifest(Path(manifest)), list(task_weights(config.task)))
+    return [sample for samples in lists for sample in samples]
 
 
 def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:

@@ -23,7 +23,7 @@ from timepro.families import family_of
 from timepro.features import Processor
 from timepro.plots import MAX_CLIPS
 from timepro.progress import ProgressBar, clock
-from timepro.tasks import TASKS, tokenizer_texts
+from timepro.tasks import task_weights, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
@@ -46,8 +46,7 @@ def check(config: ExperimentConfig) -> None:
     Raises:
         ValueError: naming the key and what to set.
     """
-    if config.task not in TASKS:
-        raise ValueError(f"task is {config.task!r}; it must be one of {', '.join(TASKS)}")
+    task_weights(config.task)
     build_reward(config.rewards)
     check_config(config.data.soundscape)
     if config.learner.ranks < 1:
@@ -308,7 +307,8 @@ def _clips_to_write(config: ExperimentConfig, cache: Path) -> int:
 def _data_key(config: ExperimentConfig, split: str) -> str:
     count = getattr(config.data, f"{split}_clips")
     soundscape = asdict(config.data.soundscape)
-    return digest({"soundscape": soundscape, "n": count, "seed": config.data.seed}, [_PACKAGE / "data"])
+    sources = [_PACKAGE / "data" / name for name in ("synth.py", "sounds.py", "manifest.py")]
+    return digest({"soundscape": soundscape, "n": count, "seed": config.data.seed}, sources)
 
 
 def _manifest_key(path: Path) -> str:

@@ -17,7 +17,7 @@ from timepro.progress import ProgressBar
 from timepro.tasks import Sample
 from trainer import distributed
 from trainer.core import BatchConfig, Learner, weighted_token_count
-from trainer.cursor import Cursor, share
+from trainer.cursor import Mixture, share
 from trainer.losses import cross_entropy_sum
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
@@ -73,6 +73,7 @@ def expanded_prompt(processor: Processor, sample: Sample, n_frames: int) -> list
 def train_sft(
     learner: Learner,
     samples: Sequence[Sample],
+    cursor: Mixture,
     validation: Sequence[Sample],
     config: SftConfig,
     seed: int,
@@ -86,6 +87,7 @@ def train_sft(
     """Fine-tune on all ranks. A collective.
 
     Args:
+        cursor: the order in which `samples` are trained on.
         checkpoint: folder of the resumable checkpoint.
         resume: continue from it.
         max_seconds: bound in time instead of steps (the schedule then follows the clock); 0 for none.
@@ -100,7 +102,6 @@ def train_sft(
         if signal:
             return {"signal": signal}
     learner.start()
-    cursor = Cursor(len(samples), seed)
     step, elapsed_before = 0, 0.0
     if resume:
         state = learner.load(checkpoint)
@@ -168,6 +169,6 @@ def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[flo
     return distributed.total([report.get("loss", 0.0)])[0], report["grad_norm"]
 
 
-def _save(learner: Learner, checkpoint: Path, step: int, cursor: Cursor, elapsed: float) -> None:
+def _save(learner: Learner, checkpoint: Path, step: int, cursor: Mixture, elapsed: float) -> None:
     state = {"step": step, "cursor": cursor.state(), "elapsed": elapsed}
     learner.save(checkpoint, state, with_encoder=True)  # the warm-up has changed it

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from timepro.data.manifest import Clip, ManifestEvent, Query
 from timepro.events import Event
-from timepro.tasks import AUDIO_TAG, messages, samples_of, tokenizer_texts
+from timepro.tasks import AUDIO_TAG, messages, samples_of, samples_of_tasks, task_weights, tokenizer_texts
 
 BARK = ManifestEvent(0.4, 0.8, "dog_bark", "a dog barks", 0.6, 1.0)
 GLASS = ManifestEvent(1.2, 1.6, "glass_breaking", "glass shatters", 1.36, 1.8)
@@ -101,3 +102,41 @@ def test_the_tokenizers_texts_hold_every_question():
         question = samples_of([clip()], task)[0].question.replace("glass breaking", " ")
         assert question in whole
     assert "{" not in whole
+
+
+def test_a_task_alone_has_the_whole_weight():
+    assert task_weights("ag") == {"ag": 1.0}
+
+
+def test_weights_are_normalised_in_their_order():
+    assert list(task_weights({"dac": 1, "sed": 3}).items()) == [("dac", 0.25), ("sed", 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("asr", "task is 'asr'; it must be one of sed, ag, dac"),
+        ({"sed": 1, "asr": 1}, "task is 'asr'"),
+        ({"sed": 0}, "task.sed is 0; a weight is a number above 0"),
+        ({"sed": -1.0}, "task.sed is -1.0"),
+        ({"sed": float("nan")}, "task.sed is nan"),
+        ({"sed": "1"}, "task.sed is '1'"),
+        ({"sed": True}, "task.sed is True"),
+        ({}, "weights such as"),
+        (None, "weights such as"),
+    ],
+)
+def test_a_bad_mixture_is_refused(spec, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        task_weights(spec)
+
+
+def test_samples_of_several_tasks_have_ids_of_their_own():
+    lists = samples_of_tasks([clip()], ["sed", "ag", "dac"])
+    assert [[s.id for s in samples] for samples in lists] == [["c@sed"], ["c#0@ag", "c#1@ag"], ["c@dac"]]
+    assert samples_of_tasks([clip()], ["sed"]) == [samples_of([clip()], "sed")]
+
+
+def test_a_task_without_samples_is_refused():
+    with pytest.raises(ValueError, match="no sample for task ag: none of its 1 clips has a query"):
+        samples_of_tasks([clip(queries=())], ["sed", "ag"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.core import export_checkpoint, weighted_token_count
-from trainer.cursor import Cursor, share
+from trainer.cursor import Cursor, Mixture, share
 from trainer.rows import AnswerTokens, Row
 
 
@@ -51,6 +52,38 @@ def test_a_state_of_other_data_or_another_seed_is_refused(other):
 def test_no_samples_is_an_error():
     with pytest.raises(ValueError, match="no training samples"):
         Cursor(0, seed=1)
+
+
+def test_a_mixture_of_one_set_is_its_cursor():
+    assert Mixture([9], [2.0], seed=4).take(40) == Cursor(9, seed=4).take(40)
+
+
+def test_a_mixture_keeps_every_sets_share_at_every_moment():
+    sizes, weights = [50, 7, 20], [0.5, 0.3, 0.2]
+    mixture = Mixture(sizes, weights, seed=0)
+    counts = np.zeros(3)
+    for n in range(1, 301):
+        (index,) = mixture.take(1)
+        counts[0 if index < 50 else 1 if index < 57 else 2] += 1
+        assert np.abs(counts - n * np.array(weights)).max() < 1.0
+    assert counts.tolist() == [150, 90, 60]
+    assert mixture.epoch == 3  # 150 of 50, 90 of 7, 60 of 20: the slowest went round three times
+
+
+@pytest.mark.parametrize("taken", [0, 1, 30, 77])
+def test_a_restored_mixture_continues_identically(taken):
+    mixture = Mixture([5, 8], [1, 3], seed=2)
+    mixture.take(taken)
+    fresh = Mixture([5, 8], [1, 3], seed=2)
+    fresh.restore(json.loads(json.dumps(mixture.state())))
+    assert fresh.take(50) == mixture.take(50)
+
+
+def test_a_mixture_refuses_the_state_of_other_tasks():
+    with pytest.raises(ValueError, match="made with 1 tasks, this run has 2"):
+        Mixture([5, 8], [1, 1], seed=2).restore(Mixture([5], [1], seed=2).state())
+    with pytest.raises(ValueError, match="each needs one above 0"):
+        Mixture([5, 8], [1, 0], seed=2)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 8, 13])
