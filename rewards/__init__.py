@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewards import adaptive, eb_f1, eb_f1_soft, format, miou, weighted  # noqa: F401  (importing registers them)
+from rewards import adaptive, by_task, eb_f1, eb_f1_soft, format, miou, weighted  # noqa: F401  (importing registers them)
 from rewards.group import Completion, Group, Reward
 from rewards.registry import BuiltReward, available_rewards, build_reward, register
 

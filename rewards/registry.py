@@ -67,12 +67,16 @@ def available_rewards() -> list[str]:
 
 
 class BuiltReward:
-    """A reward as configured: checks what it returns and records it in ``group.parts`` under its name."""
+    """A reward as configured: checks what it returns and records it in ``group.parts`` under its name.
+
+    part_names: every name that it and the rewards below it can record.
+    """
 
     def __init__(self, name: str, reward: Reward, spec: dict[str, Any]) -> None:
         self.name = name
         self.reward = reward
         self.spec = spec
+        self.part_names: tuple[str, ...] = (name,)
 
     def __call__(self, group: Group) -> np.ndarray:
         """Values (G,) float64. Raises ValueError, naming reward and clip, for another shape or a value not finite."""
@@ -101,7 +105,10 @@ def build_reward(spec: Any, defaults: Mapping[str, Mapping[str, Any]] | None = N
     wherever a spec of that name does not set them. Raises ValueError for an unknown name or parameter (with the
     valid ones), a missing parameter, and two different parts that would be recorded under one name.
     """
-    return _build(_plain(spec), _plain(defaults or {}), {}, "rewards")
+    seen: dict[str, Any] = {}
+    built = _build(_plain(spec), _plain(defaults or {}), seen, "rewards")
+    built.part_names = tuple(sorted(seen))
+    return built
 
 
 def _build(spec: Any, defaults: Mapping[str, Mapping[str, Any]], seen: dict[str, Any], where: str) -> BuiltReward:

@@ -78,6 +78,13 @@ def from_first(values: Sequence[float]) -> list[float]:
     return tensor.tolist()
 
 
+def from_every(values: Sequence[float]) -> list[float]:
+    """All ranks' values joined in the order of the ranks; each gives as many."""
+    places = [0.0] * (len(values) * world_size())
+    places[rank() * len(values) : (rank() + 1) * len(values)] = values
+    return total(places)
+
+
 def barrier() -> None:
     """Wait for all ranks (deadline: the group's)."""
     total([0.0])

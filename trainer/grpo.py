@@ -7,48 +7,38 @@ gradients, counts and metrics.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from rewards import Completion, Group
-from rewards.registry import BuiltReward
-from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
-from timepro.events import parse_answer
 from timepro.progress import ProgressBar
-from timepro.tasks import Sample
 from trainer import distributed
 from trainer.advantages import group_advantages, has_spread, squared_deviations
 from trainer.core import BatchConfig, Learner, weighted_token_count
-from trainer.cursor import Mixture, share
+from trainer.cursor import Mixture
 from trainer.losses import cross_entropy_sum, policy_terms
+from trainer.rollouts import GroupSampler, RolloutSettings, ScoredGroup, record
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
-from trainer.sender import SyncReport, WeightSender
+from trainer.sender import WeightSender
 from trainer.sft import expanded_prompt, target_answer
+from trainer.step_metrics import PhaseClock, collect
 from trainer.tracking import Tracker
 from trainer.zero import OptimiserConfig
 
 
 @dataclass
-class GrpoConfig(OptimiserConfig):
+class GrpoConfig(RolloutSettings, OptimiserConfig):
     """Settings of GRPO (`trainer.*`), the optimiser's among them. A learning rate of 0 measures pure drift."""
 
     enabled: bool = True
     max_steps: int = 120
-    prompts_per_step: int = 24  # over all ranks
-    group_size: int = 8
-    temperature: float = 1.0
-    max_tokens: int = 32
     clip_low: float = 0.2
     clip_high: float = 0.28
     advantage_scale: str = "group"
@@ -57,17 +47,6 @@ class GrpoConfig(OptimiserConfig):
     batch: BatchConfig = field(default_factory=BatchConfig)
     validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
     save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
-
-
-@dataclass(frozen=True)
-class ScoredGroup:
-    """One group after the rewards: what the loss and the record need."""
-
-    sample: Sample
-    answers: AnswerGroup
-    texts: list[str]
-    rewards: np.ndarray
-    parts: dict[str, np.ndarray]
 
 
 @dataclass
@@ -83,15 +62,11 @@ class GrpoState:
 
 def train_grpo(
     learner: Learner,
-    pool: RolloutPool,
+    sampler: GroupSampler,
     sender: WeightSender,
-    reward: BuiltReward,
-    samples: Sequence[Sample],
     config: GrpoConfig,
-    seed: int,
     run: Path,
     state: GrpoState,
-    cursor: Mixture,
     stop: distributed.StopRequest,
     tracker: Tracker | None,
     validate: Callable[[int], None],
@@ -110,13 +85,14 @@ def train_grpo(
         while state.step < config.max_steps:
             signal = stop.agreed()
             if signal:
-                save_checkpoint(learner, run, state, cursor)
+                save_checkpoint(learner, run, state, sampler.cursor)
                 return signal
-            clock = _Clock()
-            chosen = [samples[i] for i in share(cursor.take(config.prompts_per_step), *_place())]
-            groups = clock.time("generate", lambda c=chosen: generate(learner, pool, c, config, seed, state))
-            scored = clock.time("score", lambda s=chosen, g=groups: score_groups(learner, reward, s, g))
-            rows = clock.time("rows", lambda s=scored: build_rows(learner, s, config))
+            clock = PhaseClock()
+            samples = sampler.next_samples()
+            groups = clock.time("generate", lambda s=samples: sampler.generate(s, state.step, state.version))
+            drawn = clock.time("score", lambda s=samples, g=groups: sampler.score(s, g))
+            trained = clock.time("resample", lambda d=drawn: sampler.resample(d, state.step, state.version))
+            rows = clock.time("rows", lambda t=trained: build_rows(learner, t, config))
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
             state.step += 1
             state.version += 1
@@ -124,64 +100,16 @@ def train_grpo(
             state.syncs.append(sync.seconds)
             state.checksum_failures = sender.checksum_failures
             state.elapsed = time.monotonic() - started
-            record(run, state.step, scored)
-            metrics = collect(scored, report, clock, sync)
+            record(run, state.step, drawn, trained)
+            metrics = collect(drawn, trained, sampler.reward.part_names, report, clock, sync)
             if tracker is not None:
                 tracker.log(state.step, metrics)
             bar.advance(note=f"reward {metrics['reward']:.3f}")
             if config.validate_every and state.step % config.validate_every == 0:
                 validate(state.step)
             if config.save_every and state.step % config.save_every == 0:
-                save_checkpoint(learner, run, state, cursor)
+                save_checkpoint(learner, run, state, sampler.cursor)
     return 0
-
-
-def generate(
-    learner: Learner, pool: RolloutPool, samples: Sequence[Sample], config: GrpoConfig, seed: int, state: GrpoState
-) -> list[AnswerGroup]:
-    """One group of answers for each of this rank's samples, all of the current weight version.
-
-    Raises:
-        RuntimeError: an answer of other weights than the ones sent last.
-    """
-    eos = (learner.processor.eos_token_id,)
-    sampling = Sampling(config.group_size, config.temperature, config.max_tokens, eos)
-    prompts = [
-        Prompt(s.id, learner.processor.prompt_ids(s.question), s.audio, seed=prompt_seed(seed, state.step, s.id))
-        for s in samples
-    ]
-    groups = pool.generate(prompts, sampling)
-    for group in groups:
-        for answer in group.answers:
-            if answer.weight_versions != (state.version,):
-                raise RuntimeError(
-                    f"worker {group.worker} answered prompt {group.id} with weights {answer.weight_versions}, "
-                    f"not {state.version}: it missed a sync"
-                )
-    return groups
-
-
-def prompt_seed(seed: int, step: int, sample_id: str) -> int:
-    """A sampling seed that depends on the run's seed, the step and the sample alone: a resumed run repeats it."""
-    words = np.frombuffer(sample_id.encode().ljust(-(-len(sample_id.encode()) // 4) * 4, b"\0"), dtype=np.uint32)
-    return int(np.random.SeedSequence([seed, step, *words.tolist()]).generate_state(1)[0] >> 1)
-
-
-def score_groups(
-    learner: Learner, reward: BuiltReward, samples: Sequence[Sample], groups: Sequence[AnswerGroup]
-) -> list[ScoredGroup]:
-    """Read events from the answers and score each group as a whole."""
-    scored = []
-    for sample, answers in zip(samples, groups, strict=True):
-        texts = [learner.processor.answer_text(a.token_ids) for a in answers.answers]
-        completions = tuple(
-            Completion(text, parse_answer(text), answer.truncated, len(answer.token_ids))
-            for text, answer in zip(texts, answers.answers, strict=True)
-        )
-        group = Group(sample.reference, completions, sample.task, sample.duration, sample.id)
-        values = reward(group)
-        scored.append(ScoredGroup(sample, answers, texts, values, dict(group.parts)))
-    return scored
 
 
 def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[Row]:
@@ -266,90 +194,6 @@ def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int)
     }
 
 
-def collect(
-    scored: Sequence[ScoredGroup], report: Mapping[str, float], clock: _Clock, sync: SyncReport
-) -> dict[str, float]:
-    """The step's metrics over all ranks, under the names that TRL uses where it has one. A collective."""
-    names = sorted({name for group in scored for name in group.parts})
-    answers = [answer for group in scored for answer in group.answers.answers]
-    values = np.concatenate([group.rewards for group in scored])
-    sums = [
-        float(len(answers)),
-        float(len(scored)),
-        float(values.sum()),
-        float(sum(group.rewards.std() for group in scored)),
-        float(sum(not has_spread(group.rewards) for group in scored)),
-        float(sum(len(a.token_ids) for a in answers)),
-        float(sum(a.truncated for a in answers)),
-        *[float(np.concatenate([group.parts[name] for group in scored]).sum()) for name in names],
-        *[float(sum(group.parts[name].std() for group in scored)) for name in names],
-    ]
-    n_answers, n_groups, reward, spread, flat, length, cut, *parts = distributed.total(sums)
-    slowest = dict(zip(clock.seconds, distributed.largest(list(clock.seconds.values())), strict=True))
-    metrics = {
-        "reward": reward / n_answers,
-        "reward_std": spread / n_groups,
-        "frac_reward_zero_std": flat / n_groups,
-        "completions/mean_length": length / n_answers,
-        "completions/clipped_ratio": cut / n_answers,
-        "sync/bytes": float(sync.bytes),
-        "sync/seconds": sync.seconds,
-        "sync/gather_seconds": sync.gather_seconds,
-        "perf/answers_per_second": n_answers / max(slowest["generate"], 1e-9),
-        "learning_rate": report["learning_rate"],
-        "perf/skipped_step": report["skipped"],
-    }
-    for number, name in enumerate(names):
-        metrics[f"rewards/{name}/mean"] = parts[number] / n_answers
-        metrics[f"rewards/{name}/std"] = parts[len(names) + number] / n_groups
-    metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
-    if not report["skipped"]:
-        metrics |= {
-            "loss/policy": report["policy_loss"],
-            "loss/reference": report["reference_loss"],
-            "grad_norm": report["grad_norm"],
-            "entropy": report["entropy"],
-            "clip_ratio/low_mean": report["clip_low"],
-            "clip_ratio/high_mean": report["clip_high"],
-            "sampling/importance_sampling_ratio/mean": report["ratio"],
-            "sampling/importance_sampling_ratio/max": report["ratio_max"],
-            "sampling/drift_kl": report["drift"],
-            "perf/micro_batches": report["micro_batches"],
-        }
-    return metrics
-
-
-def record(run: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
-    """Keep every answer of a step with its reward parts and weight version; one file a step and rank."""
-    folder = run / "rollouts"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"step-{step:06d}.rank{distributed.rank()}.jsonl"
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as out:
-        for group in scored:
-            line = {
-                "id": group.sample.id,
-                "worker": group.answers.worker,
-                "seconds": round(group.answers.seconds, 4),
-                "answers": [
-                    {
-                        "text": text,
-                        "reward": float(value),
-                        "parts": {name: float(part[i]) for name, part in group.parts.items()},
-                        "token_ids": answer.token_ids,
-                        "logprobs": answer.logprobs,
-                        "truncated": answer.truncated,
-                        "weight_version": answer.weight_versions[0],
-                    }
-                    for i, (text, value, answer) in enumerate(
-                        zip(group.texts, group.rewards, group.answers.answers, strict=True)
-                    )
-                ],
-            }
-            out.write(json.dumps(line) + "\n")
-    os.replace(partial, path)
-
-
 def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture) -> None:
     """Write `checkpoints/step-N`, unless it is there, and remove the ones before it. A collective."""
     folder = run / "checkpoints" / f"step-{state.step:06d}"
@@ -373,20 +217,3 @@ def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
     saved = learner.load(folder)
     cursor.restore(saved["cursor"])
     return GrpoState(**saved["grpo"])
-
-
-def _place() -> tuple[int, int]:
-    return distributed.rank(), distributed.world_size()
-
-
-class _Clock:
-    """Seconds of a step's phases."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def time(self, phase: str, work: Any) -> Any:
-        begun = time.monotonic()
-        result = work()
-        self.seconds[phase] = time.monotonic() - begun
-        return result

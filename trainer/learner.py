@@ -28,6 +28,7 @@ from trainer.cursor import Mixture
 from trainer.evaluation import Scored, evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, write_result
+from trainer.rollouts import GroupSampler
 from trainer.sender import WeightSender
 from trainer.sft import train_sft
 from trainer.tracking import Tracker
@@ -87,10 +88,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
 
         reward = build_reward(config.rewards)
         began, steps_before = time.monotonic(), state.step
-        signal = grpo.train_grpo(
-            learner, pool, sender, reward, samples, config.trainer, config.seed, run, state, cursor, stop, tracker,
-            validate,
-        )  # fmt: skip
+        sampler = GroupSampler(learner.processor, pool, reward, samples, cursor, config.trainer, config.seed)
+        signal = grpo.train_grpo(learner, sampler, sender, config.trainer, run, state, stop, tracker, validate)
         if signal:
             exit_code = 128 + signal
             return signal

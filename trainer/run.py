@@ -30,6 +30,7 @@ from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
 from trainer.launch import MemoryWatch, WorkerSet, require_free, run_learner, signals_raise
 from trainer.learner import evaluation_samples
+from trainer.rollouts import FLAT_GROUPS
 from trainer.runfolder import bind_start, open_run, read_identity
 from trainer.stages import StageLog, cached_stage, console, digest, is_kept, require_disk
 from trainer.summary import print_results, write_summary
@@ -59,6 +60,9 @@ def check(config: ExperimentConfig) -> None:
             raise ValueError(
                 f"{key} is {batch}, less than learner.ranks={config.learner.ranks}: a rank would have no work"
             )
+    flat_groups = config.trainer.flat_groups
+    if flat_groups not in FLAT_GROUPS:
+        raise ValueError(f"trainer.flat_groups is {flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
     if config.trainer.group_size < 2:
         raise ValueError(
             f"trainer.group_size is {config.trainer.group_size}; a group needs at least 2 answers to compare"

@@ -23,7 +23,8 @@ TEXTS = (
 )
 # Rewards that cannot be built from their name alone; a new one adds a line here.
 SPECS = {
-    "weighted": {"name": "weighted", "terms": [{"reward": "miou", "weight": 0.7}, {"reward": "format", "weight": 0.3}]}
+    "by_task": {"name": "by_task", "sed": "eb_f1", "ag": "miou", "dac": "format"},
+    "weighted": {"name": "weighted", "terms": [{"reward": "miou", "weight": 0.7}, {"reward": "format", "weight": 0.3}]},
 }
 
 
@@ -162,3 +163,15 @@ def test_adaptive_leaves_zero_groups_and_reranks_equal_positive_ones():
     assert values[0] > values[1]
     spread = group_of(TEXTS[0], "none")
     np.testing.assert_array_equal(reward(spread), spread.parts["eb_f1"])
+
+
+def test_by_task_asks_the_tasks_own_reward():
+    reward = build_reward({"name": "by_task", "sed": "eb_f1", "ag": {"name": "adaptive"}})
+    assert reward.part_names == ("adaptive", "by_task", "eb_f1", "miou")
+    group = group_of(*TEXTS)
+    np.testing.assert_array_equal(reward(group), build_reward("eb_f1")(group_of(*TEXTS)))
+    assert set(group.parts) == {"by_task", "eb_f1"}  # only what was asked is recorded
+    with pytest.raises(ValueError, match="no reward is named for task 'dac'"):
+        reward(group_of(*TEXTS, task="dac"))
+    with pytest.raises(ValueError, match="at least one task"):
+        build_reward("by_task")

@@ -55,10 +55,13 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("learner.ranks=0", "learner.ranks"),
         ("trainer.prompts_per_step=1", "trainer.prompts_per_step"),
         ("trainer.group_size=1", "trainer.group_size"),
+        ("trainer.flat_groups=keep", "trainer.flat_groups"),
+        ("evaluation.examples=0", "evaluation.examples"),
+        ("control.enabled=true sft.enabled=false", "sft.enabled"),
         ("data.test=x.jsonl", "data.sft"),
         ("model.path=/nowhere", "/nowhere"),
         ("rewards=nothing", "nothing"),
     ]:
-        config = load_experiment("sed_grpo", [override], ExperimentConfig, EXPERIMENTS)
+        config = load_experiment("sed_grpo", override.split(), ExperimentConfig, EXPERIMENTS)
         with pytest.raises(ValueError, match=re.escape(key)):
             check(config)

@@ -1,0 +1,144 @@
+"""Drawing groups: other prompts in the place of flat ones, alike on every rank, and the record of both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rewards import build_reward
+from rollout.client import Answer, AnswerGroup
+from timepro.events import Event
+from timepro.tasks import Sample
+from trainer import distributed
+from trainer.cursor import Mixture
+from trainer.rollouts import GroupSampler, RolloutSettings, prompt_seed, record
+
+RIGHT, WRONG = [1], [2]
+TEXT = {1: "dog 0.40-1.20", 2: "dog 3.00-4.00"}
+
+
+class ScriptedPool:
+    """Stands in for the workers: sample `flat-...` gets equal answers, any other one different ones."""
+
+    def __init__(self, version: int = 0) -> None:
+        self.asked: list[list[str]] = []
+        self.version = version
+
+    def generate(self, prompts, sampling):
+        self.asked.append([p.id for p in prompts])
+        return [
+            AnswerGroup(
+                p.id,
+                p.token_ids,
+                [
+                    Answer(WRONG if "flat" in p.id or i else RIGHT, [-0.5], False, (self.version,))
+                    for i in range(sampling.n)
+                ],
+                "worker",
+                0.1,
+            )
+            for p in prompts
+        ]
+
+
+PROCESSOR = SimpleNamespace(eos_token_id=0, prompt_ids=lambda question: [7], answer_text=lambda ids: TEXT[ids[0]])
+
+
+def sampler(names, pool, monkeypatch, ranks=1, rank=0, **settings) -> GroupSampler:
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    reference = (Event(0.4, 1.2, "dog"),)
+    samples = [Sample(name, "sed", Path("/a.flac"), 5.0, "?", reference, reference) for name in names]
+    made = GroupSampler(
+        PROCESSOR, pool, build_reward("eb_f1"), samples, Mixture([len(names)], [1.0], 0),
+        RolloutSettings(group_size=2, **settings), seed=0,
+    )  # fmt: skip
+    made.cursor.take = iter_take(len(names))  # in the list's order, to be read easily
+    return made
+
+
+def iter_take(n):
+    place = [0]
+
+    def take(count):
+        out = [(place[0] + k) % n for k in range(count)]
+        place[0] += count
+        return out
+
+    return take
+
+
+def draw(sampler, step=1, version=0):
+    samples = sampler.next_samples()
+    return sampler.score(samples, sampler.generate(samples, step, version))
+
+
+def ids(groups):
+    return [group.sample.id for group in groups]
+
+
+def test_flat_groups_are_kept_where_they_are_to_be_skipped(monkeypatch):
+    made = sampler(["a", "flat-1", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    drawn = draw(made)
+    assert made.resample(drawn, 1, 0) == drawn
+    assert made.pool.asked == [["a", "flat-1"]]
+
+
+def test_the_next_prompts_take_the_place_of_flat_groups(monkeypatch):
+    monkeypatch.setattr(distributed, "from_every", list)
+    names = ["flat-1", "a", "flat-2", "b", "flat-3", "c", "d"]
+    made = sampler(names, ScriptedPool(), monkeypatch, prompts_per_step=3, flat_groups="resample")
+    drawn = draw(made)
+    assert ids(made.resample(drawn, 1, 0)) == ["b", "a", "c"]
+    assert made.pool.asked == [["flat-1", "a", "flat-2"], ["b", "flat-3"], ["c"]]
+    assert ids(drawn) == ["flat-1", "a", "flat-2"]
+
+
+def test_the_rounds_are_bounded(monkeypatch):
+    monkeypatch.setattr(distributed, "from_every", list)
+    made = sampler([f"flat-{i}" for i in range(9)], ScriptedPool(), monkeypatch, prompts_per_step=2,
+                   flat_groups="resample", resample_rounds=3)  # fmt: skip
+    assert ids(made.resample(draw(made), 1, 0)) == ["flat-6", "flat-7"]
+    assert len(made.pool.asked) == 4
+
+
+@pytest.mark.parametrize(("rank", "replacement"), [(0, ["d"]), (1, ["e", "f"])])
+def test_every_rank_takes_its_own_part_of_the_replacements(monkeypatch, rank, replacement):
+    counts = iter([[1.0, 2.0], [0.0, 0.0]])  # flat groups of the two ranks, round by round
+    monkeypatch.setattr(distributed, "from_every", lambda values: next(counts))
+    names = ["flat-1", "a", "flat-2", "flat-3", "d", "e", "f", "g"]
+    made = sampler(names, ScriptedPool(), monkeypatch, ranks=2, rank=rank, prompts_per_step=4, flat_groups="resample")
+    kept = made.resample(draw(made), 1, 0)
+    assert made.pool.asked[1] == replacement
+    assert ids(kept) == (["d", "a"] if rank == 0 else ["e", "f"])
+    assert made.cursor.take(1) == [7]  # both ranks have moved the cursor by all three
+
+
+def test_an_answer_of_other_weights_is_an_error(monkeypatch):
+    made = sampler(["a"], ScriptedPool(version=3), monkeypatch, prompts_per_step=1)
+    with pytest.raises(RuntimeError, match="not 4: it missed a sync"):
+        draw(made, version=4)
+
+
+def test_the_record_holds_trained_and_replaced_groups(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "from_every", list)
+    made = sampler(["flat-1", "a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2, flat_groups="resample")
+    drawn = draw(made)
+    record(tmp_path, 5, drawn, made.resample(drawn, 5, 0))
+    lines = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000005.rank0.jsonl").read_text().splitlines()]
+    assert [(line["id"], line.get("replaced", False)) for line in lines] == [("b", 0), ("a", 0), ("flat-1", 1)]
+    assert lines[0]["answers"][0]["parts"] == {"eb_f1": 1.0}
+    assert [answer["reward"] for answer in lines[2]["answers"]] == [0.0, 0.0]
+
+
+def test_prompt_seeds_differ_by_run_step_and_sample():
+    seeds = {prompt_seed(seed, step, name) for seed in range(5) for step in range(20) for name in ("a", "b", "clip-12")}
+    assert len(seeds) == 300
+    assert prompt_seed(1, 2, "é") == prompt_seed(1, 2, "é")
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
+    assert np.array(list(seeds)).dtype == np.int64

@@ -1,0 +1,175 @@
+"""A step's groups: sampled, scored, drawn again where they teach nothing, and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rewards import Completion, Group
+from rewards.registry import BuiltReward
+from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
+from timepro.events import parse_answer
+from timepro.features import Processor
+from timepro.tasks import Sample
+from trainer import distributed
+from trainer.advantages import has_spread
+from trainer.cursor import Mixture, share
+
+FLAT_GROUPS = ("skip", "resample")
+
+
+@dataclass
+class RolloutSettings:
+    """How groups are drawn (`trainer.*`)."""
+
+    prompts_per_step: int = 24  # over all ranks
+    group_size: int = 8
+    temperature: float = 1.0
+    max_tokens: int = 32
+    flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
+    resample_rounds: int = 2  # times that flat groups of a step are drawn again, at most
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """One group after the rewards: what the loss and the record need."""
+
+    sample: Sample
+    answers: AnswerGroup
+    texts: list[str]
+    rewards: np.ndarray
+    parts: dict[str, np.ndarray]
+
+
+class GroupSampler:
+    """Draws one rank's groups of a step. A group never leaves its rank.
+
+    Args:
+        samples: all training samples, on every rank.
+        cursor: the order of the global batch; moves alike on every rank.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        pool: RolloutPool,
+        reward: BuiltReward,
+        samples: Sequence[Sample],
+        cursor: Mixture,
+        settings: RolloutSettings,
+        seed: int,
+    ) -> None:
+        self.processor, self.pool, self.reward = processor, pool, reward
+        self.samples, self.cursor, self.settings, self.seed = samples, cursor, settings, seed
+
+    def next_samples(self) -> list[Sample]:
+        """This rank's share of the step's prompts."""
+        indices = self.cursor.take(self.settings.prompts_per_step)
+        return [self.samples[i] for i in share(indices, distributed.rank(), distributed.world_size())]
+
+    def generate(self, samples: Sequence[Sample], step: int, version: int) -> list[AnswerGroup]:
+        """One group of answers for each sample, all of one weight version.
+
+        Raises:
+            RuntimeError: an answer of other weights than `version`.
+        """
+        settings = self.settings
+        eos = (self.processor.eos_token_id,)
+        sampling = Sampling(settings.group_size, settings.temperature, settings.max_tokens, eos)
+        prompts = [
+            Prompt(s.id, self.processor.prompt_ids(s.question), s.audio, seed=prompt_seed(self.seed, step, s.id))
+            for s in samples
+        ]
+        groups = self.pool.generate(prompts, sampling)
+        for group in groups:
+            for answer in group.answers:
+                if answer.weight_versions != (version,):
+                    raise RuntimeError(
+                        f"worker {group.worker} answered prompt {group.id} with weights {answer.weight_versions}, "
+                        f"not {version}: it missed a sync"
+                    )
+        return groups
+
+    def score(self, samples: Sequence[Sample], groups: Sequence[AnswerGroup]) -> list[ScoredGroup]:
+        """Read events from the answers and score each group as a whole."""
+        scored = []
+        for sample, answers in zip(samples, groups, strict=True):
+            texts = [self.processor.answer_text(a.token_ids) for a in answers.answers]
+            completions = tuple(
+                Completion(text, parse_answer(text), answer.truncated, len(answer.token_ids))
+                for text, answer in zip(texts, answers.answers, strict=True)
+            )
+            group = Group(sample.reference, completions, sample.task, sample.duration, sample.id)
+            values = self.reward(group)
+            scored.append(ScoredGroup(sample, answers, texts, values, dict(group.parts)))
+        return scored
+
+    def resample(self, scored: list[ScoredGroup], step: int, version: int) -> list[ScoredGroup]:
+        """Put the next prompts' groups in the place of flat ones, at most `resample_rounds` times. A collective.
+
+        Returns:
+            as many groups as `scored`; some may still be flat.
+        """
+        current = list(scored)
+        for _ in range(self.settings.resample_rounds if self.settings.flat_groups == "resample" else 0):
+            flat = [i for i, group in enumerate(current) if not has_spread(group.rewards)]
+            wanted = distributed.from_every([float(len(flat))])
+            if not sum(wanted):
+                break
+            # Every rank moves the same cursor by what all ranks need, and keeps its own part.
+            indices = self.cursor.take(int(sum(wanted)))
+            first = int(sum(wanted[: distributed.rank()]))
+            samples = [self.samples[i] for i in indices[first : first + len(flat)]]
+            fresh = self.score(samples, self.generate(samples, step, version)) if samples else []
+            for place, group in zip(flat, fresh, strict=True):
+                current[place] = group
+        return current
+
+
+def prompt_seed(seed: int, step: int, sample_id: str) -> int:
+    """A sampling seed that depends on the run's seed, the step and the sample alone: a resumed run repeats it."""
+    words = np.frombuffer(sample_id.encode().ljust(-(-len(sample_id.encode()) // 4) * 4, b"\0"), dtype=np.uint32)
+    return int(np.random.SeedSequence([seed, step, *words.tolist()]).generate_state(1)[0] >> 1)
+
+
+def record(run: Path, step: int, drawn: Sequence[ScoredGroup], trained: Sequence[ScoredGroup]) -> None:
+    """Keep every answer of a step with its reward parts and weight version; one file a step and rank.
+
+    Args:
+        drawn: the step's first groups.
+        trained: what the update saw: the same, or groups that took the place of flat ones.
+    """
+    folder = run / "rollouts"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:06d}.rank{distributed.rank()}.jsonl"
+    partial = path.with_name(path.name + ".partial")
+    replaced = [group for group, used in zip(drawn, trained, strict=True) if group is not used]
+    with partial.open("w") as out:
+        for group in trained:
+            out.write(json.dumps(_as_json(group, replaced=False)) + "\n")
+        for group in replaced:
+            out.write(json.dumps(_as_json(group, replaced=True)) + "\n")
+    os.replace(partial, path)
+
+
+def _as_json(group: ScoredGroup, replaced: bool) -> dict[str, Any]:
+    answers = [
+        {
+            "text": text,
+            "reward": float(value),
+            "parts": {name: float(part[i]) for name, part in group.parts.items()},
+            "token_ids": answer.token_ids,
+            "logprobs": answer.logprobs,
+            "truncated": answer.truncated,
+            "weight_version": answer.weight_versions[0],
+        }
+        for i, (text, value, answer) in enumerate(zip(group.texts, group.rewards, group.answers.answers, strict=True))
+    ]
+    line = {"id": group.sample.id, "worker": group.answers.worker, "seconds": round(group.answers.seconds, 4)}
+    return line | ({"replaced": True} if replaced else {}) | {"answers": answers}

@@ -1,0 +1,103 @@
+"""What a step of GRPO reports, over all ranks, under the names that TRL uses where it has one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from trainer import distributed
+from trainer.advantages import has_spread
+from trainer.rollouts import ScoredGroup
+from trainer.sender import SyncReport
+
+T = TypeVar("T")
+
+
+class PhaseClock:
+    """Seconds of a step's phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def time(self, phase: str, work: Callable[[], T]) -> T:
+        """Do the work and add its time to the phase's."""
+        begun = time.monotonic()
+        result = work()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - begun
+        return result
+
+
+def collect(
+    drawn: Sequence[ScoredGroup],
+    trained: Sequence[ScoredGroup],
+    part_names: Sequence[str],
+    report: Mapping[str, float],
+    clock: PhaseClock,
+    sync: SyncReport,
+) -> dict[str, float]:
+    """The step's metrics over all ranks. A collective.
+
+    Args:
+        drawn: this rank's first groups; rewards and lengths are theirs, since groups that replaced flat ones are a
+            selection.
+        trained: what the update saw.
+        part_names: all parts that the reward can record. A part is averaged over the groups that have it: with
+            several tasks, each may have rewards of its own.
+    """
+    answers = [answer for group in drawn for answer in group.answers.answers]
+    sums = {
+        "answers": float(len(answers)),
+        "groups": float(len(drawn)),
+        "reward": float(sum(group.rewards.sum() for group in drawn)),
+        "spread": float(sum(group.rewards.std() for group in drawn)),
+        "flat": float(sum(not has_spread(group.rewards) for group in drawn)),
+        "left": float(sum(not has_spread(group.rewards) for group in trained)),
+        "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
+        "length": float(sum(len(a.token_ids) for a in answers)),
+        "cut": float(sum(a.truncated for a in answers)),
+    }
+    for name in part_names:
+        parts = [group.parts[name] for group in drawn if name in group.parts]
+        sums[f"{name}/n"] = float(len(parts))
+        sums[f"{name}/mean"] = float(sum(part.mean() for part in parts))
+        sums[f"{name}/std"] = float(sum(part.std() for part in parts))
+    total = dict(zip(sums, distributed.total(list(sums.values())), strict=True))
+    n_answers, n_groups = total["answers"], total["groups"]
+    slowest = dict(zip(clock.seconds, distributed.largest(list(clock.seconds.values())), strict=True))
+    metrics = {
+        "reward": total["reward"] / n_answers,
+        "reward_std": total["spread"] / n_groups,
+        "frac_reward_zero_std": total["flat"] / n_groups,
+        "frac_trained_zero_std": total["left"] / n_groups,
+        "perf/resampled_groups": total["replaced"],
+        "completions/mean_length": total["length"] / n_answers,
+        "completions/clipped_ratio": total["cut"] / n_answers,
+        "sync/bytes": float(sync.bytes),
+        "sync/seconds": sync.seconds,
+        "sync/gather_seconds": sync.gather_seconds,
+        "perf/answers_per_second": n_answers / max(slowest["generate"], 1e-9),
+        "learning_rate": report["learning_rate"],
+        "perf/skipped_step": report["skipped"],
+    }
+    for name in part_names:
+        if total[f"{name}/n"]:
+            metrics[f"rewards/{name}/mean"] = total[f"{name}/mean"] / total[f"{name}/n"]
+            metrics[f"rewards/{name}/std"] = total[f"{name}/std"] / total[f"{name}/n"]
+    metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
+    return metrics if report["skipped"] else metrics | _update_metrics(report)
+
+
+def _update_metrics(report: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "loss/policy": report["policy_loss"],
+        "loss/reference": report["reference_loss"],
+        "grad_norm": report["grad_norm"],
+        "entropy": report["entropy"],
+        "clip_ratio/low_mean": report["clip_low"],
+        "clip_ratio/high_mean": report["clip_high"],
+        "sampling/importance_sampling_ratio/mean": report["ratio"],
+        "sampling/importance_sampling_ratio/max": report["ratio_max"],
+        "sampling/drift_kl": report["drift"],
+        "perf/micro_batches": report["micro_batches"],
+    }
