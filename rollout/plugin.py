@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_MODELS = {"TimeProQwen2_5OmniModel": "rollout.vllm_models:TimeProQwen2_5Omni"}
+_MODELS = {
+    "TimeProQwen2_5OmniModel": "rollout.vllm_models:TimeProQwen2_5Omni",
+    "TimeProQwen2AudioModel": "rollout.vllm_models:TimeProQwen2Audio",
+}
 
 
 def register() -> None:

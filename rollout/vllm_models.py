@@ -16,11 +16,18 @@ from vllm.model_executor.models.qwen2_5_omni_thinker import (
     Qwen2_5OmniThinkerMultiModalProcessor,
     Qwen2_5OmniThinkerProcessingInfo,
 )
+from vllm.model_executor.models.qwen2_audio import (
+    Qwen2AudioDummyInputsBuilder,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioMultiModalProcessor,
+    Qwen2AudioProcessingInfo,
+)
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from timepro.astp import AstpLayout, interleave
 from timepro.families.qwen2_5_omni import Qwen25Omni
+from timepro.families.qwen2_audio import Qwen2Audio
 
 
 class AstpProcessorMixin:
@@ -80,3 +87,14 @@ class TimeProQwen2_5Omni(BannedTokensMixin, Qwen2_5OmniThinkerForConditionalGene
             positions = torch.arange(len(input_tokens))
             return positions.expand(3, -1).clone(), 0
         return super().get_mrope_input_positions(input_tokens, mm_features)
+
+
+class AstpQwen2AudioProcessor(AstpProcessorMixin, Qwen2AudioMultiModalProcessor):
+    frame_rate = Qwen2Audio.frame_rate
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    AstpQwen2AudioProcessor, info=Qwen2AudioProcessingInfo, dummy_inputs=Qwen2AudioDummyInputsBuilder
+)
+class TimeProQwen2Audio(BannedTokensMixin, Qwen2AudioForConditionalGeneration):
+    """Qwen2-Audio with ASTP."""

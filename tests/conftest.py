@@ -15,14 +15,24 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random checkpoint of the real classes, whose labels are the synthesiser's. Read only."""
+    """A small random Qwen2.5-Omni of the real classes, whose labels are the synthesiser's. Read only."""
+    return _build(tmp_path_factory, "qwen2_5_omni")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of Qwen2-Audio. Read only."""
+    return _build(tmp_path_factory, "qwen2_audio")
+
+
+def _build(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
     from timepro.data.sounds import SOUNDS
     from timepro.tasks import tokenizer_texts
     from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    folder = tmp_path_factory.mktemp("checkpoints") / family
     config = TinyModelConfig(
-        hidden_size=64, heads=2, key_value_heads=1, feed_forward=96, encoder_width=32, encoder_layers=1,
+        family=family, hidden_size=64, heads=2, key_value_heads=1, feed_forward=96, encoder_width=32, encoder_layers=1,
         encoder_heads=2, encoder_feed_forward=48,
     )  # fmt: skip
     texts = tokenizer_texts() + [text for sound in SOUNDS.values() for text in (sound.spoken, *sound.captions)]

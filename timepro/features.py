@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from timepro.astp import AstpLayout
 from timepro.data.audio import read_audio
@@ -37,11 +37,13 @@ class Processor:
         self.eos_token_id: int = self.tokenizer.eos_token_id
 
     def features(self, path: Path) -> Tensor:
-        """Log-mel features (128, M) of an audio file, M = 100 a second, rounded up."""
+        """Log-mel features (128, M + margin) of an audio file, M = 100 a second, rounded up."""
         return self.features_of(read_audio(path, self.extractor.sampling_rate))
 
     def features_of(self, waveform: np.ndarray) -> Tensor:
-        """Log-mel features (128, M) of a waveform (N,) at the encoder's sampling rate.
+        """Log-mel features (128, M + margin) of a waveform (N,) at the encoder's sampling rate.
+
+        The margin is the family's: frames of silence behind the clip, zero beyond the published 30 s.
 
         Raises:
             ValueError: a clip shorter than one audio frame.
@@ -66,7 +68,8 @@ class Processor:
             truncation=False,
             return_tensors="pt",
         ).input_features[0]
-        return mel[:, :n_frames]
+        kept = mel[:, : n_frames + self.family.mel_margin]
+        return nn.functional.pad(kept, (0, n_frames + self.family.mel_margin - kept.shape[1]))
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of a prompt with one audio placeholder, as a worker wants them."""

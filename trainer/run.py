@@ -150,7 +150,7 @@ def prepare_model(config: ExperimentConfig, cache: Path, log: StageLog) -> tuple
         return folder, digest({"path": str(folder.resolve()), "weights": weights}, [])
     labels = list(config.data.soundscape.classes)
     captions = [c for label in labels for c in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
-    sources = [_PACKAGE / name for name in ("tiny.py", "embeddings.py", "timestamps.py", "astp.py", "tasks.py")]
+    sources = [_PACKAGE / name for name in ("tiny", "embeddings.py", "timestamps.py", "astp.py", "tasks.py")]
     tiny = replace(config.model.tiny, seed=config.model.tiny.seed + config.seed)  # another seed is another random start
     key = digest({"tiny": asdict(tiny), "labels": labels, "captions": captions}, sources)
 

@@ -84,8 +84,9 @@ def warm_up(
     labels = sorted({event.label for sample in samples for event in sample.target})
     mine = samples[rank::world]
     features = _all_features(mine, processor, visible=rank == 0)
+    family = processor.family
     targets = [
-        frame_targets(s.target, labels, processor.family.audio_frames(f.shape[-1]), processor.family.frame_rate)
+        frame_targets(s.target, labels, family.audio_frames(f.shape[-1] - family.mel_margin), family.frame_rate)
         for s, f in zip(mine, features, strict=True)
     ]
     torch.manual_seed(seed)  # the same head on every rank

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tests.reference_models import load_reference, reference_logits
 from timepro.astp import AstpLayout, expand_prompt
 from timepro.features import Processor
 from trainer.policy import Policy, load_policy
@@ -29,7 +30,7 @@ class Setup:
 
     def prompt(self, question: str, features: Tensor) -> list[int]:
         family = self.processor.family
-        n_frames = family.audio_frames(features.shape[1])
+        n_frames = family.audio_frames(features.shape[1] - family.mel_margin)
         ids = self.processor.prompt_ids(question)
         return expand_prompt(ids, [n_frames], self.processor.audio_token_id, self.processor.layout, 25.0)
 
@@ -46,14 +47,16 @@ class Setup:
             return self.policy(self.batch(rows), temperature)
 
 
-@pytest.fixture(scope="module")
-def setup(tiny_checkpoint):
-    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_qwen2_audio"])
+def folder(request):
+    return request.getfixturevalue(request.param)
 
-    processor = Processor(tiny_checkpoint)
-    policy, encoder = load_policy(tiny_checkpoint, processor.family, processor.layout, torch.float32)
-    reference = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
-    return Setup(processor, policy, encoder, reference)
+
+@pytest.fixture(scope="module")
+def setup(folder):
+    processor = Processor(folder)
+    policy, encoder = load_policy(folder, processor.family, processor.layout, torch.float32)
+    return Setup(processor, policy, encoder, load_reference(processor.family.name, folder))
 
 
 def clip(setup, seconds, seed):
@@ -71,15 +74,10 @@ SHORT, LONG, TIMES = "none", "<0.40><0.92>dog_bark\n<1.04><1.20>siren", "<0.00><
 @torch.no_grad()
 def plain(setup, features, prompt, tokens, temperature=1.0):
     """Log-probabilities and entropies of one answer, by one plain forward pass of the published class."""
-    ids = torch.tensor([prompt + tokens])
-    logits = setup.reference(
-        input_ids=ids,
-        input_features=features[None],
-        feature_attention_mask=torch.ones(1, features.shape[1], dtype=torch.long),
-        attention_mask=torch.ones_like(ids),
-        position_ids=torch.arange(ids.shape[1]).expand(3, 1, -1),
-        use_cache=False,
-    ).logits[0]
+    processor = setup.processor
+    logits = reference_logits(
+        processor.family.name, setup.reference, features, prompt + tokens, processor.audio_token_id, len(prompt)
+    )
     return from_logits(setup, logits[len(prompt) - 1 : -1], tokens, temperature)
 
 
@@ -141,8 +139,7 @@ def test_a_sampled_audio_placeholder_takes_no_frame_and_has_no_probability(setup
         embeddings = setup.reference.get_input_embeddings()(ids)
         places = [i for i, token in enumerate(row.prompt_ids) if token == processor.audio_token_id]
         embeddings[places] = row.frames
-        positions = torch.arange(len(ids)).expand(3, 1, -1)
-        logits = setup.reference(inputs_embeds=embeddings[None], position_ids=positions, use_cache=False).logits[0]
+        logits = setup.reference(inputs_embeds=embeddings[None], use_cache=False).logits[0]
     expected, _ = from_logits(setup, logits[len(row.prompt_ids) - 1 : -1], tokens, 1.0)
     assert torch.isinf(expected).sum() == 1
     torch.testing.assert_close(logprobs[: len(tokens)].double(), expected, rtol=0, atol=1e-5)
@@ -197,21 +194,22 @@ def gradients(policy, batch):
     return found
 
 
-def test_timestamp_embeddings_get_no_gradient_and_all_else_what_it_would_get(setup, tiny_checkpoint):
+def test_timestamp_embeddings_get_no_gradient_and_all_else_what_it_would_get(setup, folder):
     batch = setup.batch([setup.row("What?", clip(setup, 1.0, 11), answers_of(setup, LONG, TIMES))])
     layout = setup.processor.layout
     rows = slice(layout.first_token_id, layout.first_token_id + 750)
-    model = setup.processor.family.load(tiny_checkpoint, torch.float32)
+    model = setup.processor.family.load(folder, torch.float32)
     free = Policy(model, setup.processor.family, AstpLayout(enabled=False, banned_token_ids=layout.banned_token_ids))
     frozen, expected = gradients(setup.policy, batch), gradients(free, batch)
-    name = "thinker.model.embed_tokens.weight"
+    embeddings, lm_head = setup.policy.embeddings.weight, setup.policy.lm_head.weight
+    name, head = (setup.policy.published_names[id(weight)] for weight in (embeddings, lm_head))
     assert expected[name][rows].abs().max() > 1e-3
     assert torch.count_nonzero(frozen[name][rows]) == 0
     expected[name][rows] = 0.0
     assert frozen.keys() == expected.keys()
     for key, gradient in expected.items():
         torch.testing.assert_close(frozen[key], gradient, rtol=1e-5, atol=1e-6, msg=key)
-    assert expected["thinker.lm_head.weight"][rows].abs().max() > 1e-3
+    assert expected[head][rows].abs().max() > 1e-3
 
 
 def test_logits_in_chunks_change_neither_values_nor_gradients(setup, monkeypatch):
@@ -225,10 +223,10 @@ def test_logits_in_chunks_change_neither_values_nor_gradients(setup, monkeypatch
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def test_trained_parameters_are_the_checkpoints_without_its_towers(setup, tiny_checkpoint):
-    with safe_open(str(tiny_checkpoint / "model.safetensors"), framework="pt") as weights:
+def test_trained_parameters_are_the_checkpoints_without_its_towers(setup, folder):
+    with safe_open(str(folder / "model.safetensors"), framework="pt") as weights:
         names = set(weights.keys())
-    towers = {n for n in names if n.startswith(("thinker.audio_tower.", "thinker.visual."))}
+    towers = {n for n in names if any(part in n for part in ("audio_tower.", "multi_modal_projector.", "visual."))}
     trained = [name for name, _ in setup.policy.trained()]
     assert len(trained) == len(set(trained))
     assert set(trained) == names - towers

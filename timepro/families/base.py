@@ -15,13 +15,14 @@ from torch import Tensor, nn
 class ModelFamily(ABC):
     """One backbone family. Stateless: every method takes the model or configuration it speaks of.
 
-    A third family is one file: a subclass, and its line in `_FAMILIES`.
+    A third family is one file: a subclass, and its place in `family_of`.
     """
 
     name: str
     model_type: str  # of `config.json`
     vllm_architecture: str  # registered by `rollout.plugin`
     frame_rate: float  # audio frames a second behind the encoder
+    mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
 
     @abstractmethod
     def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
@@ -48,7 +49,7 @@ class ModelFamily(ABC):
         """Audio frames of clips of any lengths.
 
         Args:
-            features: one log-mel tensor (128, M) a clip.
+            features: one log-mel tensor (128, M + mel_margin) a clip.
 
         Returns:
             one tensor (F, H) a clip.
@@ -86,8 +87,9 @@ def family_of(folder: str | Path) -> ModelFamily:
         ValueError: no such folder, no configuration, or a family that is not supported.
     """
     from timepro.families.qwen2_5_omni import Qwen25Omni
+    from timepro.families.qwen2_audio import Qwen2Audio
 
-    families: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25Omni(),)}
+    families: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25Omni(), Qwen2Audio())}
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(

@@ -1,0 +1,60 @@
+"""The published classes as reference: log-probabilities from transformers' own forward passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def load_reference(family: str, folder: Path) -> Any:
+    import transformers
+
+    name = {
+        "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+        "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+    }[family]
+    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def qwen2_audio_frames(model: Any, features: Tensor, n_mel: int) -> Tensor:
+    """Frames (F, H) of one clip as `Qwen2AudioModel.forward` makes them: over 30 s, the padding masked.
+
+    features: (128, M) with M >= n_mel, of which `n_mel` belong to the clip; padded here to 3,000.
+    """
+    from transformers.masking_utils import create_bidirectional_mask
+
+    inner = model.model
+    inputs = torch.nn.functional.pad(features, (0, 3000 - features.shape[-1]))[None]
+    length, frames = inner.audio_tower._get_feat_extract_output_lengths(torch.tensor([n_mel]))
+    mask = (torch.arange(1500)[None] < length[:, None]).long()
+    mask = create_bidirectional_mask(
+        config=inner.audio_tower.config, inputs_embeds=torch.zeros(1, 1500, 1), attention_mask=mask
+    )
+    encoded = inner.audio_tower(inputs, attention_mask=mask).last_hidden_state
+    return inner.multi_modal_projector(encoded)[0, : int(frames)]
+
+
+@torch.no_grad()
+def reference_logits(family: str, model: Any, features: Tensor, ids: list[int], audio_token_id: int, n_prompt: int):
+    """Logits (T, V) of one sequence, its audio placeholders among the first `n_prompt` tokens."""
+    tokens = torch.tensor([ids])
+    if family == "qwen2_5_omni":
+        return model(
+            input_ids=tokens,
+            input_features=features[None],
+            feature_attention_mask=torch.ones(1, features.shape[1], dtype=torch.long),
+            attention_mask=torch.ones_like(tokens),
+            position_ids=torch.arange(len(ids)).expand(3, 1, -1),
+            use_cache=False,
+        ).logits[0]
+    # Its forward takes interleaved placeholders for unexpanded ones, so it gets merged embeddings.
+    frames = qwen2_audio_frames(model, features, features.shape[-1] - 2)
+    embeds = model.get_input_embeddings()(tokens)
+    places = [i for i, token in enumerate(ids[:n_prompt]) if token == audio_token_id]
+    embeds[0, places] = frames
+    mask = torch.ones_like(tokens)
+    return model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
