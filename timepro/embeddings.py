@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,11 +47,7 @@ def initial_timestamps(
     if how not in INITIALISATIONS:
         raise ValueError(f"model.timestamp_init is {how!r}; it must be one of {', '.join(INITIALISATIONS)}")
     if how == "semantic":
-        rows = []
-        for index in range(vocabulary.size):
-            ids = tokenizer(vocabulary.number(index), add_special_tokens=False).input_ids
-            rows.append(embeddings[torch.tensor(ids)].float().mean(0))
-        return torch.stack(rows).to(embeddings.dtype)
+        return semantic_means(subwords_of(tokenizer, vocabulary), lambda ids: embeddings[torch.tensor(ids)])
     scale = embeddings.float().std().item()
     width = embeddings.shape[1]
     noise = torch.randn(vocabulary.size, width, generator=generator) * scale
@@ -66,3 +63,28 @@ def initial_timestamps(
     # A random rotation: attention heads cut the width into parts, and every part should see every period.
     rotation, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
     return (_SINUSOID_SHARE * scale * (waves @ rotation) + _RANDOM_SHARE * noise).to(embeddings.dtype)
+
+
+def subwords_of(tokenizer: Any, vocabulary: TimestampVocabulary) -> list[list[int]]:
+    """The subword ids of every timestamp's number string, in the order of the times."""
+    return [
+        list(tokenizer(vocabulary.number(index), add_special_tokens=False).input_ids)
+        for index in range(vocabulary.size)
+    ]
+
+
+def semantic_means(subwords: Sequence[Sequence[int]], rows_of: Callable[[list[int]], Tensor]) -> Tensor:
+    """The paper's initialisation: each timestamp starts as the mean of its number string's subword embeddings.
+
+    Args:
+        subwords: ids from `subwords_of`.
+        rows_of: sorted ids to their embeddings (n, H); asked once, so that a checkpoint need not be read whole.
+
+    Returns:
+        (len(subwords), H).
+    """
+    needed = sorted({i for ids in subwords for i in ids})
+    rows = rows_of(needed)
+    place = {i: k for k, i in enumerate(needed)}
+    means = [rows[torch.tensor([place[i] for i in ids])].float().mean(0) for ids in subwords]
+    return torch.stack(means).to(rows.dtype)

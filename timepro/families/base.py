@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class ModelFamily(ABC):
     """One backbone family. Stateless: every method takes the model or configuration it speaks of.
 
-    A third family is one file: a subclass, and its place in `family_of`.
+    A third family is one file: a subclass, and its place in `all_families`.
     """
 
     name: str
@@ -23,6 +23,9 @@ class ModelFamily(ABC):
     vllm_architecture: str  # registered by `rollout.plugin`
     frame_rate: float  # audio frames a second behind the encoder
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
+    embedding_name: str  # published names of the input embeddings and of the output head
+    head_name: str
+    source_types: tuple[str, ...]  # model types that `timepro init-model` reads
 
     @abstractmethod
     def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
@@ -75,21 +78,41 @@ class ModelFamily(ABC):
             (B, Q, H).
         """
 
+    def whole_config(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The `config.json` to write for one of a source type; changed in place and returned."""
+        return raw
+
+    @abstractmethod
+    def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of a whole `config.json`: the part that holds `astp` and token ids, and the decoder's."""
+
+    def kept_name(self, published: str) -> str | None:
+        """The name under which a source checkpoint's tensor is kept; None for what this project never runs."""
+        return published
+
     @abstractmethod
     def checkpoint_name(self, parameter: str) -> str:
         """A live parameter's name in the published checkpoint layout (what vLLM's loader expects)."""
 
 
-def family_of(folder: str | Path) -> ModelFamily:
+def all_families() -> tuple[ModelFamily, ...]:
+    """Every supported family."""
+    from timepro.families.qwen2_5_omni import Qwen25Omni
+    from timepro.families.qwen2_audio import Qwen2Audio
+
+    return Qwen25Omni(), Qwen2Audio()
+
+
+def family_of(folder: str | Path, source: bool = False) -> ModelFamily:
     """The family of a checkpoint folder, by its `config.json`.
+
+    Args:
+        source: accept what `timepro init-model` can read, too (a thinker alone, for example).
 
     Raises:
         ValueError: no such folder, no configuration, or a family that is not supported.
     """
-    from timepro.families.qwen2_5_omni import Qwen25Omni
-    from timepro.families.qwen2_audio import Qwen2Audio
-
-    families: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25Omni(), Qwen2Audio())}
+    families = {name: f for f in all_families() for name in (f.source_types if source else (f.model_type,))}
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(

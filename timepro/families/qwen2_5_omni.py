@@ -18,6 +18,9 @@ class Qwen25Omni(ModelFamily):
     model_type = "qwen2_5_omni"
     vllm_architecture = "TimeProQwen2_5OmniModel"
     frame_rate = 25.0
+    embedding_name = "thinker.model.embed_tokens.weight"
+    head_name = "thinker.lm_head.weight"
+    source_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
     def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
         from transformers import Qwen2_5OmniThinkerForConditionalGeneration
@@ -53,6 +56,20 @@ class Qwen25Omni(ModelFamily):
     ) -> Tensor:
         # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
         return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), mask, queries)
+
+    def whole_config(self, raw: dict[str, Any]) -> dict[str, Any]:
+        if raw["model_type"] == "qwen2_5_omni_thinker":
+            raw = {"model_type": self.model_type, "architectures": ["Qwen2_5OmniModel"], "thinker_config": raw}
+        raw["enable_audio_output"] = False  # without talker and vocoder, whose weights are not kept
+        return raw
+
+    def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return raw["thinker_config"], raw["thinker_config"]["text_config"]
+
+    def kept_name(self, published: str) -> str | None:
+        if published.startswith(("talker.", "token2wav.")):
+            return None
+        return published if published.startswith("thinker.") else f"thinker.{published}"
 
     def checkpoint_name(self, parameter: str) -> str:
         return f"thinker.{parameter}"

@@ -56,11 +56,16 @@ class Qwen2Audio(ModelFamily):
     vllm_architecture = "TimeProQwen2AudioModel"
     frame_rate = 25.0
     mel_margin = 2
+    embedding_name = "language_model.model.embed_tokens.weight"
+    head_name = "language_model.lm_head.weight"
+    source_types = ("qwen2_audio",)
 
     def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
         from transformers import Qwen2AudioForConditionalGeneration
 
         model = Qwen2AudioForConditionalGeneration.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+        if model.config.text_config.tie_word_embeddings:  # vLLM ties them; this class of transformers does not
+            model.lm_head.weight = model.get_input_embeddings().weight
         return model.eval()
 
     def text_side_config(self, config: Any) -> Any:
@@ -89,6 +94,9 @@ class Qwen2Audio(ModelFamily):
         self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
     ) -> Tensor:
         return answer_states(text_model, inputs_embeds, positions, mask, queries)
+
+    def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return raw, raw["text_config"]
 
     def checkpoint_name(self, parameter: str) -> str:
         for live, published in _PUBLISHED.items():

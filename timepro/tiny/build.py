@@ -20,13 +20,16 @@ from timepro.tiny.tokenizer import AUDIO_TOKENS, END_OF_TEXT, TURN_START, VISION
 _FAMILIES = {"qwen2_5_omni": qwen2_5_omni, "qwen2_audio": qwen2_audio}
 
 
-def build_tiny_checkpoint(folder: Path, config: TinyModelConfig, words: Iterable[str], texts: Iterable[str]) -> None:
+def build_tiny_checkpoint(
+    folder: Path, config: TinyModelConfig, words: Iterable[str], texts: Iterable[str], as_published: bool = False
+) -> None:
     """Write a tiny random checkpoint: configuration, weights, tokenizer, processor.
 
     Args:
         folder: made here; must not hold a checkpoint yet.
         words: labels that become single tokens.
         texts: what else the tokenizer shall know.
+        as_published: without any timestamps, what `timepro init-model` starts from.
 
     Raises:
         ValueError: the folder holds a checkpoint already, or the family is unknown.
@@ -38,13 +41,17 @@ def build_tiny_checkpoint(folder: Path, config: TinyModelConfig, words: Iterable
     folder.mkdir(parents=True, exist_ok=True)
     family = _FAMILIES[config.family]
     vocabulary = TimestampVocabulary(config.timestamps.stride, config.timestamps.duration)
-    tokenizer = build_tokenizer(words, texts, vocabulary)
+    tokenizer = build_tokenizer(words, texts, None if as_published else vocabulary)
     rows = -(-len(tokenizer) // 64) * 64
     model_config = family.model_config(config, tokenizer, rows)
-    setattr(model_config, CONFIG_KEY, _layout(config, tokenizer, vocabulary, rows).to_config())
-    model = _initialised_model(family.new_model(model_config), config, tokenizer, vocabulary)
+    if not as_published:
+        setattr(model_config, CONFIG_KEY, _layout(config, tokenizer, vocabulary, rows).to_config())
+    model = _initialised_model(family.new_model(model_config), config)
+    if not as_published:
+        _initialise_timestamps(model, config, tokenizer, vocabulary)
     family.write(folder, model_config, model, tokenizer, config)
-    _check_layout_is_kept(folder)
+    if not as_published:
+        _check_layout_is_kept(folder)
 
 
 def _layout(config: TinyModelConfig, tokenizer: Any, vocabulary: TimestampVocabulary, rows: int) -> AstpLayout:
@@ -66,9 +73,7 @@ def _layout(config: TinyModelConfig, tokenizer: Any, vocabulary: TimestampVocabu
 
 
 @torch.no_grad()
-def _initialised_model(
-    model: nn.Module, config: TinyModelConfig, tokenizer: Any, vocabulary: TimestampVocabulary
-) -> nn.Module:
+def _initialised_model(model: nn.Module, config: TinyModelConfig) -> nn.Module:
     """Fan-in initialisation: the published models' constant 0.02 suits widths in the thousands, not in the hundreds."""
     torch.manual_seed(config.seed)
     embeddings = model.get_input_embeddings().weight
@@ -80,13 +85,20 @@ def _initialised_model(
         else:
             writes_residual = any(part in name for part in ("o_proj", "down_proj", "out_proj", "fc2"))
             parameter.normal_(0.0, parameter[0].numel() ** -0.5 * (0.5 if writes_residual else 1.0))
+    return model.eval()
+
+
+@torch.no_grad()
+def _initialise_timestamps(
+    model: Any, config: TinyModelConfig, tokenizer: Any, vocabulary: TimestampVocabulary
+) -> None:
+    embeddings = model.get_input_embeddings().weight
     first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
     generator = torch.Generator().manual_seed(config.seed)
     rows = initial_timestamps(embeddings[:first], tokenizer, vocabulary, config.timestamp_init, generator)
     embeddings[first : first + vocabulary.size] = rows
     if not config.tie_word_embeddings:
         model.lm_head.weight.copy_(embeddings)  # an answer's time starts close to the prompt's spelling of it
-    return model.eval()
 
 
 def _check_layout_is_kept(folder: Path) -> None:

@@ -22,13 +22,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(words: Iterable[str], texts: Iterable[str], vocabulary: TimestampVocabulary) -> Any:
+def build_tokenizer(words: Iterable[str], texts: Iterable[str], vocabulary: TimestampVocabulary | None) -> Any:
     """Train a byte-level BPE tokenizer and add the special and timestamp tokens.
 
     Args:
         words: labels that shall become one token each (`glass_breaking`).
         texts: sentences of prompts and captions.
-        vocabulary: timestamps, added last, so that their ids are consecutive.
+        vocabulary: timestamps, added last, so that their ids are consecutive; None: as published, without any.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -49,8 +49,9 @@ def build_tokenizer(words: Iterable[str], texts: Iterable[str], vocabulary: Time
     )
     specials = [END_OF_TEXT, TURN_START, TURN_END, *AUDIO_TOKENS.values(), *VISION_TOKENS.values()]
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
-    # Timestamps are ordinary added tokens, not special ones: an answer written in them must survive decoding.
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in vocabulary.tokens()])
+    if vocabulary is not None:
+        # Ordinary added tokens, not special ones: an answer written in them must survive decoding.
+        tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in vocabulary.tokens()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=TURN_END,

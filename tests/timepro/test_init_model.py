@@ -1,0 +1,233 @@
+"""A published checkpoint, in shards, becomes one with timestamps; everything else stays as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.reference_models import load_reference
+from timepro.astp import AstpLayout
+from timepro.cli import main
+from timepro.features import Processor
+from timepro.init_model import TimestampSettings, init_model
+from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint
+from trainer.policy import load_policy
+
+FAMILIES = ["qwen2_5_omni", "qwen2_audio"]
+EMBEDDINGS = {
+    "qwen2_5_omni": "thinker.model.embed_tokens.weight",
+    "qwen2_audio": "language_model.model.embed_tokens.weight",
+}
+HEADS = {"qwen2_5_omni": "thinker.lm_head.weight", "qwen2_audio": "language_model.lm_head.weight"}
+
+
+def build(folder: Path, family: str, tied: bool = False) -> Path:
+    """A folder as published: shards with an index, no timestamps; Omni with a talker."""
+    config = TinyModelConfig(
+        family=family, hidden_size=64, heads=2, key_value_heads=1, layers=1, encoder_width=32, encoder_layers=1,
+        encoder_heads=2, tie_word_embeddings=tied,
+    )  # fmt: skip
+    build_tiny_checkpoint(folder, config, ["siren"], ["When is it? 0123456789."], as_published=True)
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    if family == "qwen2_5_omni":
+        weights["talker.model.layers.0.weight"] = torch.ones(8, 8)
+        weights["token2wav.code2wav.weight"] = torch.ones(4)
+    names = sorted(weights)
+    shards = [names[i::3] for i in range(3)]
+    weight_map = {}
+    for number, part in enumerate(shards, 1):
+        file = f"model-{number:05}-of-00003.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def source(family, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("published") / family, family)
+
+
+@pytest.fixture(scope="module")
+def target(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("initialised") / "model"
+    init_model(source, folder, TimestampSettings(), say=lambda line: None)
+    return folder
+
+
+def tensors(folder):
+    return {name: t for path in sorted(folder.glob("*.safetensors")) for name, t in load_file(path).items()}
+
+
+def test_every_old_tensor_is_kept_bit_for_bit_and_the_talker_is_left_out(source, target, family):
+    old, new = tensors(source), tensors(target)
+    kept = {name for name in old if not name.startswith(("talker.", "token2wav."))}
+    assert set(new) == kept
+    for name in kept:
+        n = old[name].shape[0]
+        assert new[name].dtype == old[name].dtype
+        same = new[name][:n] if name in (EMBEDDINGS[family], HEADS[family]) else new[name]
+        tokens = len(Processor(target).tokenizer) - 750
+        if name in (EMBEDDINGS[family], HEADS[family]):  # padding behind the old tokens makes room for new ones
+            assert torch.equal(new[name][:tokens], old[name][:tokens])
+        else:
+            assert torch.equal(same, old[name]), name
+
+
+def test_timestamps_start_as_the_mean_of_their_numbers_subwords(source, target, family):
+    processor, old, new = Processor(target), tensors(source), tensors(target)
+    first = processor.layout.first_token_id
+    for name in (EMBEDDINGS[family], HEADS[family]):
+        for index in (0, 1, 31, 749):
+            ids = processor.tokenizer(f"{index * 0.04:.2f}", add_special_tokens=False).input_ids
+            expected = old[name][ids].float().mean(0).to(torch.bfloat16)
+            assert torch.equal(new[name][first + index], expected), (name, index)
+        assert new[name].shape[0] % 64 == 0
+        assert torch.count_nonzero(new[name][first + 750 :]) == 0
+
+
+def test_hf_loads_every_weight_and_old_words_are_as_likely_as_before(source, target, family):
+    before, after = load_reference(family, source), load_reference(family, target)
+    assert after.get_input_embeddings().weight.shape[0] == after.lm_head.weight.shape[0]
+    ids = torch.tensor([Processor(target).tokenizer("When is it? 3.14", add_special_tokens=False).input_ids])
+    with torch.no_grad():
+        old, new = before(input_ids=ids).logits, after(input_ids=ids).logits
+    n = len(Processor(target).tokenizer) - 750
+    torch.testing.assert_close(new[..., :n], old[..., :n], rtol=0, atol=1e-5)
+
+
+def test_the_folder_serves_this_project(target, family):
+    processor = Processor(target)
+    layout = processor.layout
+    assert (layout.enabled, layout.answer_style, layout.every, layout.position) == (True, "digits", 1, "after")
+    assert processor.tokenizer("<1.24>", add_special_tokens=False).input_ids == [layout.first_token_id + 31]
+    assert processor.answer_text(processor.answer_ids("dog 0.40-1.20")) == "dog 0.40-1.20"
+    policy, _ = load_policy(target, processor.family, layout, torch.float32)
+    banned = set(layout.banned_token_ids)
+    assert processor.audio_token_id in banned and layout.first_token_id in banned
+    assert processor.eos_token_id not in banned
+    assert not banned & set(processor.answer_ids("dog 0.40-1.20; siren 2.00-29.96"))
+    assert set(range(len(processor.tokenizer), policy.lm_head.weight.shape[0])) <= banned
+
+
+def test_tied_heads_stay_tied(tmp_path, family):
+    source = build(tmp_path / "tied", family, tied=True)
+    init_model(source, tmp_path / "out", TimestampSettings(), say=lambda line: None)
+    assert HEADS[family] not in tensors(tmp_path / "out")
+    model = Processor(tmp_path / "out").family.load(tmp_path / "out", torch.float32)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_settings_reach_the_layout(source, tmp_path):
+    settings = TimestampSettings(0.1, 60.0, 5, "before", "timestamps", init="random", seed=3)
+    init_model(source, tmp_path / "out", settings, say=lambda line: None)
+    layout = Processor(tmp_path / "out").layout
+    assert (layout.stride, layout.duration, layout.every, layout.position) == (0.1, 60.0, 5, "before")
+    assert layout.answer_style == "timestamps"
+    assert not set(range(layout.first_token_id, layout.first_token_id + 600)) & set(layout.banned_token_ids)
+
+
+def test_random_rows_have_the_other_embeddings_scale(source, tmp_path, family):
+    init_model(source, tmp_path / "out", TimestampSettings(init="random"), say=lambda line: None)
+    processor, new = Processor(tmp_path / "out"), tensors(tmp_path / "out")[EMBEDDINGS[family]].float()
+    first = processor.layout.first_token_id
+    assert new[first : first + 750].std().item() == pytest.approx(new[:first].std().item(), rel=0.1)
+
+
+def test_a_thinker_alone_becomes_a_whole_checkpoint(tmp_path):
+    whole = build(tmp_path / "whole", "qwen2_5_omni")
+    alone = tmp_path / "alone"
+    load_reference("qwen2_5_omni", whole).save_pretrained(alone)
+    for path in whole.iterdir():
+        if path.suffix != ".safetensors" and not path.name.startswith(("config", "model.")):
+            shutil.copy2(path, alone / path.name)
+    assert json.loads((alone / "config.json").read_text())["model_type"] == "qwen2_5_omni_thinker"
+    init_model(alone, tmp_path / "out", TimestampSettings(), say=lambda line: None)
+    init_model(whole, tmp_path / "expected", TimestampSettings(), say=lambda line: None)
+    found, expected = tensors(tmp_path / "out"), tensors(tmp_path / "expected")
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name].float(), expected[name].float()) for name in expected)
+    assert Processor(tmp_path / "out").layout == Processor(tmp_path / "expected").layout
+
+
+def test_the_same_timestamps_again_are_accepted_and_their_embeddings_kept(target, tmp_path, family):
+    said = []
+    init_model(target, tmp_path / "again", TimestampSettings(every=5), say=said.append)
+    assert any("already" in line for line in said)
+    old, new = tensors(target), tensors(tmp_path / "again")
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert Processor(tmp_path / "again").layout.every == 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: None, "exists already"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "supported: qwen2_5_omni, .*qwen2_audio"),
+        (lambda f: (f / "config.json").unlink(), "is not a checkpoint folder"),
+        (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), "model-00002-of-00003.safetensors missing"),
+        (lambda f: cut(f / "model-00002-of-00003.safetensors", 0.5), "is cut off"),
+        (lambda f: cut(f / "model-00001-of-00003.safetensors", 0.0), "not a safetensors file"),
+        (lambda f: only_pickles(f), r"holds no \*.safetensors files \(pytorch_model.bin are pickled"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_nothing_is_left(source, tmp_path, damage, message, capsys):
+    folder, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(source, folder)
+    damage(folder)
+    if message == "exists already":
+        target.mkdir()
+    with pytest.raises(ValueError, match=message):
+        init_model(folder, target, TimestampSettings(), say=lambda line: None)
+    assert main(["init-model", str(folder), str(target)]) == 2
+    assert "timepro: " in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == (["source", "target"] if target.exists() else ["source"])
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def only_pickles(folder):
+    for path in folder.glob("model*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+
+
+def test_other_timestamps_than_the_tokenizers_are_refused(target, tmp_path):
+    with pytest.raises(ValueError, match=r"already has 750 timestamp tokens .*not the 300 of stride 0.1"):
+        init_model(target, tmp_path / "out", TimestampSettings(stride=0.1), say=lambda line: None)
+
+
+def test_a_name_that_is_neither_folder_nor_repository_is_refused(capsys, tmp_path):
+    assert main(["init-model", "./nowhere", str(tmp_path / "x")]) == 2
+    assert "neither a folder nor a hub name" in capsys.readouterr().err
+
+
+def test_the_layout_is_stored_where_both_sides_read_it(target, family):
+    stored = json.loads((target / "config.json").read_text())
+    part = stored["thinker_config"] if family == "qwen2_5_omni" else stored
+    assert AstpLayout(**part["astp"]) == Processor(target).layout
+    assert part["text_config"]["vocab_size"] % 64 == 0
+
+
+def test_a_clip_beyond_the_timestamps_is_refused_with_what_to_set(tmp_path):
+    config = TinyModelConfig(timestamps=TimestampsConfig(0.04, 4.0), layers=1, encoder_layers=1)
+    build_tiny_checkpoint(tmp_path / "short", config, ["siren"], ["?"])
+    processor = Processor(tmp_path / "short")
+    from timepro.astp import interleave
+
+    with pytest.raises(ValueError, match="larger model.timestamps.duration"):
+        interleave(101, processor.audio_token_id, processor.layout, 25.0)

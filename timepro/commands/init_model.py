@@ -1,0 +1,49 @@
+"""Give a published checkpoint timestamps: tokens, frozen embeddings, and the layout in its configuration.
+
+Reads Qwen2.5-Omni (3B, 7B), its thinker alone, and Qwen2-Audio, from a folder or by hub name. Weights are streamed, so
+memory stays far below the checkpoint's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "give a published checkpoint timestamps"
+EXAMPLES = """\
+  timepro init-model Qwen/Qwen2.5-Omni-7B checkpoints/omni-7b          as in the paper
+  timepro init-model Qwen/Qwen2-Audio-7B-Instruct checkpoints/q2a --every 5
+  timepro init-model FOLDER checkpoints/tokens --answers timestamps    answers in timestamp tokens
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("source", help="a checkpoint folder, or a hub name")
+    parser.add_argument("target", type=Path, help="the folder to write; must not exist")
+    parser.add_argument("--stride", type=float, default=0.04, help="seconds between timestamps (default: 0.04)")
+    parser.add_argument("--duration", type=float, default=30.0, help="seconds that timestamps cover (default: 30)")
+    parser.add_argument("--every", type=int, default=1, help="a timestamp for every N-th audio frame (default: 1)")
+    parser.add_argument("--position", choices=("after", "before"), default="after", help="side of the audio frame")
+    parser.add_argument("--answers", choices=("digits", "timestamps"), default="digits", help="how answers write times")
+    parser.add_argument(
+        "--init", choices=("semantic", "random", "smooth"), default="semantic", help="how timestamp embeddings start"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of random and smooth starts")
+    parser.add_argument("--revision", help="of the hub repository")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the checkpoint; returns the exit code."""
+    from timepro.init_model import TimestampSettings, fetch, init_model
+
+    settings = TimestampSettings(
+        options.stride, options.duration, options.every, options.position, options.answers, options.init, options.seed
+    )
+    try:
+        init_model(fetch(options.source, options.revision), options.target, settings)
+    except (ValueError, OSError) as error:
+        print(f"timepro: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,243 @@
+"""`timepro init-model`: a published checkpoint with timestamps in its tokenizer, its embeddings and its configuration.
+
+Weights are streamed from file to file (`timepro.checkpoints`), so a 7B checkpoint needs little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timepro.astp import CONFIG_KEY, AstpLayout
+from timepro.checkpoints import (
+    INDEX_FILE,
+    Change,
+    StoredTensor,
+    copy_others,
+    read_header,
+    rewrite,
+    weight_files,
+    with_rows,
+)
+from timepro.embeddings import INITIALISATIONS, initial_timestamps, semantic_means, subwords_of
+from timepro.families import ModelFamily, family_of
+from timepro.timestamps import TimestampVocabulary
+
+TURN_END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
+_TIMESTAMP = re.compile(r"<\d+(\.\d+)?>")
+# Written anew: an old one beside a new one could be read in its place.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
+_SCALE_ROWS = 4096  # rows whose spread stands for all embeddings'
+_ROW_MULTIPLE = 64
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TimestampSettings:
+    """What is added to a checkpoint. The values are those of `AstpLayout`; `init` is one of `INITIALISATIONS`."""
+
+    stride: float = 0.04
+    duration: float = 30.0
+    every: int = 1
+    position: str = "after"
+    answer_style: str = "digits"
+    init: str = "semantic"
+    seed: int = 0
+
+
+def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say = print) -> None:
+    """Write a checkpoint folder that transformers, vLLM and this project load.
+
+    Args:
+        source: folder of a published checkpoint of a supported family, or of a Qwen2.5-Omni thinker alone.
+        target: made here, complete or not at all.
+
+    Raises:
+        ValueError: the target exists, the source is no such checkpoint, or it has other timestamps already.
+    """
+    if target.exists():
+        raise ValueError(f"{target} exists already; give another folder, or remove it first")
+    if settings.init not in INITIALISATIONS:
+        raise ValueError(f"init is {settings.init!r}; it must be one of {', '.join(INITIALISATIONS)}")
+    family = family_of(source, source=True)
+    files = weight_files(source)
+    vocabulary = TimestampVocabulary(settings.stride, settings.duration)
+    tokenizer, known = _extended_tokenizer(source, vocabulary, say)
+    config = family.whole_config(json.loads((source / "config.json").read_text()))
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        copy_others(source, partial, but=("config.json", *_TOKENIZER_FILES))
+        tokenizer.save_pretrained(partial)
+        matrices = _find(files, family)
+        first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
+        n_rows = max(_padded(len(tokenizer)), matrices[family.embedding_name].shape[0])
+        changes = {} if known else _new_rows(matrices, n_rows, first, tokenizer, vocabulary, settings, say)
+        _write_weights(files, partial, family, changes, say)
+        _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
+        os.replace(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    say(f"wrote {target}; train it with model.path={target}")
+
+
+def fetch(name: str, revision: str | None) -> Path:
+    """A folder as it is, or a hub repository's files, fetched into the hub's own cache.
+
+    Raises:
+        ValueError: neither a folder nor a repository that can be had.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise ValueError(f"{name} is neither a folder nor a hub name such as Qwen/Qwen2.5-Omni-7B")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.gguf"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"cannot fetch {name} from the hub: {reason}; or give the folder of a downloaded copy"
+        ) from None
+
+
+def _extended_tokenizer(source: Path, vocabulary: TimestampVocabulary, say: Say) -> tuple[Any, bool]:
+    """The tokenizer with timestamps, and whether it had them already."""
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
+    wanted = vocabulary.tokens()
+    present = sorted(token for token in tokenizer.get_vocab() if _TIMESTAMP.fullmatch(token))
+    if present and set(present) != set(wanted):
+        raise ValueError(
+            f"{source}: its tokenizer already has {len(present)} timestamp tokens ({present[0]} to {present[-1]}), not "
+            f"the {len(wanted)} of stride {vocabulary.stride} and duration {vocabulary.duration}; give its own stride "
+            "and duration, or start from the published checkpoint"
+        )
+    if TURN_END in tokenizer.get_vocab() and tokenizer.eos_token != TURN_END:
+        say(f"answers end with {TURN_END}; the tokenizer's eos_token was {tokenizer.eos_token}")
+        tokenizer.eos_token = TURN_END
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = END_OF_TEXT
+    if present:
+        ids = tokenizer.convert_tokens_to_ids(wanted)
+        if ids != list(range(ids[0], ids[0] + len(ids))):
+            raise ValueError(f"{source}: its timestamp tokens are not in the order of their times; start from another")
+        say(f"the tokenizer has these {len(wanted)} timestamps already; their embeddings are kept")
+        return tokenizer, True
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in wanted])
+    first = tokenizer.convert_tokens_to_ids(wanted[0])
+    say(f"added {len(wanted)} timestamps, {wanted[0]} to {wanted[-1]}, as tokens {first} to {first + len(wanted) - 1}")
+    return tokenizer, False
+
+
+def _find(files: Iterable[Path], family: ModelFamily) -> dict[str, StoredTensor]:
+    """The embeddings and, where it is a matrix of its own, the head; by their published names."""
+    found = {}
+    for path in files:
+        tensors, _ = read_header(path)
+        for name, tensor in tensors.items():
+            if family.kept_name(name) in (family.embedding_name, family.head_name):
+                found[str(family.kept_name(name))] = tensor
+    if family.embedding_name not in found:
+        raise ValueError(
+            f"{next(iter(files)).parent}: no tensor {family.embedding_name}; not a {family.name} checkpoint"
+        )
+    return found
+
+
+def _new_rows(
+    matrices: dict[str, StoredTensor],
+    n_rows: int,
+    first: int,
+    tokenizer: Any,
+    vocabulary: TimestampVocabulary,
+    settings: TimestampSettings,
+    say: Say,
+) -> dict[str, Change]:
+    """Rows for the timestamps in embeddings and head, by the tensors' names in their files.
+
+    The head's rows start as the mean of the digits' rows whatever the embeddings start as: a new token is then about as
+    likely as the digits that it stands for, and neither certain nor impossible.
+    """
+    subwords = subwords_of(tokenizer, vocabulary)
+    changes = {}
+    for name, tensor in matrices.items():
+        if "lm_head" in name or settings.init == "semantic":
+            rows = semantic_means(subwords, tensor.rows)
+        else:
+            sample: Tensor = tensor.rows(range(min(_SCALE_ROWS, tensor.shape[0])))
+            generator = torch.Generator().manual_seed(settings.seed)
+            rows = initial_timestamps(sample, tokenizer, vocabulary, settings.init, generator)
+        changes[tensor.name] = with_rows(tensor, n_rows, {first + i: row for i, row in enumerate(rows)})
+        say(f"{name}: {tensor.shape[0]} to {n_rows} rows of {tensor.shape[1]}")
+    pieces = f", from {len({i for ids in subwords for i in ids})} subwords" if settings.init == "semantic" else ""
+    say(f"timestamp embeddings start {settings.init}{pieces}")
+    return changes
+
+
+def _write_weights(files: list[Path], target: Path, family: ModelFamily, changes: dict[str, Change], say: Say) -> None:
+    weight_map: dict[str, str] = {}
+    total, left_out = 0, 0
+    for path in files:
+        tensors, _ = read_header(path)
+        names = {name: family.kept_name(name) for name in tensors}
+        left_out += sum(t.end - t.start for t in tensors.values() if names[t.name] is None)
+        written = rewrite(path, target / path.name, {n: c for n, c in changes.items() if n in tensors}, names)
+        total += written
+        if written:
+            weight_map |= {kept: path.name for kept in names.values() if kept is not None}
+            say(f"{path.name}: {written / 2**30:.2f} GiB")
+    if left_out:
+        say(f"left out {left_out / 2**30:.2f} GiB of talker and vocoder, which answer in speech")
+    if len(files) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (target / INDEX_FILE).write_text(json.dumps(index, indent=1))
+
+
+def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVocabulary, n_rows: int) -> AstpLayout:
+    first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.eos_token_id}
+    timestamps = set(range(first, first + vocabulary.size)) if settings.answer_style == "digits" else set()
+    named = set(tokenizer.get_vocab().values())
+    nameless = {i for i in range(n_rows) if i not in named}  # padding of the matrix
+    return AstpLayout(
+        enabled=True,
+        first_token_id=first,
+        stride=settings.stride,
+        duration=settings.duration,
+        every=settings.every,
+        position=settings.position,
+        banned_token_ids=tuple(sorted(special | timestamps | nameless)),
+        answer_style=settings.answer_style,
+    )
+
+
+def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, layout: AstpLayout, n_rows: int) -> None:
+    text_side, decoder = family.config_parts(config)
+    text_side[CONFIG_KEY] = layout.to_config()
+    for part in (text_side, decoder):
+        if part is decoder or "vocab_size" in part:
+            part["vocab_size"] = n_rows
+    (target / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def _padded(n: int) -> int:
+    return -(-n // _ROW_MULTIPLE) * _ROW_MULTIPLE
