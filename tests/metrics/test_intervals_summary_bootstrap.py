@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from timepro.events import Event, ParsedAnswer, parse_answer
 from timepro.metrics import (
@@ -14,8 +15,10 @@ from timepro.metrics import (
     evaluate_answers,
     label_miou,
     paired_bootstrap,
+    recall_at,
     set_iou,
 )
+from timepro.metrics.bootstrap import macro_f1, percentile_interval, resampled_sums
 
 
 def test_set_iou_against_a_fine_grid():
@@ -50,6 +53,12 @@ def test_label_miou_is_the_mean_over_labels_of_either_side():
     assert label_miou(reference, estimated) == pytest.approx((0.5 + 0 + 0) / 3)
     assert label_miou(reference, estimated, use_label=False) == pytest.approx(1 / 3)
     assert label_miou([], []) == 1.0
+
+
+def test_recall_at_counts_the_threshold_itself():
+    assert recall_at([0.0, 0.3, 0.5, 0.89, 1.0]) == {0.3: 0.8, 0.5: 0.6, 0.7: 0.4, 0.9: 0.2}
+    with pytest.raises(ValueError, match="no IoUs"):
+        recall_at([])
 
 
 def random_counts(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +96,30 @@ def test_bootstrap_interval_covers_a_known_proportion():
     error = 1.96 * math.sqrt(0.4 * 0.6 / 1000)
     assert value == pytest.approx(0.4)
     assert (low, high) == pytest.approx((0.4 - error, 0.4 + error), abs=0.004)
+
+
+def test_macro_f1_is_the_mean_over_classes_that_occur():
+    counts = np.array([[1, 2, 2], [0, 0, 3], [0, 0, 0], [2, 2, 2]])
+    assert macro_f1(counts) == pytest.approx((0.5 + 0 + 1) / 3)
+    assert macro_f1(counts, reference_only=True) == pytest.approx((0.5 + 1) / 2)
+    assert macro_f1(counts[2:3]) == 1.0
+    assert math.isnan(macro_f1(counts[1:3], reference_only=True))
+
+
+def test_resampled_sums_are_those_of_whole_clips(monkeypatch):
+    rows = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    sums = resampled_sums(rows, 400)
+    assert (sums[:, 1] == 10 * sums[:, 0]).all()
+    possible = {float(a + b + c) for a in (1, 2, 4) for b in (1, 2, 4) for c in (1, 2, 4)}
+    assert set(sums[:, 0].tolist()) == possible
+    np.testing.assert_array_equal(resampled_sums(csr_array(rows), 400), sums)
+    monkeypatch.setattr("timepro.metrics.bootstrap._CHUNK", 30)
+    assert resampled_sums(rows, 25).shape == (25, 2)
+
+
+def test_undefined_resamples_leave_the_interval_alone():
+    assert percentile_interval(np.array([0.0, 1.0, math.nan]), 1.0) == (0.0, 1.0)
+    assert all(math.isnan(end) for end in percentile_interval(np.array([math.nan])))
 
 
 def test_bootstrap_refuses_unpaired_input():

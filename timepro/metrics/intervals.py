@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from timepro.events import Event
 
 Interval = tuple[float, float]
+Number = TypeVar("Number", int, float)
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
 def set_iou(intervals_a: Iterable[Interval], intervals_b: Iterable[Interval]) -> float:
@@ -15,23 +18,20 @@ def set_iou(intervals_a: Iterable[Interval], intervals_b: Iterable[Interval]) ->
     Intervals are (onset, offset) in seconds and may overlap within a set. Both sets empty: 1.0, one empty: 0.0.
     Raises ValueError for an interval that ends before it starts.
     """
-    union_a, union_b = _merge(intervals_a), _merge(intervals_b)
+    union_a, union_b = merge_intervals(intervals_a), merge_intervals(intervals_b)
     if not union_a and not union_b:
         return 1.0
-    common, i, j = 0.0, 0, 0
-    while i < len(union_a) and j < len(union_b):
-        common += max(0.0, min(union_a[i][1], union_b[j][1]) - max(union_a[i][0], union_b[j][0]))
-        if union_a[i][1] < union_b[j][1]:
-            i += 1
-        else:
-            j += 1
-    together = sum(end - start for start, end in _merge([*union_a, *union_b]))
+    common = sum(end - start for start, end in intersections(union_a, union_b))
+    together = sum(end - start for start, end in merge_intervals([*union_a, *union_b]))
     return min(1.0, common / together)
 
 
-def _merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """The union as disjoint, sorted intervals; intervals without length vanish."""
-    merged: list[Interval] = []
+def merge_intervals(intervals: Iterable[tuple[Number, Number]]) -> list[tuple[Number, Number]]:
+    """The union as disjoint, sorted intervals; touching ones are joined, those without length vanish.
+
+    Raises ValueError for an interval that ends before it starts.
+    """
+    merged: list[tuple[Number, Number]] = []
     for start, end in sorted(intervals):
         if not start <= end:
             raise ValueError(f"interval ({start}, {end}) ends before it starts or is not a number")
@@ -42,6 +42,21 @@ def _merge(intervals: Iterable[Interval]) -> list[Interval]:
         else:
             merged.append((start, end))
     return merged
+
+
+def intersections(
+    union_a: Sequence[tuple[Number, Number]], union_b: Sequence[tuple[Number, Number]]
+) -> Iterator[tuple[Number, Number]]:
+    """What two lists of disjoint, sorted intervals have in common, as such a list."""
+    i = j = 0
+    while i < len(union_a) and j < len(union_b):
+        start, end = max(union_a[i][0], union_b[j][0]), min(union_a[i][1], union_b[j][1])
+        if start < end:
+            yield start, end
+        if union_a[i][1] < union_b[j][1]:
+            i += 1
+        else:
+            j += 1
 
 
 def label_miou(reference: Iterable[Event], estimated: Iterable[Event], use_label: bool = True) -> float:
@@ -56,3 +71,10 @@ def label_miou(reference: Iterable[Event], estimated: Iterable[Event], use_label
     if not by_label:
         return 1.0
     return sum(set_iou(refs, ests) for refs, ests in by_label.values()) / len(by_label)
+
+
+def recall_at(ious: Sequence[float], thresholds: Sequence[float] = THRESHOLDS) -> dict[float, float]:
+    """R@threshold: the share of samples whose IoU is at least the threshold. Raises ValueError for no samples."""
+    if not len(ious):
+        raise ValueError("recall_at: there are no IoUs to count; give at least one sample")
+    return {threshold: sum(iou >= threshold for iou in ious) / len(ious) for threshold in thresholds}

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from timepro.events import Event, ParsedAnswer
-from timepro.metrics.event_based import corpus_event_f1, match_counts
+from timepro.metrics.event_based import EventReference, corpus_event_f1
 from timepro.metrics.intervals import label_miou
 
 
 def evaluate_answers(
     references: Sequence[Sequence[Event]], answers: Sequence[ParsedAnswer], **settings: float
 ) -> dict[str, float | int]:
-    """Scores of answers, one a clip. Settings as in `match_counts` (``use_label=False`` for grounding).
+    """Scores of answers, one a clip. Settings as in `EventReference` (``use_label=False`` for grounding).
 
     eb_f1_micro, eb_f1_macro, precision, recall: an unparsable answer counts as one without events.
     miou: mean over clips, an unparsable answer counts 0. unparsable, empty: shares of all answers, where empty
@@ -30,26 +30,27 @@ def evaluate_answers(
     n = len(answers)
     return {
         "n": n,
-        "eb_f1_micro": scores.f1,
-        "eb_f1_macro": scores.macro,
+        "eb_f1_micro": scores.micro.f1,
+        "eb_f1_macro": scores.macro.f1,
         "miou": float(np.mean(ious)),
         "unparsable": sum(not answer.ok for answer in answers) / n,
         "empty": sum(answer.ok and not answer.events for answer in answers) / n,
-        "precision": scores.precision,
-        "recall": scores.recall,
+        "precision": scores.micro.precision,
+        "recall": scores.micro.recall,
     }
 
 
 def clip_counts(
     references: Sequence[Sequence[Event]], answers: Sequence[ParsedAnswer], **settings: float
 ) -> np.ndarray:
-    """Counts (N, 3) of (tp, n_ref, n_est) a clip, the input of the bootstrap. Settings as in `match_counts`."""
+    """Counts (N, 3) of (tp, n_ref, n_est) a clip, the input of the bootstrap. Settings as in `EventReference`."""
     _check_lengths(references, answers)
-    rows = np.zeros((len(answers), 3), dtype=np.int64)
-    for row, reference, answer in zip(rows, references, answers, strict=True):
-        for counts in match_counts(reference, answer.events if answer.ok else [], **settings).values():
-            row += counts
-    return rows
+    return np.array(
+        [
+            EventReference(reference, **settings).counts(answer.events if answer.ok else [])
+            for reference, answer in zip(references, answers, strict=True)
+        ]
+    )
 
 
 def _check_lengths(references: Sequence[Sequence[Event]], answers: Sequence[ParsedAnswer]) -> None:
