@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "init-model")
+COMMANDS = ("train", "evaluate", "init-model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

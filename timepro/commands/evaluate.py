@@ -1,0 +1,214 @@
+"""Score predicted events against reference events, file by file.
+
+PREDICTIONS and REFERENCE are tables (.tsv, .csv; header: filename onset offset event_label) or JSON (.json, .jsonl):
+
+  a file with its events   {"filename": "a.wav", "events": [{"onset": 0.5, "offset": 1.2, "event_label": "Dog"}]}
+  or a single event        {"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}
+
+A manifest and the answers of a run (runs/NAME/eval/*.jsonl) are read too. The reference names every file of the test
+set: one without events has a row with empty onset, offset and label, or "events": []. A file without predictions is an
+empty answer; predictions for other files are left out and counted. For PSDS each file holds several answers,
+"samples": [[...], [...]], lists of events, beside its "events".
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timepro.data.event_files import FileEvents
+
+HELP = "score predicted events against reference events"
+EXAMPLES = """\
+  timepro evaluate found.tsv validation.tsv               a table of every metric, with 95 % intervals
+  timepro evaluate found.csv manifest.jsonl --json        one JSON object, for a program
+  timepro evaluate answers.jsonl manifest.jsonl --psds    PSDS from several "samples" a file, too
+"""
+_LATE = 1e-3  # seconds by which an event may exceed its file: durations are often rounded to milliseconds
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="the events that a system found")
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="the events that are there")
+    parser.add_argument(
+        "--durations",
+        type=Path,
+        metavar="FILE",
+        help="a table 'filename duration' in seconds: PSDS needs it where the JSON files do not say it, and events "
+        "beyond the end of their file are counted",
+    )
+    collars = parser.add_argument_group("event-based matching")
+    for name, what in (
+        ("onset-collar", "largest error of an onset in seconds"),
+        ("offset-collar", "largest error of an offset in seconds"),
+        ("offset-ratio", "the same as a share of the reference's length, where that is more"),
+    ):
+        collars.add_argument(
+            f"--{name}", type=_at_least_zero, default=0.2, metavar="X", help=f"{what} (default: %(default)s)"
+        )
+    collars.add_argument(
+        "--tolerance",
+        type=_at_least_zero,
+        default=0.0,
+        metavar="X",
+        help="seconds added to every collar; 0, the default, compares as sed_eval does, 1e-6 as the reward eb_f1 does, "
+        "so that times on a grid that differ by exactly the collar match",
+    )
+    parser.add_argument("--ignore-labels", action="store_true", help="score times alone, as for grounding")
+    parser.add_argument(
+        "--psds", action="store_true", help='PSDS 1 and 2 from the "samples" of each file; needs sed_scores_eval'
+    )
+    parser.add_argument(
+        "--resamples",
+        type=_whole,
+        default=2000,
+        metavar="N",
+        help="bootstrap resamples for the intervals; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _at_least_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the scores; returns the exit code."""
+    try:
+        report = evaluate(options)
+    except (ValueError, OSError) as error:
+        print(f"timepro: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        import json
+
+        print(json.dumps(_defined(report), allow_nan=False))
+    else:
+        from timepro.metrics.tables import print_report
+
+        print_report(f"{options.predictions.name} against {options.reference.name}", report)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """The report of `event_report`, with ``settings``, ``files``, ``notes`` and, where asked for, ``psds``.
+
+    Raises ValueError and OSError for files that cannot be read or do not belong together.
+    """
+    from timepro.data.event_files import FileEvents, read_durations, read_event_file
+    from timepro.events import ParsedAnswer
+    from timepro.metrics.report import event_report
+
+    reference = read_event_file(options.reference, "reference")
+    predictions = read_event_file(options.predictions, "predictions")
+    if not reference:
+        raise ValueError(f"{options.reference} names no files, so there is nothing to score against")
+    extra, unanswered = [n for n in predictions if n not in reference], [n for n in reference if n not in predictions]
+    if predictions and len(extra) == len(predictions):
+        raise ValueError(
+            f"none of the {len(predictions)} files of {options.predictions} is in {options.reference}: the first are "
+            f"{extra[0]!r} and {next(iter(reference))!r}; names must be equal, ending and folder included"
+        )
+    answers = [predictions.get(name, FileEvents()) for name in reference]
+    durations = {name: f.duration for files in (predictions, reference) for name, f in files.items() if f.duration}
+    if options.durations:
+        durations |= read_durations(options.durations)
+    settings = {
+        "onset_collar": options.onset_collar,
+        "offset_collar": options.offset_collar,
+        "offset_ratio": options.offset_ratio,
+        "tolerance": options.tolerance,
+        "use_label": not options.ignore_labels,
+    }
+    report = event_report(
+        [entry.events for entry in reference.values()],
+        [ParsedAnswer(entry.events, entry.ok) for entry in answers],
+        options.resamples,
+        **settings,
+    )
+    if options.psds:
+        report["psds"] = _psds(options, reference, predictions, durations)
+    report["settings"] = settings | {"resamples": options.resamples}
+    report["files"] = {
+        "reference": len(reference),
+        "predictions": len(predictions),
+        "ignored": len(extra),
+        "unanswered": len(unanswered),
+    }
+    untimed = [name for name in reference if name not in durations] if options.durations else []
+    report["notes"] = [
+        *_listed(extra, f"in {options.predictions} only: left out"),
+        *_listed(unanswered, f"in {options.reference} only: scored as empty answers"),
+        *_listed(untimed, f"not in {options.durations}: no end to check their events against"),
+        *_listed(_late(reference, durations), "with a reference event that ends after the file"),
+        *_listed(
+            _late({name: predictions[name] for name in reference if name in predictions}, durations),
+            "with a predicted event that ends after the file: scored as they are",
+        ),
+    ]
+    return report
+
+
+def _psds(
+    options: argparse.Namespace,
+    reference: Mapping[str, FileEvents],
+    predictions: Mapping[str, FileEvents],
+    durations: Mapping[str, float],
+) -> dict[str, float]:
+    from timepro.metrics.psds import psds
+
+    samples = {name: entry.samples for name, entry in predictions.items() if entry.samples}
+    for there, what in (
+        (samples, f'no sampled answers in {options.predictions}; give each file "samples": [[...], ...]'),
+        (durations, "no duration; name a table 'filename duration' with --durations"),
+    ):
+        missing = [name for name in reference if name not in there]
+        if missing:
+            raise ValueError(f"PSDS: {len(missing)} of {len(reference)} files, the first {missing[0]!r}, have {what}")
+    return psds(
+        [entry.events for entry in reference.values()],
+        [samples[name] for name in reference],
+        [durations[name] for name in reference],
+    )
+
+
+def _late(files: Mapping[str, FileEvents], durations: Mapping[str, float]) -> list[str]:
+    return [
+        name
+        for name, entry in files.items()
+        if any(event.offset > durations.get(name, math.inf) + _LATE for event in entry.events)
+    ]
+
+
+def _listed(names: list[str], what: str) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return [f"{len(names)} {'file' if len(names) == 1 else 'files'} {what} ({shown})"]
+
+
+def _defined(value: Any) -> Any:
+    """The same with null for every NaN, which JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
