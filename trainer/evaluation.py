@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
-from timepro.events import ParsedAnswer, parse_answer
+from timepro.events import Event, ParsedAnswer, parse_answer
 from timepro.features import Processor
-from timepro.metrics.summary import clip_counts, evaluate_answers
+from timepro.metrics.tasks import main_counts, task_metrics
 from timepro.tasks import Sample
 
 
@@ -33,16 +33,11 @@ class Scored:
     samples: list[Sample]
     texts: list[str]
     answers: list[ParsedAnswer]
-    metrics: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]  # by task
 
-    def counts(self) -> np.ndarray:
-        """(N, 3) true positives, reference events and estimated events a sample, for the bootstrap."""
-        return clip_counts([list(s.reference) for s in self.samples], self.answers, use_label=uses_labels(self.samples))
-
-
-def uses_labels(samples: Sequence[Sample]) -> bool:
-    """Whether the task's answers name classes (grounding answers are times alone; captions are free text)."""
-    return samples[0].task == "sed"
+    def counts(self, task: str) -> np.ndarray:
+        """(N, 3) rows of the task's main metric, for the bootstrap (`timepro.metrics.tasks.main_counts`)."""
+        return main_counts(task, *_of_task(task, self.samples, self.answers))
 
 
 def evaluate(
@@ -71,11 +66,19 @@ def answer_text(processor: Processor, group: AnswerGroup, index: int = 0) -> str
 
 
 def score(samples: list[Sample], texts: list[str]) -> Scored:
-    """Parse and score answers."""
+    """Parse and score answers, each task by its own metrics."""
     answers = [parse_answer(text) for text in texts]
-    references = [list(s.reference) for s in samples]
-    metrics = evaluate_answers(references, answers, use_label=uses_labels(samples))
+    tasks = dict.fromkeys(sample.task for sample in samples)
+    metrics = {task: task_metrics(task, *_of_task(task, samples, answers)) for task in tasks}
     return Scored(samples, texts, answers, metrics)
+
+
+def _of_task(
+    task: str, samples: Sequence[Sample], answers: Sequence[ParsedAnswer]
+) -> tuple[list[list[Event]], list[ParsedAnswer]]:
+    """References of a task's samples and the answers to them."""
+    chosen = [i for i, sample in enumerate(samples) if sample.task == task]
+    return [list(samples[i].reference) for i in chosen], [answers[i] for i in chosen]
 
 
 def save_scored(scored: Scored, path: Path) -> None:
@@ -86,6 +89,8 @@ def save_scored(scored: Scored, path: Path) -> None:
         for sample, text, answer in zip(scored.samples, scored.texts, scored.answers, strict=True):
             line = {
                 "id": sample.id,
+                "task": sample.task,
+                "question": sample.question,
                 "audio": str(sample.audio),
                 "duration": sample.duration,
                 "reference": [asdict(e) for e in sample.reference],

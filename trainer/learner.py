@@ -150,7 +150,12 @@ def evaluation_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
 
 def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
     """An evaluation's numbers under the keys that W&B shows."""
-    return {f"eval/{name}/{key}": float(value) for key, value in scored.metrics.items()}
+    several = len(scored.metrics) > 1
+    return {
+        f"eval/{name}/{task}/{key}" if several else f"eval/{name}/{key}": float(value)
+        for task, metrics in scored.metrics.items()
+        for key, value in metrics.items()
+    }
 
 
 def _tracker(job: JobSpec, config: ExperimentConfig) -> Tracker | None:

@@ -10,13 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from timepro.metrics.bootstrap import paired_bootstrap
+from timepro.metrics.tasks import MAIN_METRIC
 from timepro.plots import ClipPicture, draw_clips, draw_curves
 from timepro.tables import print_table, results_table
 from trainer.evaluation import Scored, load_scored
 from trainer.experiment import ExperimentConfig
 from trainer.learner import evaluation_samples
 
-_METRICS = ("n", "eb_f1_micro", "eb_f1_macro", "miou", "unparsable", "empty", "precision", "recall")
+_COLUMNS = {
+    "eb_f1_micro": ("Eb-F1 micro", ".3f"),
+    "eb_f1_macro": ("Eb-F1 macro", ".3f"),
+    "eb_f1_time": ("Eb-F1 time", ".3f"),
+    "eb_f1_label": ("Eb-F1 caption", ".3f"),
+    "meteor": ("METEOR", ".3f"),
+    "meteor_matched": ("METEOR matched", ".3f"),
+    "miou": ("mIoU", ".3f"),
+    "r_at_0.5": ("R@0.5", ".3f"),
+    "r_at_0.7": ("R@0.7", ".3f"),
+    "r_at_0.9": ("R@0.9", ".3f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "unparsable": ("unparsable", ".1%", "-"),
+}
 _NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
 _CURVES = {
     "reward": "reward",
@@ -47,13 +62,11 @@ def write_summary(
         "experiment": config.name,
         "seed": config.seed,
         "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.items()},
-        "eval": {name: {key: scored.metrics[key] for key in _METRICS} for name, scored in evaluations.items()},
+        "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
         "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
     }
-    baseline = "control" if "control" in evaluations else "sft"
-    if "grpo" in evaluations and baseline in evaluations:
-        value, interval = paired_bootstrap(evaluations[baseline].counts(), evaluations["grpo"].counts())
-        summary["gain"] = {"eb_f1_micro": {"value": value, "ci95": list(interval), "over": baseline}}
+    if gain := _gains(evaluations):
+        summary["gain"] = gain
     result = run / "result.json"
     if result.is_file():
         state = json.loads(result.read_text())["grpo"]
@@ -67,6 +80,25 @@ def write_summary(
     os.replace(partial, run / "summary.json")
     draw_examples(config, run, evaluations)
     draw_run_curves(run)
+
+
+def _flat(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics as they are in the summary: of the task, or by task where there are several."""
+    return dict(next(iter(metrics.values()))) if len(metrics) == 1 else {k: dict(v) for k, v in metrics.items()}
+
+
+def _gains(evaluations: Mapping[str, Scored]) -> dict[str, Any]:
+    """What GRPO adds to each task's main metric: over the control where there is one, else over SFT."""
+    baseline = "control" if "control" in evaluations else "sft"
+    if not {"grpo", baseline} <= set(evaluations):
+        return {}
+    before, after = evaluations[baseline], evaluations["grpo"]
+    gains = {}
+    for task in after.metrics:
+        value, interval = paired_bootstrap(before.counts(task), after.counts(task))
+        key = MAIN_METRIC[task] if len(after.metrics) == 1 else f"{task}/{MAIN_METRIC[task]}"
+        gains[key] = {"value": value, "ci95": list(interval), "over": baseline}
+    return gains
 
 
 def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str, Scored]) -> None:
@@ -107,24 +139,17 @@ def draw_run_curves(run: Path) -> None:
 
 
 def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
-    """The final table and where to go from here."""
-    summary = json.loads((run / "summary.json").read_text())
-    columns = [
-        ("eb_f1_micro", "Eb-F1 micro", ".3f"),
-        ("eb_f1_macro", "Eb-F1 macro", ".3f"),
-        ("miou", "mIoU", ".3f"),
-        ("precision", "precision", ".3f"),
-        ("recall", "recall", ".3f"),
-        ("unparsable", "unparsable", ".1%", "-"),
-    ]
-    rows = [(_NAMES[name], metrics) for name, metrics in summary["eval"].items()]
-    n = next(iter(summary["eval"].values()))["n"]
-    print_table(results_table(f"{config.name}, seed {config.seed}: {n} test clips, exact times", rows, columns))
-    gain = summary.get("gain", {}).get("eb_f1_micro")
-    if gain:
+    """The final tables, one a task, and where to go from here."""
+    evaluations = load_evaluations(config, run, test)
+    for task in next(iter(evaluations.values())).metrics:
+        rows = [(_NAMES[name], scored.metrics[task]) for name, scored in evaluations.items()]
+        columns = [(key, *how) for key, how in _COLUMNS.items() if key in rows[0][1]]
+        title = f"{config.name}, seed {config.seed}, task {task}: {rows[0][1]['n']} test samples, exact times"
+        print_table(results_table(title, rows, columns))
+    for key, gain in _gains(evaluations).items():
         low, high = gain["ci95"]
         over = _NAMES[gain["over"]]
-        print(f"GRPO over {over}: {gain['value']:+.3f} Eb-F1 micro, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
+        print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
     print(f"run folder   {run}  (summary.json, eval/, rollouts/, checkpoint/)")
     print(f"pictures     {run / 'examples.png'}  {run / 'curves.png'}")
     print(

@@ -11,9 +11,12 @@ from timepro.metrics.psds import psds
 from timepro.metrics.report import event_report
 from timepro.metrics.scores import ClassScores, CorpusScores, Scores, class_totals, corpus_scores
 from timepro.metrics.segment_based import segment_counts, segment_scores
-from timepro.metrics.summary import clip_counts, evaluate_answers
+from timepro.metrics.tasks import MAIN_METRIC, main_counts, task_metrics
 
 __all__ = [
+    "MAIN_METRIC",
+    "main_counts",
+    "task_metrics",
     "ClassScores",
     "CorpusScores",
     "ErrorRate",
@@ -21,10 +24,8 @@ __all__ = [
     "Scores",
     "bootstrap_interval",
     "class_totals",
-    "clip_counts",
     "corpus_event_f1",
     "corpus_scores",
-    "evaluate_answers",
     "event_error_rate",
     "event_f1",
     "event_report",

@@ -1,4 +1,4 @@
-"""IoU against a fine grid, the bootstrap against a loop and against theory, the table row by hand."""
+"""IoU against a fine grid, the bootstrap against a loop and against theory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from timepro.events import Event, ParsedAnswer, parse_answer
+from timepro.events import Event
 from timepro.metrics import (
     bootstrap_interval,
-    clip_counts,
-    evaluate_answers,
     label_miou,
     paired_bootstrap,
     recall_at,
@@ -131,20 +129,3 @@ def test_bootstrap_refuses_unpaired_input():
         paired_bootstrap(a, b)
     with pytest.raises(ValueError, match=r"expected shape \(N, 3\)"):
         bootstrap_interval(np.zeros((0, 3)))
-
-
-def test_evaluate_answers_by_hand():
-    references = [[Event(0, 1, "a")], [Event(0, 1, "b")], [], [Event(0, 2, "a")]]
-    answers = [parse_answer(text) for text in ("a 0-1", "none", "gibberish", "a 0-2; c 0-1")]
-    row = evaluate_answers(references, answers)
-    assert row["n"] == 4
-    assert row["eb_f1_micro"] == pytest.approx(2 * 2 / (3 + 3))
-    assert row["eb_f1_macro"] == pytest.approx((1 + 0 + 0) / 3)
-    assert row["miou"] == pytest.approx((1 + 0 + 0 + 0.5) / 4)  # the unparsable one counts 0
-    assert (row["unparsable"], row["empty"]) == (0.25, 0.25)
-    assert (row["precision"], row["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
-    assert clip_counts(references, answers).tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 1, 2]]
-    with pytest.raises(ValueError, match="0 references and 0 answers"):
-        evaluate_answers([], [])
-    with pytest.raises(ValueError, match="4 references and 1 answers"):
-        evaluate_answers(references, [ParsedAnswer([], True)])
