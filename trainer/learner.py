@@ -21,7 +21,7 @@ from rollout.serve import end_with_parent
 from timepro.config import load_resolved
 from timepro.data.manifest import read_manifest
 from timepro.progress import ProgressBar
-from timepro.tasks import Sample, samples_of_tasks, task_weights
+from timepro.tasks import Sample, samples_of, samples_of_tasks, task_weights
 from trainer import distributed, grpo
 from trainer.core import Learner
 from trainer.cursor import Mixture
@@ -32,6 +32,7 @@ from trainer.rollouts import GroupSampler
 from trainer.sender import WeightSender
 from trainer.sft import train_sft
 from trainer.tracking import Tracker
+from trainer.warmup import warm_up
 
 
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
@@ -40,12 +41,14 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
     validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
-    if job.max_seconds:  # a continuation: its encoder is trained already
-        config.sft.encoder_warmup.steps = 0
-    report = train_sft(
-        learner, samples, cursor, validation, config.sft, config.seed, Path(job.work) / "checkpoint", job.resume,
-        job.max_seconds, stop, tracker, job.title,
-    )  # fmt: skip
+    report: dict[str, Any] = {"signal": 0}
+    if config.sft.encoder_warmup.steps and not job.resume and not job.max_seconds:  # a continuation has it trained
+        report["signal"] = _warm_up(learner, job, config, stop)
+    if not report["signal"]:
+        report = train_sft(
+            learner, samples, cursor, validation, config.sft, Path(job.work) / "checkpoint", job.resume,
+            job.max_seconds, stop, tracker, job.title,
+        )  # fmt: skip
     if not report["signal"]:
         learner.export(Path(job.output))
         if distributed.rank() == 0:
@@ -53,6 +56,12 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     if tracker is not None:
         tracker.finish(128 + report["signal"] if report["signal"] else 0)
     return int(report["signal"])
+
+
+def _warm_up(learner: Learner, job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
+    """Train a random encoder on the clips' events, whatever the task asks of them."""
+    events = samples_of(read_manifest(Path(job.manifest)), "sed", config.sft.label_times)
+    return warm_up(learner.encoder, learner.processor, events, config.sft.encoder_warmup, config.seed, stop)
 
 
 def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:

@@ -22,7 +22,7 @@ from trainer.losses import cross_entropy_sum
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
 from trainer.tracking import Tracker
-from trainer.warmup import WarmupConfig, warm_up
+from trainer.warmup import WarmupConfig
 from trainer.zero import OptimiserConfig
 
 
@@ -76,7 +76,6 @@ def train_sft(
     cursor: Mixture,
     validation: Sequence[Sample],
     config: SftConfig,
-    seed: int,
     checkpoint: Path,
     resume: bool,
     max_seconds: float,
@@ -97,10 +96,6 @@ def train_sft(
         steps, seconds, final training and validation loss, and the signal that stopped it (0 for none).
     """
     rank, world = distributed.rank(), distributed.world_size()
-    if config.encoder_warmup.steps and not resume:
-        signal = warm_up(learner.encoder, learner.processor, samples, config.encoder_warmup, seed, stop)
-        if signal:
-            return {"signal": signal}
     learner.start()
     step, elapsed_before = 0, 0.0
     if resume:
