@@ -26,6 +26,7 @@ STACK = [
     "tokenizers",
     "safetensors",
     "deepspeed",
+    "peft",
     "wandb",
     "matplotlib",
 ]

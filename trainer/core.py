@@ -16,6 +16,7 @@ from torch import Tensor
 from timepro.features import Processor
 from trainer import distributed, zero
 from trainer.encoder import FrameCache
+from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter
 from trainer.losses import cross_entropy_sum
 from trainer.policy import load_policy
 from trainer.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
@@ -40,12 +41,17 @@ class Learner:
     """
 
     def __init__(
-        self, folder: Path, optimiser: zero.OptimiserConfig, zero_config: zero.ZeroConfig, batch: BatchConfig
+        self,
+        folder: Path,
+        optimiser: zero.OptimiserConfig,
+        zero_config: zero.ZeroConfig,
+        batch: BatchConfig,
+        lora: LoraConfig,
     ) -> None:
-        self.folder, self.batch = folder, batch
+        self.folder, self.batch, self.lora = folder, batch, lora
         self.processor = Processor(folder)
         dtype = zero.compute_dtype(zero_config)
-        policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype)
+        policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype, lora)
         self.encoder = encoder.to(distributed.device())
         self._config = (optimiser, zero_config)
         self._policy = policy
@@ -126,7 +132,11 @@ class Learner:
         if distributed.rank() == 0 and folder.exists():
             shutil.rmtree(folder)
         distributed.barrier()
-        self.engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+        # With adapters, all else is that of the checkpoint that training started from.
+        adapters_only = self.lora.rank > 0
+        self.engine.save_checkpoint(
+            str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=adapters_only
+        )
         distributed.barrier()
         if distributed.rank() == 0:
             if with_encoder:
@@ -147,7 +157,8 @@ class Learner:
 
         if not (folder / "state.json").is_file():
             raise ValueError(f"{folder} is not a complete checkpoint: state.json is missing; resume from another one")
-        loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine")
+        strict = self.lora.rank == 0
+        loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=strict)
         if loaded is None:
             raise ValueError(f"{folder} holds no engine state for {distributed.world_size()} ranks")
         if (folder / _ENCODER_FILE).is_file():
@@ -160,7 +171,17 @@ class Learner:
         if distributed.rank() == 0:
             names = {f"{self._encoder_prefix()}{n}": p.detach().cpu() for n, p in self.encoder.state_dict().items()}
             export_checkpoint(self.folder, folder, trained | names)
+        self._export_adapter(folder / ADAPTER_FOLDER)
         distributed.barrier()
+
+    def _export_adapter(self, folder: Path) -> None:
+        tensors = {}
+        for name, parameter in self._policy.adapters():
+            with zero.gathered(self.engine, [parameter]):
+                if distributed.rank() == 0:
+                    tensors[name] = parameter.detach().cpu().clone()
+        if tensors:
+            export_adapter(folder, self.lora, tensors, self.processor.family.decoder_prefix, self.folder)
 
     def _encoder_prefix(self) -> str:
         first_name, first = next(iter(self.encoder.named_parameters()))

@@ -10,6 +10,7 @@ from timepro.data.synth import SoundscapeConfig
 from timepro.tiny import TinyModelConfig
 from trainer.evaluation import EvaluationConfig
 from trainer.grpo import GrpoConfig
+from trainer.lora import LoraConfig
 from trainer.sender import SyncConfig
 from trainer.sft import SftConfig
 from trainer.tracking import WandbConfig
@@ -73,6 +74,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     trainer: GrpoConfig = field(default_factory=GrpoConfig)
     rewards: Any = "adaptive"

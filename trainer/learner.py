@@ -37,7 +37,7 @@ from trainer.warmup import warm_up
 
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
-    learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch)
+    learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch, config.lora)
     samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
     validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
@@ -67,7 +67,7 @@ def _warm_up(learner: Learner, job: JobSpec, config: ExperimentConfig, stop: dis
 def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """GRPO with evaluation before and after; exports the checkpoint. Returns the signal that stopped it, or 0."""
     run, first = Path(job.work), distributed.rank() == 0
-    learner = Learner(Path(job.checkpoint), config.trainer, config.zero, config.trainer.batch)
+    learner = Learner(Path(job.checkpoint), config.trainer, config.zero, config.trainer.batch, config.lora)
     learner.start()
     samples, cursor = training_samples(job.manifest, config, "exact")
     state = grpo.GrpoState()

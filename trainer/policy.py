@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
+from trainer.lora import LoraConfig, Streamed, add_lora, lora_layers, merged, plain
 from trainer.rows import MicroBatch, tree_mask
 
 
@@ -24,10 +25,18 @@ class Policy(nn.Module):
     Args:
         model: the Hugging Face model; its text model and head are taken, not copied.
         layout: names the timestamp rows, which are frozen, and the banned tokens.
+        lora: adapters instead of full fine-tuning, where its rank is above 0.
         logit_chunk: answer tokens whose logits (V each) exist at the same time.
     """
 
-    def __init__(self, model: nn.Module, family: ModelFamily, layout: AstpLayout, logit_chunk: int = 2048) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        family: ModelFamily,
+        layout: AstpLayout,
+        lora: LoraConfig | None = None,
+        logit_chunk: int = 2048,
+    ) -> None:
         super().__init__()
         self.family, self.logit_chunk = family, logit_chunk
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
@@ -36,7 +45,12 @@ class Policy(nn.Module):
         self.embeddings = model.get_input_embeddings()
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
         self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
-        self._freeze_timestamps(layout)
+        self._lora = lora is not None and lora.rank > 0
+        if lora is not None and lora.rank > 0:
+            add_lora(self.text_model, lora)
+            self.lm_head.requires_grad_(False)
+        else:
+            self._freeze_timestamps(layout)
 
     def _freeze_timestamps(self, layout: AstpLayout) -> None:
         """Zero the timestamp rows' gradient. With no weight decay on the embeddings, the rows stay bit-equal."""
@@ -87,11 +101,21 @@ class Policy(nn.Module):
             entropy = -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
         return logprobs.gather(-1, targets[:, None])[:, 0], entropy
 
-    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters that training changes, under their published names."""
+    def streamed(self) -> Iterator[Streamed]:
+        """Tensors that training changes, as workers and checkpoints know them: adapters merged."""
+        if self._lora:
+            for _, layer in lora_layers(self.text_model):
+                yield merged(layer, self.published_names[id(layer.base_layer.weight)])
+            return
         for parameter in self.parameters():
             if parameter.requires_grad:
-                yield self.published_names[id(parameter)], parameter
+                yield plain(parameter, self.published_names[id(parameter)])
+
+    def adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The adapters' parameters by their names in the decoder; none in full fine-tuning."""
+        for name, parameter in self.text_model.named_parameters():
+            if self._lora and parameter.requires_grad:
+                yield name, parameter
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
         """Optimiser groups: no decay for embeddings (frozen rows must not shrink) and for vectors."""
@@ -105,10 +129,12 @@ class Policy(nn.Module):
         return [group for group in groups if group["params"]]
 
 
-def load_policy(folder: Path, family: ModelFamily, layout: AstpLayout, dtype: torch.dtype) -> tuple[Policy, nn.Module]:
+def load_policy(
+    folder: Path, family: ModelFamily, layout: AstpLayout, dtype: torch.dtype, lora: LoraConfig | None = None
+) -> tuple[Policy, nn.Module]:
     """The policy and the frozen audio encoder of a checkpoint folder."""
     model = family.load(folder, dtype)
     encoder = family.audio_encoder(model).requires_grad_(False).eval()
-    policy = Policy(model, family, layout)
+    policy = Policy(model, family, layout, lora)
     policy.train()
     return policy, encoder

@@ -80,9 +80,9 @@ class WeightSender:
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._pool = ThreadPoolExecutor(max_workers=max(4, 2 * len(urls)))
-        self._parameters = list(engine.module.trained())
-        self._shapes = [zero.whole_shape(p) for _, p in self._parameters]
-        sizes = [stream.tensor_bytes(p.dtype, s) for (_, p), s in zip(self._parameters, self._shapes, strict=True)]
+        self._tensors = list(engine.module.streamed())
+        self._shapes = [zero.whole_shape(t.parameters[0]) for t in self._tensors]
+        sizes = [stream.tensor_bytes(t.dtype, s) for t, s in zip(self._tensors, self._shapes, strict=True)]
         self._buckets = stream.plan_buckets(sizes, int(config.bucket_mib * 2**20))
         self._bytes = sum(sizes)
         self._store: Any = None
@@ -195,8 +195,8 @@ class WeightSender:
             raise RuntimeError("no transfer group; connect first")
         self._on_all("start_weight_update", None)
         update = {
-            "names": [name for name, _ in self._parameters],
-            "dtypes": [str(p.dtype).removeprefix("torch.") for _, p in self._parameters],
+            "names": [tensor.name for tensor in self._tensors],
+            "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in self._tensors],
             "shapes": [list(shape) for shape in self._shapes],
             "version": version,
         }
@@ -204,14 +204,14 @@ class WeightSender:
 
     def _gather(self, bucket: stream.Bucket, wanted: bool) -> Tensor | None:
         """A bucket's parameters made whole, packed on rank 0. Every rank, every bucket, whatever happened before."""
-        parameters = [self._parameters[slot.tensor][1] for slot in bucket.slots]
-        with zero.gathered(self._engine, parameters):
+        tensors = [self._tensors[slot.tensor] for slot in bucket.slots]
+        with zero.gathered(self._engine, [p for tensor in tensors for p in tensor.parameters]):
             if not wanted:
                 return None
             buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._device)
-            for slot, parameter in zip(bucket.slots, parameters, strict=True):
-                view = stream.view_slot(buffer, slot, parameter.dtype, self._shapes[slot.tensor])
-                view.copy_(parameter.detach())
+            for slot, tensor in zip(bucket.slots, tensors, strict=True):
+                view = stream.view_slot(buffer, slot, tensor.dtype, self._shapes[slot.tensor])
+                view.copy_(tensor.merge())
             return buffer
 
     def _conclude(

@@ -138,7 +138,7 @@ def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
 @torch.no_grad()
 def stream_weights(engine: Any) -> Iterator[tuple[str, Tensor | None]]:
     """All trained tensors under their published names, whole on rank 0 (a copy) and None elsewhere. A collective."""
-    for name, parameter in engine.module.trained():
-        with gathered(engine, [parameter]):
-            copy = parameter.detach().cpu().clone() if distributed.rank() == 0 else None
-        yield name, copy
+    for tensor in engine.module.streamed():
+        with gathered(engine, tensor.parameters):
+            copy = tensor.merge().cpu().clone() if distributed.rank() == 0 else None
+        yield tensor.name, copy

@@ -189,7 +189,7 @@ def gradients(policy, batch):
     policy.zero_grad(set_to_none=True)
     logprobs, _ = policy(batch, 0.9)
     logprobs.sum().backward()
-    found = {name: parameter.grad.clone() for name, parameter in policy.trained() if parameter.grad is not None}
+    found = {t.name: t.parameters[0].grad.clone() for t in policy.streamed() if t.parameters[0].grad is not None}
     policy.zero_grad(set_to_none=True)
     return found
 
@@ -227,7 +227,7 @@ def test_trained_parameters_are_the_checkpoints_without_its_towers(setup, folder
     with safe_open(str(folder / "model.safetensors"), framework="pt") as weights:
         names = set(weights.keys())
     towers = {n for n in names if any(part in n for part in ("audio_tower.", "multi_modal_projector.", "visual."))}
-    trained = [name for name, _ in setup.policy.trained()]
+    trained = [tensor.name for tensor in setup.policy.streamed()]
     assert len(trained) == len(set(trained))
     assert set(trained) == names - towers
     assert not any(p.requires_grad for p in setup.encoder.parameters())
@@ -239,7 +239,7 @@ def test_embeddings_and_vectors_do_not_decay(setup):
     embeddings = setup.policy.embeddings.weight
     assert any(p is embeddings for p in plain_group["params"])
     assert all(p.dim() >= 2 and p is not embeddings for p in decayed["params"])
-    assert len(decayed["params"]) + len(plain_group["params"]) == len(list(setup.policy.trained()))
+    assert len(decayed["params"]) + len(plain_group["params"]) == len(list(setup.policy.streamed()))
 
 
 def test_the_tree_mask_against_its_definition():

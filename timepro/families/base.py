@@ -23,6 +23,7 @@ class ModelFamily(ABC):
     vllm_architecture: str  # registered by `rollout.plugin`
     frame_rate: float  # audio frames a second behind the encoder
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
+    decoder_prefix: str  # of the decoder's parameters in the Hugging Face model
     embedding_name: str  # published names of the input embeddings and of the output head
     head_name: str
     source_types: tuple[str, ...]  # model types that `timepro init-model` reads

@@ -18,6 +18,7 @@ class Qwen25Omni(ModelFamily):
     model_type = "qwen2_5_omni"
     vllm_architecture = "TimeProQwen2_5OmniModel"
     frame_rate = 25.0
+    decoder_prefix = "model."
     embedding_name = "thinker.model.embed_tokens.weight"
     head_name = "thinker.lm_head.weight"
     source_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")

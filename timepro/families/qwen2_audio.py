@@ -56,6 +56,7 @@ class Qwen2Audio(ModelFamily):
     vllm_architecture = "TimeProQwen2AudioModel"
     frame_rate = 25.0
     mel_margin = 2
+    decoder_prefix = "model.language_model."
     embedding_name = "language_model.model.embed_tokens.weight"
     head_name = "language_model.lm_head.weight"
     source_types = ("qwen2_audio",)
