@@ -20,6 +20,7 @@ from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter
 from trainer.losses import cross_entropy_sum
 from trainer.policy import load_policy
 from trainer.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
+from trainer.soft_time import SoftTime, SoftTimeConfig
 
 _ENCODER_FILE = "encoder.safetensors"
 LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
@@ -57,6 +58,14 @@ class Learner:
         self._policy = policy
         self.engine: Any = None
         self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
+
+    def soften_times(self, config: SoftTimeConfig) -> None:
+        """Spread supervised times over their neighbours while training.
+
+        Raises:
+            ValueError: settings that do not fit the checkpoint.
+        """
+        self._policy.soft_time = SoftTime.of(config, self.processor.layout)
 
     def start(self) -> None:
         """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""

@@ -38,6 +38,7 @@ from trainer.warmup import warm_up
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
     learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch, config.lora)
+    learner.soften_times(config.sft.soft_time)
     samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
     validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)

@@ -17,6 +17,7 @@ from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
 from trainer.lora import LoraConfig, Streamed, add_lora, lora_layers, merged, plain
 from trainer.rows import MicroBatch, tree_mask
+from trainer.soft_time import SoftTime
 
 
 class Policy(nn.Module):
@@ -39,6 +40,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.family, self.logit_chunk = family, logit_chunk
+        self.soft_time: SoftTime | None = None  # of supervised answers, in training alone
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
         self.text_model = family.text_model(model)
         self.lm_head = model.lm_head
@@ -83,7 +85,7 @@ class Policy(nn.Module):
         logprobs, entropies = [], []
         for start in range(0, len(chosen), self.logit_chunk):
             part = slice(start, start + self.logit_chunk)
-            arguments = (chosen[part], batch.targets[part], temperatures[part])
+            arguments = (chosen[part], batch.targets[part], temperatures[part], batch.supervised[part])
             if len(chosen) > self.logit_chunk and torch.is_grad_enabled():
                 chunk = checkpoint(self._score, *arguments, use_reentrant=False)
             else:
@@ -92,14 +94,19 @@ class Policy(nn.Module):
             entropies.append(chunk[1])
         return torch.cat(logprobs), torch.cat(entropies)
 
-    def _score(self, hidden: Tensor, targets: Tensor, temperatures: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(
+        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
+    ) -> tuple[Tensor, Tensor]:
         logits = self.lm_head(hidden).float() / temperatures[:, None]
         logits = logits.index_fill(-1, self.banned, float("-inf"))
         logprobs = logits.log_softmax(-1)
         with torch.no_grad():
             p = logprobs.exp()
             entropy = -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
-        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+        picked = logprobs.gather(-1, targets[:, None])[:, 0]
+        if self.soft_time is not None and self.training:
+            picked = torch.where(supervised, self.soft_time.expected(logprobs, targets), picked)
+        return picked, entropy
 
     def streamed(self) -> Iterator[Streamed]:
         """Tensors that training changes, as workers and checkpoints know them: adapters merged."""

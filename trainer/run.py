@@ -175,7 +175,20 @@ def fine_tune(
         "data_key": _manifest_key(data["sft"]), "seed": config.seed, "ranks": config.learner.ranks,
         "zero": asdict(config.zero), "lora": asdict(config.lora),
     }  # fmt: skip
-    modules = ("sft", "core", "warmup", "policy", "lora", "rows", "losses", "zero", "schedule", "cursor", "encoder")
+    modules = (
+        "sft",
+        "core",
+        "warmup",
+        "policy",
+        "lora",
+        "rows",
+        "soft_time",
+        "losses",
+        "zero",
+        "schedule",
+        "cursor",
+        "encoder",
+    )
     method = [_PACKAGE / name for name in ("families", "astp.py", "events.py", "features.py", "tasks.py")]
     key = digest(inputs, [*(_TRAINER / f"{name}.py" for name in modules), *method])
     folder, _ = cached_stage(

@@ -21,6 +21,7 @@ from trainer.cursor import Mixture, share
 from trainer.losses import cross_entropy_sum
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
+from trainer.soft_time import SoftTimeConfig
 from trainer.tracking import Tracker
 from trainer.warmup import WarmupConfig
 from trainer.zero import OptimiserConfig
@@ -37,6 +38,7 @@ class SftConfig(OptimiserConfig):
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
     batch: BatchConfig = field(default_factory=BatchConfig)
+    soft_time: SoftTimeConfig = field(default_factory=SoftTimeConfig)
     encoder_warmup: WarmupConfig = field(default_factory=WarmupConfig)
     log_every: int = 10
     validate_every: int = 0  # steps between validation losses; 0: at the end only
