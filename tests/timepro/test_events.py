@@ -148,7 +148,8 @@ def test_never_raises_on_noise():
 
 PIECES = [
     "<", "<1", "<1>", "<1>a", "1", "1-", "1 ", "1.", ".1", "-", "- ", " ", "\n", ";", "1-2;", "a 1-2, ", "and ", "1) ",
-    "between ", "between 1 and ", "from ", "1 s ", "none ", "(", '"',
+    "between ", "between 1 and ", "from ", "1 s ", "none ", "(", '"', "[", "{", "{'a': ", "[1,", "'", "**", "start 1 ",
+    "1:", "1|", "1-2 a, ", "(a) 1-2", "\u0663", "</think>", "- ", "a\n", "1-2\n",
 ]  # fmt: skip
 
 
@@ -179,5 +180,4 @@ def test_long_hostile_answers_take_a_linear_number_of_steps(piece, end):
 @pytest.mark.parametrize("piece", PIECES)
 def test_hundred_kilobytes_return(piece):
     """A pattern that backtracks quadratically would need minutes for each of these."""
-    for end in ("", "1-2", "x"):
-        parse_answer(piece * (200_000 // len(piece)) + end)
+    parse_answer(piece * (100_000 // len(piece)) + "x")
