@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from rewards import adaptive, by_task, eb_f1, eb_f1_soft, format, miou, weighted  # noqa: F401  (importing registers them)
+from rewards import (  # noqa: F401  (importing registers them)
+    adaptive,
+    adaptive_mean,
+    by_task,
+    cascade,
+    count,
+    eb_f1,
+    eb_f1_soft,
+    format,
+    iou,
+    length_penalty,
+    meteor,
+    miou,
+    onset_f1,
+    tie_break,
+    weighted,
+)
 from rewards.group import Completion, Group, Reward
 from rewards.registry import BuiltReward, available_rewards, build_reward, register
 

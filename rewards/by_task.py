@@ -17,6 +17,10 @@ class ByTask:
         if not self.rewards:
             raise ValueError("name a reward for at least one task: sed, ag, dac")
 
+    def asks(self, group: Group) -> list[Reward]:
+        """The reward that will be called for a group: the others have no work with it."""
+        return [self.rewards[group.task]] if group.task in self.rewards else []
+
     def __call__(self, group: Group) -> np.ndarray:
         if group.task not in self.rewards:
             raise ValueError(f"no reward is named for task {group.task!r}; add the key {group.task!r} to by_task")

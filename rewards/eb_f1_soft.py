@@ -13,7 +13,7 @@ from rewards.registry import register
 from timepro.events import Event
 
 
-@register("eb_f1_soft")
+@register("eb_f1_soft", per_completion=True)
 class SoftEventF1:
     """2 * (summed credit of the best one-to-one assignment) / (reference + estimated events), in [0, 1].
 

@@ -8,7 +8,7 @@ from rewards.group import Group
 from rewards.registry import register
 
 
-@register("format")
+@register("format", per_completion=True)
 def answer_format(group: Group) -> np.ndarray:
     """1 for an answer exactly as written by `write_answer`, 0.5 for one that could be mended, 0 for an unusable one."""
     answers = [completion.answer for completion in group.completions]

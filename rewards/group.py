@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,7 @@ class Group:
     """The G completions of one prompt. task: "sed", "ag" or "dac"; duration in seconds.
 
     parts: filled while the group is scored, name of a reward -> its values (G,), for logging.
+    skipped: likewise, name of a reward -> position of a completion that it gave up on -> why; those leave the group.
     """
 
     reference: tuple[Event, ...]
@@ -33,6 +35,11 @@ class Group:
     duration: float
     clip_id: str
     parts: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+    skipped: dict[str, dict[int, str]] = field(default_factory=dict, compare=False)
+
+    def only(self, positions: Sequence[int]) -> Group:
+        """A group of some of the completions, with nothing recorded."""
+        return replace(self, completions=tuple(self.completions[i] for i in positions), parts={}, skipped={})
 
     def uses_labels(self, setting: bool | None) -> bool:
         """Whether labels must match. None asks the task: only detection has a closed set of labels."""
@@ -41,6 +48,10 @@ class Group:
 
 @runtime_checkable
 class Reward(Protocol):
-    """The contract: a whole group in, one finite float64 a completion out, shape (G,), in the group's order."""
+    """The contract: a whole group in, one finite float64 a completion out, shape (G,), in the group's order.
+
+    A reward that loads something large does so in a method ``start()``, which is called once in the process that
+    scores, before the first group; a slow reward is also created, but never started, in the learner.
+    """
 
     def __call__(self, group: Group) -> np.ndarray: ...

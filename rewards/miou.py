@@ -9,7 +9,7 @@ from rewards.registry import register
 from timepro.metrics.intervals import label_miou
 
 
-@register("miou")
+@register("miou", per_completion=True)
 def miou(group: Group, use_label: bool | None = None) -> np.ndarray:
     """Mean IoU over labels of each completion, in [0, 1]; unparsable: 0. use_label: None asks the task."""
     labelled = group.uses_labels(use_label)

@@ -5,6 +5,9 @@ A spec is a name, or a mapping with a name and parameters; a parameter that is i
     adaptive
     {name: adaptive, main: {name: eb_f1, onset_collar: 0.1}, aux: miou}
 
+Any reward's mapping may also hold ``as`` (another name for what is recorded), ``on_error`` and, for a slow one,
+``timeout_s`` and ``processes``; ``slow: true`` makes it one. See `rewards.built.Policy`.
+
 A name is a registered one, an entry point of the group ``timepro.rewards``, or an import path ``module:object``.
 """
 
@@ -14,17 +17,22 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
+import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-import numpy as np
+from rewards.built import BuiltReward, Policy
+from rewards.pool import Job
 
-from rewards.group import Group, Reward
+__all__ = ["BuiltReward", "available_rewards", "build_reward", "register"]
 
 ENTRY_POINT_GROUP = "timepro.rewards"
+_POLICY = ("slow", "timeout_s", "processes", "on_error")
+_RESERVED = ("name", "as", *_POLICY)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,17 +41,25 @@ class _Entry:
     target: Callable[..., Any]
     children: tuple[str, ...]
     place: str  # module:line
+    slow: bool = False
+    per_completion: bool = False
+    module: str = ""  # that registers it, which a worker imports first
 
 
 _registry: dict[str, _Entry] = {}
 
 
-def register(name: str, children: tuple[str, ...] = ()) -> Callable[[F], F]:
+def register(
+    name: str, children: tuple[str, ...] = (), slow: bool = False, per_completion: bool = False
+) -> Callable[[F], F]:
     """Register a reward under a name. Raises ValueError where the name is taken, naming both places.
 
     The target is a class whose instances are rewards, a factory that returns one, or a plain function whose first
     parameter is called ``group``; its other parameters become settings. ``children`` names the parameters that are
     reward specs themselves: one spec, or a list of mappings that each hold one under the key ``reward``.
+
+    ``slow``: runs in worker processes with a time limit. ``per_completion``: the value of a completion does not depend
+    on the others in its group, so that a failure is put down to the completions that cause it and not to all.
     """
     caller = sys._getframe(1)
     place = f"{caller.f_globals.get('__name__', '?')}:{caller.f_lineno}"
@@ -55,7 +71,13 @@ def register(name: str, children: tuple[str, ...] = ()) -> Callable[[F], F]:
             raise ValueError(
                 f"reward {name!r} is registered twice: at {taken.place} and at {place}; rename one of them"
             )
-        _registry[name] = _Entry(target, tuple(children), place)
+        clash = [key for key in _parameters(target) if key in _RESERVED]
+        if clash:
+            raise ValueError(
+                f"reward {name!r} at {place}: {', '.join(clash)} cannot be a parameter, it is every reward's"
+            )
+        module = caller.f_globals.get("__name__", "")
+        _registry[name] = _Entry(target, tuple(children), place, slow, per_completion, module)
         return target
 
     return decorate
@@ -66,92 +88,107 @@ def available_rewards() -> list[str]:
     return sorted(_registry.keys() | _entry_points().keys())
 
 
-class BuiltReward:
-    """A reward as configured: checks what it returns and records it in ``group.parts`` under its name.
+@dataclass
+class _Build:
+    """What one call of `build_reward` knows. seen: part name -> the spec that is recorded under it."""
 
-    part_names: every name that it and the rewards below it can record.
-    """
-
-    def __init__(self, name: str, reward: Reward, spec: dict[str, Any]) -> None:
-        self.name = name
-        self.reward = reward
-        self.spec = spec
-        self.part_names: tuple[str, ...] = (name,)
-
-    def __call__(self, group: Group) -> np.ndarray:
-        """Values (G,) float64. Raises ValueError, naming reward and clip, for another shape or a value not finite."""
-        where = f"reward {self.name!r} on clip {group.clip_id!r}"
-        expected = (len(group.completions),)
-        try:
-            values = np.array(self.reward(group), dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from error
-        if values.shape != expected:
-            raise ValueError(f"{where}: returned shape {values.shape}, expected {expected}, one value a completion")
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{where}: value {values[bad]} for completion {bad} is not finite")
-        group.parts[self.name] = values.copy()
-        return values
-
-    def __repr__(self) -> str:
-        return f"BuiltReward({self.spec})"
+    defaults: Mapping[str, Mapping[str, Any]]
+    inline: bool
+    seen: dict[str, Any] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
 
 
-def build_reward(spec: Any, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> BuiltReward:
+def build_reward(
+    spec: Any, defaults: Mapping[str, Mapping[str, Any]] | None = None, inline: bool = False
+) -> BuiltReward:
     """Build a reward from its spec: a name, a mapping (plain or an OmegaConf node), nested as deep as needed.
 
     ``as: other`` in a mapping renames the part that is recorded. defaults: reward name -> parameters that apply
-    wherever a spec of that name does not set them. Raises ValueError for an unknown name or parameter (with the
-    valid ones), a missing parameter, and two different parts that would be recorded under one name.
+    wherever a spec of that name does not set them. inline: slow rewards run in this process, as workers do it.
+    Raises ValueError for an unknown name or parameter (with the valid ones), a missing parameter, and two different
+    parts that would be recorded under one name.
     """
-    seen: dict[str, Any] = {}
-    built = _build(_plain(spec), _plain(defaults or {}), seen, "rewards")
-    built.part_names = tuple(sorted(seen))
+    built = _build(_plain(spec), _Build(_plain(defaults or {}), inline), "rewards")
+    built.root = True
     return built
 
 
-def _build(spec: Any, defaults: Mapping[str, Mapping[str, Any]], seen: dict[str, Any], where: str) -> BuiltReward:
+def _build(spec: Any, build: _Build, where: str) -> BuiltReward:
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise ValueError(f"{where}: expected a reward's name or a mapping with the key 'name', got {spec!r}")
     name = spec["name"]
     entry = _find(name, where)
-    settings = {key: value for key, value in spec.items() if key not in ("name", "as")}
-    settings = {**defaults.get(name, {}), **settings}
+    settings = {**build.defaults.get(name, {}), **spec}
+    policy = _policy(entry, settings, where)
+    settings = {key: value for key, value in settings.items() if key not in _RESERVED}
     _check_settings(entry, name, settings, where)
     part = spec.get("as") or name.rpartition(":")[2]
-    if seen.setdefault(part, spec) != spec:
+    if build.seen.setdefault(part, spec) != spec:
         raise ValueError(
-            f"{where}: two different rewards are recorded as {part!r}: {seen[part]} and {spec}; "
+            f"{where}: two different rewards are recorded as {part!r}: {build.seen[part]} and {spec}; "
             "give one of them another name with 'as: NAME'"
         )
-    built = dict(settings)
-    for child in entry.children:
-        if child in built:
-            built[child] = _build_child(built[child], defaults, seen, f"{where}.{child}")
-        elif isinstance(default := _parameters(entry.target)[child].default, (str, dict)):
-            built[child] = _build(default, defaults, seen, f"{where}.{child}")
+    build.modules.add(entry.module)
+    arguments, children = _arguments(entry, settings, build, where)
     try:
-        reward = _instantiate(entry.target, built)
+        reward = _instantiate(entry.target, arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: cannot build reward {name!r} with {settings}: {error}") from error
     if not callable(reward):
         raise ValueError(f"{where}: {name!r} ({entry.place}) gave {type(reward).__name__}, which is not callable")
-    return BuiltReward(part, reward, spec)
+    job = _job(part, spec, policy, children, build, where) if policy.slow and not build.inline else None
+    return BuiltReward(part, reward, spec, policy, entry.per_completion, tuple(children), job)
 
 
-def _build_child(value: Any, defaults: Mapping[str, Any], seen: dict[str, Any], where: str) -> Any:
-    if not isinstance(value, list):
-        return _build(value, defaults, seen, where)
-    terms = []
-    for index, term in enumerate(value):
-        here = f"{where}[{index}]"
-        if not isinstance(term, dict) or "reward" not in term:
-            raise ValueError(f"{here}: expected a mapping with the key 'reward', got {term!r}")
-        terms.append({**term, "reward": _build(term["reward"], defaults, seen, f"{here}.reward")})
-    return terms
+def _arguments(
+    entry: _Entry, settings: dict[str, Any], build: _Build, where: str
+) -> tuple[dict[str, Any], list[BuiltReward]]:
+    """The target's arguments, with rewards in the place of their specs, and those rewards."""
+    arguments, children = dict(settings), []
+    for child in entry.children:
+        value = arguments.get(child, _parameters(entry.target)[child].default)
+        if isinstance(value, list):
+            terms = arguments[child] = [_term(term, build, f"{where}.{child}[{i}]") for i, term in enumerate(value)]
+            children += [term["reward"] for term in terms]
+        elif child in arguments or isinstance(value, (str, dict)):
+            arguments[child] = _build(value, build, f"{where}.{child}")
+            children.append(arguments[child])
+    return arguments, children
+
+
+def _term(term: Any, build: _Build, where: str) -> dict[str, Any]:
+    if not isinstance(term, dict) or "reward" not in term:
+        raise ValueError(f"{where}: expected a mapping with the key 'reward', got {term!r}")
+    return {**term, "reward": _build(term["reward"], build, f"{where}.reward")}
+
+
+def _policy(entry: _Entry, settings: Mapping[str, Any], where: str) -> Policy:
+    given = {key: settings[key] for key in _POLICY if key in settings}
+    try:
+        policy = Policy(**{"slow": entry.slow, **given})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if not policy.slow and (idle := [key for key in ("timeout_s", "processes") if key in given]):
+        raise ValueError(f"{where}: {', '.join(idle)} is for slow rewards; add 'slow: true' to run it in a worker")
+    return policy
+
+
+def _job(
+    part: str, spec: dict[str, Any], policy: Policy, children: list[BuiltReward], build: _Build, where: str
+) -> Job:
+    for node in (node for child in children for node in child.nodes()):
+        if idle := [key for key in ("slow", "timeout_s", "processes") if key in node.spec]:
+            raise ValueError(
+                f"{where}: a slow reward's parts run with it in one worker; remove {', '.join(idle)} there"
+            )
+    if "__main__" in build.modules:
+        raise ValueError(f"{where}: a slow reward must be defined in a module that a worker process can import")
+    modules = tuple(sorted(build.modules - {""}))
+    return Job(
+        json.dumps([part, spec], sort_keys=True, default=repr), spec, dict(build.defaults), modules, policy.timeout_s
+    )
 
 
 # ---------------------------------------------------------------- names and parameters
@@ -189,11 +226,14 @@ def _loaded(name: str, target: Any, place: str) -> _Entry:
 
 def _import(path: str, where: str) -> Any:
     module_name, _, attribute = path.partition(":")
+    if os.getcwd() not in sys.path:  # where a command is run from, as with `python -m`; last, so that it hides nothing
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ValueError(
-            f"{where}: cannot import module {module_name!r} of reward {path!r}: {error}; is it on PYTHONPATH?"
+            f"{where}: cannot import module {module_name!r} of reward {path!r}: {error}; "
+            "is it in this folder or on PYTHONPATH?"
         ) from error
     if not hasattr(module, attribute):
         callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

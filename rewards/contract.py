@@ -1,0 +1,229 @@
+"""The contract that every reward keeps, as checks that any reward can be run through (`timepro check-reward`).
+
+A reward gets groups of many kinds: answers right, near, wrong, empty, unreadable, long and cut off, all equal, one
+alone, against references with several events, one and none. What it breaks is reported with the case that shows it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rewards.built import BuiltReward
+from rewards.group import Completion, Group
+from timepro.events import Event, parse_answer
+from timepro.tables import print_table
+
+CHECKS = (
+    ("runs", "every group is scored without an exception"),
+    ("shape", "one number a completion"),
+    ("finite", "no NaN, no infinity"),
+    ("deterministic", "the same group gets the same values again"),
+    ("order independent", "other order of the completions, same values"),
+    ("leaves the group alone", "completions and reference are as before"),
+    ("time", "seconds for one group"),
+)
+TASKS = ("sed", "ag", "dac")
+_TOLERANCE = 1e-9  # sums in another order may differ in the last digits
+_PERMUTATIONS = 3
+_LONG = 400  # events of the long answer
+
+REFERENCES: dict[str, tuple[Event, ...]] = {
+    "two events": (Event(0.4, 1.2, "dog"), Event(2.0, 4.0, "rain falls on a roof")),
+    "one event": (Event(0.4, 1.2, "dog"),),
+    "no event": (),
+}
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "mixed": (
+        "dog 0.40-1.20; rain falls on a roof 2.00-4.00", "dog 0.50-1.30", "dog from 3 to 9 s", "none", "nonsense", "",
+        "dog 0.70-1.20; cat 1.00-2.00; rain falls on a roof 2.00-4.10",
+    ),
+    "all right": ("dog 0.40-1.20; rain falls on a roof 2.00-4.00",) * 4,
+    "all unusable": ("nonsense", "", "hello", "0.4"),
+    "all empty": ("none",) * 4,
+    "one alone": ("dog 0.50-1.30",),
+    "long": ("dog 0.40-1.20", "; ".join(f"dog {i / 10:.2f}-{i / 10 + 0.3:.2f}" for i in range(_LONG)), "dog 0.4-"),
+}  # fmt: skip
+
+
+@dataclass
+class Finding:
+    """One check's outcome. cases: how many groups it looked at; problem: the first thing wrong, empty for nothing."""
+
+    name: str
+    meaning: str
+    cases: int = 0
+    broken: int = 0
+    problem: str = ""
+
+
+@dataclass
+class Report:
+    """All findings, and seconds of each group that was scored."""
+
+    findings: dict[str, Finding] = field(
+        default_factory=lambda: {name: Finding(name, meaning) for name, meaning in CHECKS}
+    )
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the contract is kept."""
+        return not any(finding.broken for finding in self.findings.values())
+
+    def note(self, name: str, problem: str) -> bool:
+        """Count a case; returns whether it was all right."""
+        finding = self.findings[name]
+        finding.cases += 1
+        if problem:
+            finding.broken += 1
+            finding.problem = finding.problem or problem
+        return not problem
+
+
+def cases(tasks: tuple[str, ...] = TASKS) -> Iterator[tuple[str, Callable[[], Group]]]:
+    """Name and maker of every group; a maker gives a new, equal group with every call."""
+    for task in tasks:
+        for reference, events in REFERENCES.items():
+            for answers, texts in ANSWERS.items():
+                name = f"{answers} answers, {reference}, task {task}"
+                yield name, lambda t=task, e=events, a=texts, n=name: _group(a, e, t, n)
+
+
+def check_reward(reward: BuiltReward, tasks: tuple[str, ...] = TASKS, max_seconds: float = math.inf) -> Report:
+    """Run a reward through the contract.
+
+    Args:
+        reward: as built; a slow one runs in its worker, with its time limit.
+        tasks: those it is meant for.
+        max_seconds: longest time for one group; the first group, which may load things, is not counted.
+    """
+    report = Report()
+    known: list[tuple[str, Callable[[], Group], np.ndarray]] = []
+    for name, make in cases(tasks):
+        group = make()
+        if not known:
+            _call(reward, make())
+        begun = time.perf_counter()
+        values = _checked(report, name, reward, group)
+        seconds = time.perf_counter() - begun
+        report.note("leaves the group alone", "" if group == make() else f"changed: {name}")
+        if values is None:
+            continue
+        report.seconds.append(seconds)
+        slow = f"{seconds:.3f} s: {name}; declare it slow, register(..., slow=True)" if seconds > max_seconds else ""
+        report.note("time", slow)
+        known.append((name, make, values))
+        _check_order(report, name, reward, make, values)
+    # Last, so that something remembered from other groups shows too.
+    for name, make, values in known:
+        again, error = _call(reward, make())
+        same = error is None and np.array_equal(np.asarray(again), values)
+        report.note("deterministic", "" if same else f"{_short(values)}, then {error or _short(again)}: {name}")
+    return report
+
+
+def spec_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """The spec of a name and `key=value` settings, with dots for what is nested. Raises ValueError for another form."""
+    for setting in settings:
+        if not re.fullmatch(r"[^=\s]+=.*", setting, re.DOTALL):
+            raise ValueError(f"--set {setting!r}: expected key=value, for example onset_collar=0.1 or aux.name=miou")
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
+    except Exception as error:  # OmegaConf's and YAML's own, which have no base in common
+        raise ValueError(f"--set {' '.join(settings)}: {error}") from error
+    assert isinstance(given, dict)
+    return {"name": name, **given}
+
+
+def print_report(reward: BuiltReward, report: Report) -> None:
+    """A table with one line a check, and below it what is broken."""
+    table = Table(
+        title=Text(f"reward {reward.spec}", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for heading in ("check", "what it asks", "cases", "outcome"):
+        table.add_column(heading, justify="right" if heading == "cases" else "left", no_wrap=heading != "what it asks")
+    for finding in report.findings.values():
+        outcome = "kept" if finding.cases else "not reached"
+        if finding.broken:
+            outcome = f"broken in {finding.broken}"
+        elif finding.name == "time" and report.seconds:
+            milliseconds = 1e3 * np.array(report.seconds)
+            outcome = f"median {np.median(milliseconds):.1f} ms, longest {milliseconds.max():.1f} ms"
+        style = "bold" if finding.broken else ""
+        table.add_row(finding.name, finding.meaning, str(finding.cases), Text(outcome, style=style))
+    print_table(table)
+    for finding in report.findings.values():
+        if finding.broken:
+            print(f"{finding.name}: {finding.problem}")
+    print(f"the contract is {'kept' if report.kept else 'broken'}")
+
+
+def _checked(report: Report, name: str, reward: BuiltReward, group: Group) -> np.ndarray | None:
+    """Values of a group where they can be compared, else None."""
+    values, error = _call(reward, group)
+    if not report.note("runs", f"{error}: {name}" if error else ""):
+        return None
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        report.note("shape", f"returned {type(values).__name__} {_short(values)}, not numbers: {name}")
+        return None
+    expected = (len(group.completions),)
+    if not report.note("shape", "" if array.shape == expected else f"{array.shape}, expected {expected}: {name}"):
+        return None
+    return array if report.note("finite", "" if np.isfinite(array).all() else f"{_short(array)}: {name}") else None
+
+
+def _check_order(report: Report, name: str, reward: BuiltReward, make: Callable[[], Group], values: np.ndarray) -> None:
+    """Other orders of the same completions; each value must move with its completion."""
+    rng = np.random.default_rng(0)
+    for _ in range(_PERMUTATIONS if len(values) > 1 else 0):
+        order = rng.permutation(len(values))
+        moved, error = _call(reward, make().only(order.tolist()))
+        problem = error or ""
+        if not problem and np.shape(moved) != values.shape:
+            problem = f"shape {np.shape(moved)}"
+        if not problem:
+            wrong = np.flatnonzero(~np.isclose(moved, values[order], rtol=0, atol=_TOLERANCE))
+            if len(wrong):
+                at = int(wrong[0])
+                text = make().completions[order[at]].text
+                problem = f"{_quoted(text)} got {moved[at]:g} instead of {values[order[at]]:g}"
+        told = f"not order independent: {problem} with the completions in order {order.tolist()}: {name}"
+        report.note("order independent", told if problem else "")
+
+
+def _call(reward: BuiltReward, group: Group) -> tuple[object, str | None]:
+    """The unchecked values and no error, or no values and what was raised."""
+    try:
+        return copy.copy(reward.evaluate(group)), None
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _group(texts: tuple[str, ...], reference: tuple[Event, ...], task: str, name: str) -> Group:
+    completions = tuple(
+        Completion(text, parse_answer(text), truncated=text.endswith("-"), n_tokens=len(text) // 3 + 1)
+        for text in texts
+    )
+    return Group(reference, completions, task, 10.0, name)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "\u2026")
+
+
+def _short(values: object) -> str:
+    return np.array2string(np.asarray(values), threshold=8, precision=4, separator=", ")

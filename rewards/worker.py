@@ -1,0 +1,69 @@
+"""A worker of the reward pool: `python -m rewards.worker FD`, started by `rewards.pool` with its end of a socket."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+from rewards import build_reward
+from rewards.built import BuiltReward
+from rewards.pool import Outcome, receive, send
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Build rewards and score groups until the other end is closed."""
+    # Closing the socket ends an idle worker; one that hangs in a reward needs the kernel.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.getLogger("rewards").setLevel(logging.ERROR)  # what was skipped is said by the other end
+    rewards: dict[str, BuiltReward] = {}
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        while True:
+            try:
+                kind, key, *content = receive(connection, None)
+            except EOFError:
+                return
+            try:
+                if kind == "build":
+                    rewards[key] = _build(*content)
+                    answer: tuple[str, Any] = ("built", None)
+                else:
+                    answer = ("scored", _score(rewards[key], *content))
+            except Exception as error:
+                answer = ("failed", _failure(error))
+            send(connection, answer, None)
+
+
+def _build(spec: dict[str, Any], defaults: dict[str, Any], modules: tuple[str, ...], path: list[str]) -> BuiltReward:
+    sys.path += [entry for entry in path if entry not in sys.path]
+    for name in modules:
+        importlib.import_module(name)
+    reward = build_reward(spec, defaults, inline=True)
+    for node in reward.nodes():
+        if start := getattr(node.reward, "start", None):
+            start()
+    return reward
+
+
+def _score(reward: BuiltReward, group: Any) -> Outcome:
+    values = reward(group)
+    group.parts.pop(reward.name)  # recorded by the caller, after its own checks
+    return Outcome(values, group.parts, group.skipped)
+
+
+def _failure(error: Exception) -> Outcome:
+    if isinstance(error, ValueError):
+        return Outcome(error=str(error), users_fault=True)
+    summary = traceback.format_exception_only(error)[-1].strip()
+    return Outcome(error=summary, trace="in the worker: " + "".join(traceback.format_exception(error)).strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Run a reward through the contract that training relies on: shape, finite values, determinism, order, time.
+
+The reward is a registered name, an entry point, or an import path module:object in this folder or on PYTHONPATH.
+Exit code 0: the contract is kept; 1: it is broken; 2: the reward cannot be built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+HELP = "run a reward through the contract that training relies on"
+EXAMPLES = """\
+  timepro check-reward my_module:my_reward                 a reward of your own
+  timepro check-reward eb_f1 --set onset_collar=0.1        a registered one with other parameters
+  timepro check-reward adaptive --set main=eb_f1 --set aux.name=miou --task sed
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("reward", help="a registered name, or module:object")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", dest="settings",
+        help="a parameter as in an experiment's rewards: section; may be given again",
+    )  # fmt: skip
+    parser.add_argument("--task", action="append", choices=("sed", "ag", "dac"), help="check for this task only")
+    parser.add_argument(
+        "--max-seconds", type=float, default=1.0, help="longest time for one group of a reward that is not slow (1)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the reward and print a table; returns the exit code."""
+    # The method's package imports none of the others; the command finds the rewards by name.
+    contract = importlib.import_module("rewards.contract")
+    rewards = importlib.import_module("rewards")
+    try:
+        reward = rewards.build_reward(contract.spec_of(options.reward, options.settings))
+    except ValueError as error:
+        print(f"timepro: {error}", file=sys.stderr, flush=True)
+        return 2
+    limit = float("inf") if reward.policy.slow else options.max_seconds
+    report = contract.check_reward(reward, tuple(options.task or contract.TASKS), limit)
+    contract.print_report(reward, report)
+    return 0 if report.kept else 1
