@@ -56,6 +56,22 @@ def test_spread():
     assert not has_spread(np.full(8, 0.1))
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_an_answer_without_a_reward_has_left_its_group(scale):
+    gap = math.nan
+    groups = [np.array([1.0, gap, 0.5, 0.25]), np.array([gap, 0.2, 0.9]), np.array([gap, gap]), np.array([gap, 0.7])]
+    without = [group[~np.isnan(group)] for group in groups]
+    expected = group_advantages([group for group in without if len(group)], scale, epsilon=1e-3)
+    found = group_advantages(groups, scale, epsilon=1e-3)
+    for group, advantages in zip(groups, found, strict=True):
+        assert (advantages[np.isnan(group)] == 0).all()
+    rest = [advantages[~np.isnan(group)] for group, advantages in zip(groups, found, strict=True)]
+    for one, other in zip([values for values in rest if len(values)], expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    assert squared_deviations(groups) == pytest.approx(squared_deviations([g for g in without if len(g)]))
+    assert [has_spread(group) for group in groups] == [True, True, False, False]
+
+
 def test_an_unknown_scale_lists_the_known_ones():
     with pytest.raises(ValueError, match="advantage_scale is 'std'; it must be one of group, batch, none"):
         group_advantages(GROUPS, "std")

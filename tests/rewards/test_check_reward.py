@@ -1,0 +1,143 @@
+"""`timepro check-reward`: every way to break the contract is found and named, and what keeps it passes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from rewards import build_reward
+from rewards.contract import CHECKS, check_reward
+from timepro.cli import main
+
+MODULE = """
+import time
+import numpy as np
+
+calls = []
+
+def good(group, scale=1.0):
+    return [scale * c.n_tokens for c in group.completions]
+
+def normalised(group):
+    values = np.array([c.n_tokens for c in group.completions], float)
+    return (values - values.mean()) / (values.std() + 1e-6)
+
+def by_position(group):
+    return np.arange(len(group.completions))
+
+def drifting(group):
+    calls.append(0)
+    return [float(len(calls))] * len(group.completions)
+
+def not_finite(group):
+    return [np.inf if c.text == "none" else 0.0 for c in group.completions]
+
+def too_few(group):
+    return [0.0] * max(1, len(group.completions) - 1)
+
+def words(group):
+    return [c.text for c in group.completions]
+
+def raising(group):
+    return [1.0 / len(c.text) for c in group.completions]
+
+def sorting(group):
+    for c in group.completions:
+        c.answer.events.sort(key=lambda e: -e.onset)
+    return [0.0] * len(group.completions)
+
+def sleeping(group):
+    time.sleep(0.02)
+    return [0.0] * len(group.completions)
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    name = f"users_checked_{next(NUMBER)}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+NUMBER = itertools.count()
+
+
+@pytest.mark.parametrize("name", ["good", "normalised"])
+def test_what_keeps_the_contract_passes(here, name, capsys):
+    assert main(["check-reward", f"{here}:{name}"]) == 0
+    printed = capsys.readouterr().out
+    assert "the contract is kept" in printed
+    assert all(check in printed for check, _ in CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "message"),
+    [
+        (
+            "by_position",
+            "order independent",
+            "not order independent: .* got .* instead of .* mixed answers, two events",
+        ),
+        ("drifting", "deterministic", r"\[.*\], then \[.*\]: mixed answers, two events, task sed"),
+        ("not_finite", "finite", r"inf.*: mixed answers"),
+        ("too_few", "shape", r"\(6,\), expected \(7,\): mixed answers"),
+        ("words", "shape", "not numbers"),
+        ("raising", "runs", "ZeroDivisionError: .*: mixed answers"),
+        ("sorting", "leaves the group alone", "changed: mixed answers"),
+    ],
+)
+def test_what_breaks_it_is_named_with_a_case(here, name, check, message, capsys):
+    assert main(["check-reward", f"{here}:{name}", "--task", "sed"]) == 1
+    printed = capsys.readouterr().out
+    assert "the contract is broken" in printed
+    report = check_reward(build_reward(f"{here}:{name}"), ("sed",))
+    assert report.findings[check].broken
+    assert re.search(message, report.findings[check].problem)
+    assert report.findings[check].problem in printed or name == "drifting"
+
+
+def test_a_group_that_takes_long_is_found(here):
+    report = check_reward(build_reward(f"{here}:sleeping"), ("ag",), max_seconds=0.01)
+    assert not report.kept
+    assert "declare it slow" in report.findings["time"].problem
+    assert check_reward(build_reward(f"{here}:sleeping"), ("ag",)).kept
+
+
+def test_parameters_are_set_and_nested(here, capsys):
+    assert main(["check-reward", f"{here}:good", "--set", "scale=2.5", "--task", "ag"]) == 0
+    assert "'scale': 2.5" in capsys.readouterr().out
+    settings = ["--set", "main=format", "--set", "aux.name=eb_f1", "--set", "aux.onset_collar=0.1"]
+    assert main(["check-reward", "adaptive", *settings, "--task", "sed"]) == 0
+    assert "'onset_collar': 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such"], "unknown reward 'no_such'"),
+        (["{here}:bad"], "has no 'bad'; it has: good, normalised"),
+        (["missing_module:x"], "cannot import module 'missing_module'.*in this folder or on PYTHONPATH"),
+        (["eb_f1", "--set", "onset_colar=1"], "Did you mean 'onset_collar'"),
+        (["eb_f1", "--set", "onset_collar"], "expected key=value"),
+        (["weighted"], "needs terms"),
+    ],
+)
+def test_what_cannot_be_built_is_wrong_use(here, arguments, message, capsys):
+    assert main(["check-reward", *[argument.replace("{here}", here) for argument in arguments]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("timepro: ")
+    assert re.search(message, error)
+
+
+def test_values_that_differ_only_by_rounding_are_the_same():
+    class Rounding:
+        policy = build_reward("format").policy
+
+        def evaluate(self, group):
+            return np.array([c.n_tokens / 7 for c in group.completions]) + 1e-15 * np.arange(len(group.completions))
+
+    assert check_reward(Rounding(), ("sed",)).kept
