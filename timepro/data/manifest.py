@@ -1,27 +1,43 @@
 """Reading and writing manifests: JSON Lines, one clip a line.
 
+    {"id": "a", "audio": "audio/a.flac", "duration": 7.36, "split": "train",
+     "events": [{"onset": 0.52, "offset": 1.2, "label": "glass_breaking", "caption": "a pane of glass shatters",
+                 "annotated_onset": 0.76, "annotated_offset": 1.44}],
+     "queries": [{"text": "glass breaking", "intervals": [[0.52, 1.2]], "annotated_intervals": [[0.76, 1.44]]}]}
+
+``split``, ``caption``, ``annotated_*`` and ``queries`` are optional, audio paths are relative to the manifest's folder.
 Everything a later stage trusts is checked here, once, so that a bad line is an error with a file name and a line number
-and not a strange score three stages later. Times are float seconds, intervals are ``[onset, offset)``.
+and not a strange score three stages later. Times are float seconds, intervals are ``[onset, offset)``. A byte order
+mark, CRLF line ends and blank lines are accepted.
 """
 
 from __future__ import annotations
 
 import difflib
+import gc
 import json
 import os
-import stat
+import re
+import reprlib
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from timepro.data.files import bounded_lines, file_problem, replacing
 
 if TYPE_CHECKING:
     from timepro.events import Event
 
 DURATION_TOLERANCE = 1e-3
 """Seconds by which an event may exceed its clip: durations are often rounded to milliseconds."""
+
+MAX_LINE = 16 << 20
+"""Bytes of the longest line that is read: more is not a clip but a broken file."""
+
+CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+"""Tabs, line breaks and the like, and halves of characters: in a label they would break the tables it goes into."""
 
 Interval = tuple[float, float]
 
@@ -49,13 +65,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One manifest line. ``audio`` is absolute, ``duration`` in seconds."""
+    """One manifest line. ``audio`` is absolute, ``duration`` in seconds, ``split`` None where unknown."""
 
     id: str
     audio: Path
     duration: float
     events: tuple[ManifestEvent, ...]
     queries: tuple[Query, ...] = ()
+    split: str | None = None
 
     def labelled(self, times: Literal["exact", "annotated"]) -> list[Event]:
         """The clip's events in time order, with exact or annotated times.
@@ -83,40 +100,57 @@ class _Bad(Exception):
     """A problem inside one line; `read_manifest` adds the file and the line number."""
 
 
-_CLIP_KEYS = ({"id", "audio", "duration", "events"}, {"queries"})
-_EVENT_KEYS = ({"onset", "offset", "label"}, {"caption", "annotated_onset", "annotated_offset"})
-_QUERY_KEYS = ({"text", "intervals"}, {"annotated_intervals"})
+_Keys = tuple[frozenset[str], frozenset[str]]  # required, and all that are allowed
+
+
+def _allow(required: set[str], optional: set[str]) -> _Keys:
+    return frozenset(required), frozenset(required | optional)
+
+
+_CLIP_KEYS = _allow({"id", "audio", "duration", "events"}, {"queries", "split"})
+_EVENT_KEYS = _allow({"onset", "offset", "label"}, {"caption", "annotated_onset", "annotated_offset"})
+_QUERY_KEYS = _allow({"text", "intervals"}, {"annotated_intervals"})
 
 
 def read_manifest(path: str | os.PathLike[str], check_audio: bool = True) -> list[Clip]:
-    """Read and check a manifest; blank lines are allowed.
+    """Read and check a manifest as `iter_manifest` does, all at once."""
+    # Clips hold no cycles, and the collector would walk the growing list again and again: a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return list(iter_manifest(path, check_audio))
+    finally:
+        if collecting:
+            gc.enable()
 
-    ``check_audio`` also asks the file system (no decoding) whether every audio file exists and is not empty.
-    Raises FileNotFoundError where the manifest is missing, else ValueError that names file, line and key.
+
+def iter_manifest(path: str | os.PathLike[str], check_audio: bool = True) -> Iterator[Clip]:
+    """Read and check a manifest clip by clip.
+
+    ``check_audio`` also asks the file system, once a clip and without decoding, whether the audio file exists and is
+    not empty. Raises FileNotFoundError where the manifest is missing, else ValueError that names file, line and key.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; check the path, or make the data first")
+        what = "is a folder, not a manifest" if path.is_dir() else "no such manifest"
+        raise FileNotFoundError(f"{path}: {what}; check the path, or make the data first")
     folder = os.path.abspath(path.parent)
-    clips: list[Clip] = []
     line_of: dict[str, int] = {}
-    with open(path, "rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            if not raw.strip():
-                continue
-            try:
-                clip = _clip(_parse(raw), folder, check_audio)
-                if clip.id in line_of:
-                    raise _Bad(
-                        f"key 'id': {clip.id!r} is already used on line {line_of[clip.id]}; give each clip its own id"
-                    )
-            except _Bad as problem:
-                raise ValueError(f"{path}:{number}: {problem}") from None
-            line_of[clip.id] = number
-            clips.append(clip)
-    if not clips:
+    for number, raw in bounded_lines(path, MAX_LINE):
+        if raw is not None and not raw.strip():
+            continue
+        try:
+            clip = _clip(_parse(raw), folder, check_audio)
+            if clip.id in line_of:
+                raise _Bad(
+                    f"key 'id': {clip.id!r} is already used on line {line_of[clip.id]}; give each clip its own id"
+                )
+        except _Bad as problem:
+            raise ValueError(f"{path}:{number}: {problem}") from None
+        line_of[clip.id] = number
+        yield clip
+    if not line_of:
         raise ValueError(f"{path}:1: the manifest holds no clips; write one JSON object a line")
-    return clips
 
 
 def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
@@ -124,20 +158,15 @@ def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
 
     Audio paths become relative to the manifest's folder. Raises ValueError for a time that is not finite.
     """
-    path = Path(path)
-    folder = os.path.abspath(path.parent)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            for clip in clips:
-                out.write(json.dumps(_as_json(clip, folder), ensure_ascii=False, allow_nan=False) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    folder = os.path.abspath(Path(path).parent)
+    with replacing(path) as out:
+        for clip in clips:
+            out.write(manifest_line(clip, folder))
+
+
+def manifest_line(clip: Clip, folder: str) -> str:
+    """A clip's line, for a manifest in ``folder`` (absolute). Raises ValueError for a time that is not finite."""
+    return json.dumps(_as_json(clip, folder), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _as_json(clip: Clip, folder: str) -> dict[str, Any]:
@@ -151,12 +180,15 @@ def _as_json(clip: Clip, folder: str) -> dict[str, Any]:
         item = {"text": q.text, "intervals": q.intervals}
         queries.append(item if q.annotated_intervals is None else item | {"annotated_intervals": q.annotated_intervals})
     audio = Path(os.path.relpath(clip.audio, folder)).as_posix()
-    return {"id": clip.id, "audio": audio, "duration": clip.duration, "events": events, "queries": queries}
+    data = {"id": clip.id, "audio": audio, "duration": clip.duration, "events": events, "queries": queries}
+    return data if clip.split is None else data | {"split": clip.split}
 
 
-def _parse(raw: bytes) -> Any:
+def _parse(raw: bytes | None) -> Any:
+    if raw is None:
+        raise _Bad(f"the line is longer than {MAX_LINE:,} bytes; write one JSON object a line")
     try:
-        return json.loads(raw)
+        return json.loads(raw.decode())
     except UnicodeDecodeError as problem:
         raise _Bad(f"not UTF-8 text ({problem.reason} at byte {problem.start}); save the manifest as UTF-8") from None
     except (ValueError, RecursionError) as problem:
@@ -164,107 +196,130 @@ def _parse(raw: bytes) -> Any:
 
 
 def _clip(data: Any, folder: str, check_audio: bool) -> Clip:
-    _keys(data, _CLIP_KEYS, "")
-    name = _text(data, "id", "")
-    audio = os.path.normpath(os.path.join(folder, _text(data, "audio", "")))
+    _keys(data, _CLIP_KEYS)
+    name = _text(data, "id")
+    audio = os.path.normpath(os.path.join(folder, _text(data, "audio")))
     duration = _number(data["duration"], "duration")
     if duration == 0:
         raise _Bad("key 'duration': must be above 0 seconds")
-    if check_audio:
-        _check_file(audio)
-    events = tuple(_event(item, f"events[{i}]", duration) for i, item in enumerate(_list(data["events"], "events")))
-    queries = tuple(
-        _query(q, f"queries[{i}]", duration) for i, q in enumerate(_list(data.get("queries", []), "queries"))
+    if check_audio and (wrong := file_problem(audio)):
+        raise _Bad(f"key 'audio': {audio} {wrong}; paths are relative to the manifest's folder")
+    split = _text(data, "split") if data.get("split") is not None else None
+    events = _list(data["events"], "events")
+    queries = _list(data.get("queries", []), "queries")
+    return Clip(
+        name,
+        Path(audio),
+        duration,
+        tuple([_event(item, duration, "events", i) for i, item in enumerate(events)]),
+        tuple([_query(item, duration, "queries", i) for i, item in enumerate(queries)]),
+        split,
     )
-    return Clip(name, Path(audio), duration, events, queries)
 
 
-def _event(data: Any, where: str, duration: float) -> ManifestEvent:
-    _keys(data, _EVENT_KEYS, where)
-    onset, offset = _span(data["onset"], data["offset"], f"{where}.onset", f"{where}.offset", duration)
-    label = _text(data, "label", where)
-    caption = _text(data, "caption", where) if data.get("caption") is not None else None
+# ---------------------------------------------------------------- parts of a line
+# The last arguments say where a value stands; the key is spelt out only for an error, which is most of the speed.
+
+
+def _event(data: Any, duration: float, *where: str | int) -> ManifestEvent:
+    _keys(data, _EVENT_KEYS, *where)
+    onset, offset = _span(data["onset"], data["offset"], duration, where, "onset", "offset")
+    label = _text(data, "label", *where)
+    caption = _text(data, "caption", *where) if data.get("caption") is not None else None
     start, end = data.get("annotated_onset"), data.get("annotated_offset")
     if (start is None) != (end is None):
         missing = "annotated_onset" if start is None else "annotated_offset"
-        raise _Bad(f"missing key '{where}.{missing}'; give both annotated times or neither")
+        raise _Bad(f"missing key {_key(*where, missing)}; give both annotated times or neither")
     if start is not None:
-        start, end = _span(start, end, f"{where}.annotated_onset", f"{where}.annotated_offset", duration)
+        start, end = _span(start, end, duration, where, "annotated_onset", "annotated_offset")
     return ManifestEvent(onset, offset, label, caption, start, end)
 
 
-def _query(data: Any, where: str, duration: float) -> Query:
-    _keys(data, _QUERY_KEYS, where)
+def _query(data: Any, duration: float, *where: str | int) -> Query:
+    _keys(data, _QUERY_KEYS, *where)
     annotated = data.get("annotated_intervals")
     return Query(
-        _text(data, "text", where),
-        _intervals(data["intervals"], f"{where}.intervals", duration),
-        None if annotated is None else _intervals(annotated, f"{where}.annotated_intervals", duration),
+        _text(data, "text", *where),
+        _intervals(data["intervals"], duration, *where, "intervals"),
+        None if annotated is None else _intervals(annotated, duration, *where, "annotated_intervals"),
     )
 
 
-def _intervals(data: Any, where: str, duration: float) -> tuple[Interval, ...]:
+def _intervals(data: Any, duration: float, *where: str | int) -> tuple[Interval, ...]:
     found = []
-    for i, pair in enumerate(_list(data, where)):
+    for i, pair in enumerate(_list(data, *where)):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise _Bad(f"key '{where}[{i}]': expected [onset, offset], got {pair!r}")
-        found.append(_span(pair[0], pair[1], f"{where}[{i}][0]", f"{where}[{i}][1]", duration))
+            raise _Bad(f"key {_key(*where, i)}: expected [onset, offset], got {shown(pair)}")
+        found.append(_span(pair[0], pair[1], duration, (*where, i), 0, 1))
     return tuple(found)
 
 
-def _span(onset: Any, offset: Any, onset_key: str, offset_key: str, duration: float) -> Interval:
-    start, end = _number(onset, onset_key), _number(offset, offset_key)
+def _span(
+    onset: Any, offset: Any, duration: float, where: tuple[str | int, ...], first: str | int, second: str | int
+) -> Interval:
+    # Nearly every interval is a pair of good floats; NaN fails here too.
+    if type(onset) is type(offset) is float and 0 <= onset < offset <= duration + DURATION_TOLERANCE:
+        return onset, offset
+    start, end = _number(onset, *where, first), _number(offset, *where, second)
     if start >= end:
-        raise _Bad(f"key '{offset_key}': onset {start} s is not before offset {end} s; correct one of them")
+        raise _Bad(f"key {_key(*where, second)}: onset {start} s is not before offset {end} s; correct one of them")
     if end > duration + DURATION_TOLERANCE:
-        raise _Bad(f"key '{offset_key}': {end} s lies beyond the clip's duration of {duration} s; correct one of them")
+        raise _Bad(
+            f"key {_key(*where, second)}: {end} s lies beyond the clip's duration of {duration} s; correct one of them"
+        )
     return start, end
 
 
-def _number(value: Any, key: str) -> float:
+def _number(value: Any, *where: str | int) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Bad(f"key '{key}': expected a number of seconds, got {value!r}")
+        raise _Bad(f"key {_key(*where)}: expected a number of seconds, got {shown(value)}")
     if not 0 <= value <= sys.float_info.max:  # False for NaN, too
-        raise _Bad(f"key '{key}': {value} is not a time; times are finite and at least 0 seconds")
+        raise _Bad(f"key {_key(*where)}: {shown(value)} is not a time; times are finite and at least 0 seconds")
     return float(value)
 
 
-def _text(data: dict[str, Any], key: str, where: str) -> str:
+def _text(data: dict[str, Any], key: str, *where: str | int) -> str:
     value = data[key]
     if not isinstance(value, str) or not value.strip():
-        raise _Bad(f"key '{where + '.' if where else ''}{key}': expected text that is not empty, got {value!r}")
+        raise _Bad(f"key {_key(*where, key)}: expected text that is not empty, got {shown(value)}")
+    if not value.isprintable() and CONTROL.search(value):
+        raise _Bad(f"key {_key(*where, key)}: {shown(value)} holds a tab, a line break or the like; replace it")
     return value
 
 
-def _list(value: Any, key: str) -> list[Any]:
+def _list(value: Any, *where: str | int) -> list[Any]:
     if not isinstance(value, list):
-        raise _Bad(f"key '{key}': expected a list, got {type(value).__name__}")
+        raise _Bad(f"key {_key(*where)}: expected a list, got {type(value).__name__}")
     return value
 
 
-def _keys(data: Any, allowed: tuple[set[str], set[str]], where: str) -> None:
-    required, optional = allowed
+def _keys(data: Any, allowed: _Keys, *where: str | int) -> None:
+    required, known = allowed
     if not isinstance(data, dict):
-        raise _Bad(f"{f'key {where!r}' if where else 'the line'}: expected a JSON object, got {type(data).__name__}")
-    prefix = f"{where}." if where else ""
+        raise _Bad(f"{f'key {_key(*where)}' if where else 'the line'}: expected a JSON object, got {shown(data)}")
+    if required <= data.keys() <= known:
+        return
     # Unknown before missing: a misspelt key is both, and the near names say more than "missing".
-    for key in data.keys() - required - optional:
-        known = sorted(required | optional)
-        near = difflib.get_close_matches(key, known, n=3) or known
+    for key in data.keys() - known:
+        near = difflib.get_close_matches(key[:100], known, n=3) or sorted(known)
         raise _Bad(
-            f"unknown key '{prefix}{key}'; did you mean {' or '.join(repr(k) for k in near)}? Rename or remove it"
+            f"unknown key {_key(*where, key[:100])}; did you mean {' or '.join(repr(k) for k in near)}? "
+            "Rename or remove it"
         )
-    missing = sorted(required - data.keys())
-    if missing:
-        raise _Bad(f"missing key {', '.join(repr(prefix + key) for key in missing)}; add it to the line")
+    missing = ", ".join(_key(*where, key) for key in sorted(required - data.keys()))
+    raise _Bad(f"missing key {missing}; add it to the line")
 
 
-def _check_file(audio: str) -> None:
-    try:
-        status = os.stat(audio)
-    except OSError as problem:
-        raise _Bad(f"key 'audio': {audio}: {problem.strerror}; paths are relative to the manifest's folder") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise _Bad(f"key 'audio': {audio} is not a file; paths are relative to the manifest's folder")
-    if status.st_size == 0:
-        raise _Bad(f"key 'audio': {audio} is an empty file; restore it or remove the line")
+def _key(*parts: str | int) -> str:
+    """'events[0].onset' from "events", 0, "onset"."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return f"'{text.removeprefix('.')}'"
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: as Python writes it, shortened."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60

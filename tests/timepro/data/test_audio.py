@@ -54,3 +54,15 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
     with pytest.raises(ValueError, match=r"empty\.wav.*no samples"):
         read_audio(tmp_path / "empty.wav")
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 96000])
+def test_a_long_file_is_resampled_in_pieces_that_fit(tmp_path: Path, monkeypatch, rate: int) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * rate + 1234).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    whole = read_audio(tmp_path / "a.wav")
+    monkeypatch.setattr("timepro.data.audio._LONG", rate // 2)
+    monkeypatch.setattr("timepro.data.audio._BLOCK", 1000)
+    pieces = read_audio(tmp_path / "a.wav")
+    assert pieces.shape == whole.shape
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)

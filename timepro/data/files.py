@@ -1,0 +1,79 @@
+"""Files: lines with a bound on their length, files that appear whole or not at all, what is wrong with a path."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+_PIECE = 1 << 20  # bytes of an overlong line that are read, and forgotten, at a time
+
+
+def bounded_lines(path: str | os.PathLike[str], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (line number, line) without line ends, LF or CRLF, and without a byte order mark.
+
+    In place of a line longer than ``limit`` bytes comes None: it is passed over in pieces and never held.
+    """
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(limit + 2):
+            number += 1
+            if len(line) > limit and not line.endswith(b"\n"):
+                # The next line is looked for only once the caller has had its say: most give up here.
+                yield number, None
+                _pass_over(file)
+                continue
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            yield number, line.rstrip(b"\r\n")
+
+
+def _pass_over(file: BinaryIO) -> None:
+    while piece := file.read(_PIECE):
+        if (end := piece.find(b"\n")) >= 0:
+            file.seek(end + 1 - len(piece), os.SEEK_CUR)
+            return
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A UTF-8 text file to write that takes the place of ``path`` in one step, once the block has ended well.
+
+    Others see the old file or the whole new one. The folder is made where needed; after an exception nothing is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def file_problem(path: str | os.PathLike[str]) -> str | None:
+    """What keeps a path from being a file with something in it, as the end of a sentence; None where nothing does.
+
+    One question to the file system; the file is not opened, so a pipe or a device cannot block.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as problem:
+        return f"cannot be read ({problem.strerror})"
+    if stat.S_ISDIR(status.st_mode):
+        return "is a folder, not a file"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    return None if status.st_size else "is an empty file"
