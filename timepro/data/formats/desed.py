@@ -1,0 +1,110 @@
+"""DESED, domestic sound events, as the `desed` package and the DCASE task 4 baselines lay it out.
+
+    ROOT/metadata/train/audioset_strong.tsv, train/synthetic21_train/soundscapes.tsv, validation/validation.tsv,
+         eval/public.tsv                  filename <tab> onset <tab> offset <tab> event_label
+    ROOT/audio/...                        the same folders; or audio/validation, audio/train/strong_label_real, *_16k
+    ROOT/metadata/**/*durations.tsv       filename <tab> duration; compared with the audio where there is one
+
+A line without times and label is a clip without events. Weak labels and unlabelled lists are not read. Where a file is
+named like its folder (validation/validation.tsv) it stands for the folder; its parts (test_dcase2018.tsv) are read
+only when --split names them. The split is the annotation's path below metadata: validation, eval/public.
+Sources: github.com/turpaultn/DESED, github.com/DCASE-REPO/DESED_task (confs of the recipes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from timepro.data.formats.base import Layout, Problem, RawClip, Source, folders_that_exist, with_other_endings
+from timepro.data.formats.tables import EventTable, read_pairs, table_header
+
+COLUMNS = ("filename", "onset", "offset", "event_label")
+_OTHER_NAMES = {"audioset_strong": "strong_label_real"}  # annotation -> folder of its audio
+
+
+def find(root: Path) -> Layout:
+    """The strong annotations below a root. Raises ValueError where the layout is another."""
+    metadata = root / "metadata"
+    if not metadata.is_dir() or not (root / "audio").is_dir():
+        inner = sorted(path.parent for path in root.glob("*/metadata")) + sorted(
+            path.parent for path in root.glob("*/*/metadata")
+        )
+        hint = f"; did you mean {' or '.join(map(str, inner))}?" if inner else ""
+        raise ValueError(f"{root}: no folders metadata/ and audio/ in it{hint}")
+    sources: list[Source] = []
+    ignored: list[tuple[str, str]] = []
+    for path in sorted(metadata.rglob("*.tsv")):
+        file = path.relative_to(root).as_posix()
+        if path.stem.endswith("durations"):
+            continue
+        if set(COLUMNS) <= set(table_header(path)):
+            sources.append(_Annotation(root, path, file))
+        else:
+            ignored.append((file, f"no strong labels (columns {', '.join(COLUMNS)})"))
+    if not sources:
+        others = f"; others there: {', '.join(file for file, _ in ignored)}" if ignored else ""
+        raise ValueError(f"{metadata}: no table with the columns {', '.join(COLUMNS)}, separated by tabs{others}")
+    return Layout(sources, ignored)
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    root: Path
+    path: Path
+    file: str
+
+    @property
+    def split(self) -> str:
+        place = self.path.relative_to(self.root / "metadata").with_suffix("")
+        return (place.parent if place.name == place.parent.name else place).as_posix()
+
+    @cached_property
+    def _table(self) -> EventTable:
+        return EventTable(self.path, self.file, COLUMNS)
+
+    def count(self) -> int:
+        return self._table.count()
+
+    def clips(self) -> Iterator[RawClip | Problem]:
+        audio = self.root / "audio"
+        folder = audio / self.path.parent.relative_to(self.root / "metadata")
+        names = [self.path.stem, _OTHER_NAMES.get(self.path.stem, folder.name)]
+        wanted = [folder / (name + rate) for name in names for rate in ("", "_16k")]
+        folders = folders_that_exist([*wanted, folder], self.file)
+        durations = _durations(self.path)
+        for rows in self._table.clips():
+            if isinstance(rows, Problem):
+                yield rows
+                continue
+            yield RawClip(
+                rows.name,
+                self.split,
+                self.file,
+                rows.line,
+                folders,
+                with_other_endings(rows.name),
+                base=str(audio),
+                duration=durations.get(rows.name),
+                events=rows.events,
+                problems=rows.problems,
+            )
+
+
+def _durations(annotation: Path) -> dict[str, float]:
+    """Stated durations in seconds by file name, from the table beside an annotation; empty where there is none."""
+    for name in (f"{annotation.stem}_durations.tsv", "durations.tsv"):
+        path = annotation.with_name(name)
+        if not path.is_file():
+            continue
+        found = {}
+        for line, clip, duration in read_pairs(path):
+            try:
+                found[clip] = float(duration)
+            except ValueError:
+                if line > 1:  # the header
+                    raise ValueError(f"{path}:{line}: {duration!r} is not a number of seconds") from None
+        return found
+    return {}
