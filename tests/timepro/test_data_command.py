@@ -1,0 +1,84 @@
+"""`timepro data` on the command line: what is printed, what is written, and the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from timepro.cli import main
+from timepro.data.formats import FORMATS
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    table = tmp_path / "metadata" / "validation" / "validation.tsv"
+    table.parent.mkdir(parents=True)
+    table.write_text("filename\tonset\toffset\tevent_label\na.wav\t0.5\t1.2\tDog\n[b].wav\t0.5\t9.0\tCat\n")
+    (tmp_path / "audio" / "validation").mkdir(parents=True)
+    for name in ("a", "[b]"):
+        soundfile.write(tmp_path / "audio" / "validation" / f"{name}.wav", np.zeros(44100 * 2), 44100)
+    return tmp_path
+
+
+def data(*arguments: object) -> int:
+    return main(["data", *map(str, arguments)])
+
+
+def test_problems_refuse_with_a_table_and_exit_2(root: Path, capsys) -> None:
+    assert data("desed", "--root", root, "--out", root / "m.jsonl") == 2
+    out, err = capsys.readouterr()
+    assert "metadata/validation/validation.tsv" in out and "[b].wav" in out and "7 s beyond the audio" in out
+    assert "timepro: 1 problems in 1 clips, 1 are without; nothing was written" in err and "--skip-invalid" in err
+    assert not (root / "m.jsonl").exists()
+
+
+def test_skip_invalid_writes_the_rest_and_lists_what_it_left_out(root: Path, capsys) -> None:
+    assert data("desed", "--root", root, "--out", root / "m.jsonl", "--skip-invalid") == 0
+    out = capsys.readouterr().out
+    assert "m.jsonl: 1 clips, 0.00 hours (1 validation); 1 left out" in out
+    assert "audio: 1 clips of 44100 Hz, 1 channel; read at 16000 Hz" in out
+    assert "\t3\t[b].wav\ttime\t" in (root / "m.jsonl.skipped.tsv").read_text()
+
+
+def test_a_map_that_keeps_nothing_is_refused(root: Path, capsys) -> None:
+    (root / "map.tsv").write_text("dog\n")
+    arguments = ("desed", "--root", root, "--out", root / "m.jsonl", "--label-map", root / "map.tsv", "--skip-invalid")
+    assert data(*arguments) == 2
+    assert "nothing is left to write" in capsys.readouterr().err
+    assert not (root / "m.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["desed", "--root", "gone", "--out", "m.jsonl"], "gone: no such folder"),
+        (["urbansed", "--root", "ROOT", "--out", "m.jsonl"], "no JAMS files in annotations"),
+        (["ftar", "--root", "ROOT", "--out", "m.jsonl"], "no temporal_audio_grounding.json"),
+        (["audiogrounding", "--root", "ROOT", "--out", "m.jsonl"], "none of train.json"),
+        (["audioset-strong", "--root", "ROOT", "--out", "m.jsonl"], "neither audioset_train_strong.tsv"),
+        (["desed", "--root", "ROOT", "--out", "m.jsonl", "--split", "x"], "no split 'x'; there are validation"),
+        (["desed", "--root", "ROOT", "--out", "m.jsonl", "--label-map", "gone.tsv"], "no such label map"),
+        (["show", "gone.jsonl"], "gone.jsonl: no such manifest"),
+    ],
+)
+def test_wrong_use_exits_2_with_the_reason(root: Path, capsys, arguments: list[str], words: str) -> None:
+    assert data(*(str(root) if word == "ROOT" else word for word in arguments)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_show_prints_and_draws(root: Path, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    data("desed", "--root", root, "--out", root / "m.jsonl", "--skip-invalid")
+    assert data("show", root / "m.jsonl") == 0
+    assert "Dog" in capsys.readouterr().out and (root / "m.png").stat().st_size > 1000
+    assert data("show", root / "m.jsonl", "--out", root / "x" / "y.png") == 0 and (root / "x" / "y.png").is_file()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_help_shows_the_layout(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        data(name, "--help")
+    assert end.value.code == 0 and "ROOT/" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""Read a published data set into a manifest, or show what a manifest holds.
+
+Every clip is checked: its audio can be read and is as long as stated, its events lie inside it, no id comes twice.
+All problems are reported at once, by file and line, and nothing is written, unless --skip-invalid leaves those clips
+out: the list of them goes to MANIFEST.skipped.tsv. `timepro data FORMAT --help` describes the layout expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timepro.data.formats import FORMATS, layout_text
+
+if TYPE_CHECKING:
+    from timepro.data.convert import Report
+
+HELP = "read a published data set into a manifest, or show one"
+EXAMPLES = """\
+  timepro data desed --root dcase/dataset --out desed.jsonl --split validation
+  timepro data audioset-strong --root audioset --out strong.jsonl --skip-invalid
+  timepro data show desed.jsonl                           hours, classes, overlaps; and a picture, desed.png
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|show")
+    for name, title in FORMATS.items():
+        one = commands.add_parser(
+            name, help=title, description=layout_text(name), formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        one.add_argument("--root", type=Path, required=True, help="the folder with the layout above")
+        one.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
+        one.add_argument("--split", action="append", default=[], help="read this split alone; may be given again")
+        one.add_argument(
+            "--label-map",
+            type=Path,
+            help="a label a line, behind a tab what it becomes ('-': leave its events out); others are refused",
+        )
+        one.add_argument(
+            "--trim",
+            type=float,
+            metavar="SECONDS",
+            help="cut events that outlast their audio by at most this (default 0.2); others are refused",
+        )
+        one.add_argument("--skip-invalid", action="store_true", help="leave clips with problems out, and list them")
+        one.add_argument("--workers", type=int, default=2, help="processes that check audio (default %(default)s)")
+    show = commands.add_parser(
+        "show", help="summarise a manifest and draw it", description="Summarise a manifest in tables and a picture."
+    )
+    show.add_argument("manifest", type=Path)
+    show.add_argument("--out", type=Path, help="the picture (default: the manifest's name with .png)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command: 0 done, 1 failed, 2 refused, 130 or 143 stopped by a signal."""
+    before = signal.signal(signal.SIGTERM, _stop)  # an exception, so that half-written files are removed
+    try:
+        return _show(options) if options.action == "show" else _convert(options)
+    except (ValueError, FileNotFoundError) as error:
+        return _fail(str(error), 2)
+    except (RuntimeError, OSError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was written", 130)
+    except _Terminated:
+        return _fail("stopped; nothing was written", 143)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"timepro: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _show(options: argparse.Namespace) -> int:
+    from timepro.data.overview import draw_overview, overview, print_overview
+
+    found = overview(options.manifest)
+    print_overview(found, str(options.manifest))
+    picture = options.out or options.manifest.with_suffix(".png")
+    draw_overview(found, picture, options.manifest.name)
+    print(f"picture: {picture}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from timepro.data.check import TRIM, Rules
+    from timepro.data.convert import convert
+    from timepro.data.labels import read_label_map
+
+    labels = None if options.label_map is None else read_label_map(options.label_map)
+    rules = Rules(TRIM if options.trim is None else options.trim, labels)
+    report = convert(
+        options.action, options.root, options.out, rules, options.split, options.skip_invalid, options.workers
+    )
+    _print_report(report, options.out)
+    if report.written:
+        return 0
+    total = sum(report.problems.values())
+    advice = "nothing is left to write" if options.skip_invalid else (
+        "nothing was written; correct them, or leave those clips out with --skip-invalid"
+    )  # fmt: skip
+    return _fail(f"{total:,} problems in {report.left_out:,} clips, {report.clips:,} are without; {advice}", 2)
+
+
+def _print_report(report: Report, out: Path) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from timepro.tables import print_table
+
+    for file, why in report.ignored:
+        print(f"not read: {file} ({why})")
+    if report.problems:
+        table = Table(title="Problems", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("file", "line", "clip", "problem"):
+            table.add_column(heading, justify="right" if heading == "line" else "left", overflow="fold")
+        for p in report.first:
+            table.add_row(Text(p.file), str(p.line), Text(p.clip), Text(p.message))
+        print_table(table)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.problems.most_common())
+        print(f"problems: {kinds}; all of them: {report.listing}")
+    for what, count in report.repairs.items():
+        print(f"repaired: {count:,} {what}")
+    for (rate, channels), count in report.audio.most_common():
+        same = rate == 16000 and channels == 1
+        read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"
+        print(f"audio: {count:,} clips of {rate} Hz, {channels} channel{'s' if channels > 1 else ''}{read}")
+    if report.written:
+        splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+        left = f"; {report.left_out:,} left out" if report.left_out else ""
+        print(f"{out}: {report.clips:,} clips, {report.seconds / 3600:.2f} hours ({splits}){left}")
