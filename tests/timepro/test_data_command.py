@@ -31,15 +31,15 @@ def test_problems_refuse_with_a_table_and_exit_2(root: Path, capsys) -> None:
     assert data("desed", "--root", root, "--out", root / "m.jsonl") == 2
     out, err = capsys.readouterr()
     assert "metadata/validation/validation.tsv" in out and "[b].wav" in out and "7 s beyond the audio" in out
-    assert "timepro: 1 problems in 1 clips, 1 are without; nothing was written" in err and "--skip-invalid" in err
+    assert "timepro: 1 problem in 1 clip, 1 without; nothing was written" in err and "--skip-invalid" in err
     assert not (root / "m.jsonl").exists()
 
 
 def test_skip_invalid_writes_the_rest_and_lists_what_it_left_out(root: Path, capsys) -> None:
     assert data("desed", "--root", root, "--out", root / "m.jsonl", "--skip-invalid") == 0
     out = capsys.readouterr().out
-    assert "m.jsonl: 1 clips, 0.00 hours (1 validation); 1 left out" in out
-    assert "audio: 1 clips of 44100 Hz, 1 channel; read at 16000 Hz" in out
+    assert "m.jsonl: 1 clip, 0.00 hours (1 validation); 1 left out" in out
+    assert "audio: 1 clip of 44100 Hz, 1 channel; read at 16000 Hz" in out
     assert "\t3\t[b].wav\ttime\t" in (root / "m.jsonl.skipped.tsv").read_text()
 
 

@@ -114,7 +114,12 @@ def _convert(options: argparse.Namespace) -> int:
     advice = "nothing is left to write" if options.skip_invalid else (
         "nothing was written; correct them, or leave those clips out with --skip-invalid"
     )  # fmt: skip
-    return _fail(f"{total:,} problems in {report.left_out:,} clips, {report.clips:,} are without; {advice}", 2)
+    found = f"{_many(total, 'problem')} in {_many(report.left_out, 'clip')}, {report.clips:,} without"
+    return _fail(f"{found}; {advice}", 2)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _print_report(report: Report, out: Path) -> None:
@@ -140,8 +145,8 @@ def _print_report(report: Report, out: Path) -> None:
     for (rate, channels), count in report.audio.most_common():
         same = rate == 16000 and channels == 1
         read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"
-        print(f"audio: {count:,} clips of {rate} Hz, {channels} channel{'s' if channels > 1 else ''}{read}")
+        print(f"audio: {_many(count, 'clip')} of {rate} Hz, {_many(channels, 'channel')}{read}")
     if report.written:
         splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
         left = f"; {report.left_out:,} left out" if report.left_out else ""
-        print(f"{out}: {report.clips:,} clips, {report.seconds / 3600:.2f} hours ({splits}){left}")
+        print(f"{out}: {_many(report.clips, 'clip')}, {report.seconds / 3600:.2f} hours ({splits}){left}")

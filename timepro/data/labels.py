@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from timepro.data.files import bounded_lines
@@ -44,7 +45,13 @@ def read_label_map(path: Path) -> dict[str, str | None]:
     return found
 
 
-def near(label: str, known: Iterable[str] | Mapping[str, object]) -> str:
+def near(label: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' with names like a label, or nothing where none is."""
-    names = difflib.get_close_matches(label[:100], list(known), n=3)
+    return _near(label[:100], tuple(known))
+
+
+@lru_cache(maxsize=1024)
+def _near(label: str, known: tuple[str, ...]) -> str:
+    # Remembered: among hundreds of names the search takes milliseconds, and the same label comes again and again.
+    names = difflib.get_close_matches(label, known, n=3)
     return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""

@@ -68,6 +68,7 @@ BAD_AUDIO = {  # what is at the audio's path -> words of the error
     "FLAC cut in the middle": (lambda path: cut(path, 0.5, "FLAC"), "cannot be decoded as audio"),
     "FLAC without its last bytes": (lambda path: cut(path, 0.999, "FLAC"), "cannot be decoded as audio"),
     "WAV cut in the middle": (lambda path: cut(path, 0.5, "WAV"), "cut short"),
+    "MP3 cut in the middle": (lambda path: cut(path, 0.5, "MP3"), "cut short"),
     "a header alone": (lambda path: noise(path, 0.0), "holds no samples"),
     "NaN": (lambda path: with_sample(path, np.nan), "NaN or infinite"),
     "infinity": (lambda path: with_sample(path, -np.inf), "NaN or infinite"),
@@ -164,6 +165,7 @@ BAD_LINES = {  # a line of a table -> kind of the problem, words of its message
     "a very long line": ("a.wav\t0.5\t1.0\t" + "x" * 70_000, "line", "longer than 65,536 bytes"),
     "no file name": ("\t0.5\t1.0\tDog", "line", "no filename"),
     "line separator in a label": ("a.wav\t0.5\t1.0\tDog\u2028bark", "label", "holds a tab, a line break"),
+    "line separator in a name": ("a\u2028.wav\t0.5\t1.0\tDog", "missing", "no audio a\u2028.wav"),
     "a path out of the folder": ("../../x.wav\t0.5\t1.0\tDog", "missing", "no audio ../../x.wav"),
     "an absolute path": ("/etc/x.wav\t0.5\t1.0\tDog", "missing", "no audio /etc/x.wav"),
     "a clip under two endings": ("b.flac\t0.5\t1.0\tDog", "duplicate", "id 'validation/b' is already that of"),
@@ -174,6 +176,7 @@ BAD_LINES = {  # a line of a table -> kind of the problem, words of its message
 def test_bad_lines_are_refused_by_file_and_line(tmp_path: Path, trees, case: str) -> None:
     text, kind, words = BAD_LINES[case]
     trees.desed(tmp_path, GOOD, text)
+    trees.audio(tmp_path / "x.wav")
     report = convert_desed(tmp_path)
     assert [(p.file, p.line, p.kind) for p in report.first] == [("metadata/validation/validation.tsv", 3, kind)]
     assert words in report.first[0].message and not report.written
@@ -181,7 +184,7 @@ def test_bad_lines_are_refused_by_file_and_line(tmp_path: Path, trees, case: str
     report = convert_desed(tmp_path, skip_invalid=True)
     assert [clip.id for clip in read_manifest(tmp_path / "m.jsonl")] == ["validation/b"]
     left_out = (tmp_path / "m.jsonl.skipped.tsv").read_text().splitlines()
-    assert len(left_out) == 2 and left_out[1].count("\t") == 4 and f"\t3\t{report.first[0].clip}\t" in left_out[1]
+    assert len(left_out) == 2 and left_out[1].count("\t") == 4 and f"\t3\t{report.first[0].clip}\t" in left_out[1].replace("\ufffd", "\u2028")
 
 
 COLUMNS = b"filename\tonset\toffset\tevent_label\n"

@@ -240,6 +240,7 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
     [
         ("temporal_audio_grounding", ftar_item("When is it loud?", "1-2"), "no query in quotes"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", "at 3 o'clock"), "not a list of intervals"),
+        ("temporal_audio_grounding", ftar_item("When 'dog'?", "1-2 to the end"), "not a list of intervals"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", ""), "'answer' is ''"),
         ("dense_audio_caption", ftar_item("What?", "A dog barks."), "does not begin with an interval"),
         ("dense_audio_caption", ftar_item("What?", "0 - 1, 2 - 3, "), "no caption behind"),

@@ -2,7 +2,7 @@
 
     ROOT/metadata/train/audioset_strong.tsv, train/synthetic21_train/soundscapes.tsv, validation/validation.tsv,
          eval/public.tsv                  filename <tab> onset <tab> offset <tab> event_label
-    ROOT/audio/...                        the same folders; or audio/validation, audio/train/strong_label_real, *_16k
+    ROOT/audio/...                        the same folders or those above; or audio/train/strong_label_real, *_16k
     ROOT/metadata/**/*durations.tsv       filename <tab> duration; compared with the audio where there is one
 
 A line without times and label is a clip without events. Weak labels and unlabelled lists are not read. Where a file is
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from timepro.data.event_files import COLUMNS, read_durations
 from timepro.data.formats.base import Layout, Problem, RawClip, Source, folders_that_exist, with_other_endings
-from timepro.data.formats.tables import EventTable, read_pairs, table_header
+from timepro.data.formats.tables import EventTable, table_header
 
-COLUMNS = ("filename", "onset", "offset", "event_label")
 _OTHER_NAMES = {"audioset_strong": "strong_label_real"}  # annotation -> folder of its audio
 
 
@@ -73,7 +73,8 @@ class _Annotation:
         folder = audio / self.path.parent.relative_to(self.root / "metadata")
         names = [self.path.stem, _OTHER_NAMES.get(self.path.stem, folder.name)]
         wanted = [folder / (name + rate) for name in names for rate in ("", "_16k")]
-        folders = folders_that_exist([*wanted, folder], self.file)
+        above = [folder, *folder.parents]
+        folders = folders_that_exist([*wanted, *above[: above.index(audio) + 1]], self.file)
         durations = _durations(self.path)
         for rows in self._table.clips():
             if isinstance(rows, Problem):
@@ -96,15 +97,6 @@ class _Annotation:
 def _durations(annotation: Path) -> dict[str, float]:
     """Stated durations in seconds by file name, from the table beside an annotation; empty where there is none."""
     for name in (f"{annotation.stem}_durations.tsv", "durations.tsv"):
-        path = annotation.with_name(name)
-        if not path.is_file():
-            continue
-        found = {}
-        for line, clip, duration in read_pairs(path):
-            try:
-                found[clip] = float(duration)
-            except ValueError:
-                if line > 1:  # the header
-                    raise ValueError(f"{path}:{line}: {duration!r} is not a number of seconds") from None
-        return found
+        if (path := annotation.with_name(name)).is_file():
+            return read_durations(path)
     return {}

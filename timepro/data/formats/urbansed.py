@@ -1,7 +1,7 @@
 """URBAN-SED 2.0: a JAMS file a clip, made by scaper.
 
     ROOT/annotations/{train,validate,test}/NAME.jams    an annotation in the namespace scaper (1.0: sound_event)
-    ROOT/audio/{train,validate,test}/NAME.wav
+    ROOT/audio/{train,validate,test}/NAME.wav, or ROOT/audio/NAME.wav
 
 An observation with role "foreground" is an event: its own time and duration (those inside `value` are from before
 time stretching) and `value.label`; the background is not an event. The simplified .txt beside it says no more and is
@@ -44,7 +44,7 @@ class _Split:
 
     def clips(self) -> Iterator[RawClip | Problem]:
         audio = self.root / "audio"
-        folders = folders_that_exist([audio / self.split], f"annotations/{self.split}")
+        folders = folders_that_exist([audio / self.split, audio], f"annotations/{self.split}")
         for path in sorted(self.folder.glob("*.jams")):
             file = path.relative_to(self.root).as_posix()
             try:
