@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/data.py --clips 20000
 
-Compared with, in the same run: decoding every clip whole, on one process, which is what learning lengths would cost
-otherwise. Memory is the peak of the converting process over the whole run, and over the run on a quarter of the clips.
+Compared with, in the same run: decoding clips whole, which is what learning their lengths would cost otherwise; both on
+one process and in CPU seconds, since two processes are at the mercy of what else runs. Memory is the peak of the
+converting process over the whole run, and how much that is above the run on a quarter of the clips.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from timepro.data.convert import convert
 from timepro.data.manifest import read_manifest
 
 SECONDS, RATE, EVENTS = 10, 16000, 3
-TARGETS = {"clips_per_second_over_decoding": 2.0, "read_seconds_for_100k_lines": 15.0, "memory_growth_mib": 50.0}
+TARGETS = {"conversion_over_decoding": 2.0, "read_seconds_for_100k_lines": 15.0, "memory_growth_mib": 50.0}
 
 
 def make_tree(root: Path, split: str, clips: int) -> list[Path]:
@@ -66,18 +67,22 @@ def main() -> None:
         converting = time.perf_counter() - begun
         whole = peak_mib()
         children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        begun = time.perf_counter()
+        begun = time.process_time()
+        convert("desed", root, root / "alone.jsonl", Rules(), ["train/quarter"], workers=1, visible=False)
+        alone = (time.process_time() - begun) / (clips // 4)
+        begun = time.process_time()
         for path in paths[:1000]:
             soundfile.read(path)
-        decoding = (time.perf_counter() - begun) / len(paths[:1000])
+        decoding = (time.process_time() - begun) / len(paths[:1000])
         begun = time.perf_counter()
         read = len(read_manifest(root / "whole.jsonl"))
         reading = (time.perf_counter() - begun) / read
     assert report.clips == read == clips
     figures = {
         "clips_per_second": round(clips / converting),
-        "decoded_whole_per_second": round(1 / decoding),
-        "clips_per_second_over_decoding": round(clips / converting * decoding, 2),
+        "converted_per_cpu_second": round(1 / alone),
+        "decoded_per_cpu_second": round(1 / decoding),
+        "conversion_over_decoding": round(decoding / alone, 2),
         "minutes_for_100k_clips": round(1e5 / clips * converting / 60, 2),
         "read_seconds_for_100k_lines": round(1e5 * reading, 2),
         "peak_mib": round(whole),
@@ -86,7 +91,7 @@ def main() -> None:
     }
     ratio, read_s, growth = (figures[key] for key in TARGETS)
     holds = (
-        ratio >= TARGETS["clips_per_second_over_decoding"]
+        ratio >= TARGETS["conversion_over_decoding"]
         and read_s <= TARGETS["read_seconds_for_100k_lines"]
         and growth <= TARGETS["memory_growth_mib"]
     )

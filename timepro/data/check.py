@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from timepro.data.audio import AudioHeader, check_audio
@@ -74,8 +74,8 @@ class Checker:
 
     def locate(self, raw: RawClip) -> str | None:
         """The path of a clip's audio; None where it is nowhere."""
-        if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in raw.names):
-            return None
+        if any(name.startswith("/") or ".." in name.split("/") for name in raw.names):
+            return None  # an annotation must not reach out of its data set
         first, second = self._last
         if first < len(raw.folders) and second < len(raw.names):
             path = f"{raw.folders[first]}/{raw.names[second]}"

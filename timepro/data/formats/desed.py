@@ -75,14 +75,14 @@ class _Annotation:
         wanted = [folder / (name + rate) for name in names for rate in ("", "_16k")]
         above = [folder, *folder.parents]
         folders = folders_that_exist([*wanted, *above[: above.index(audio) + 1]], self.file)
-        durations = _durations(self.path)
+        durations, split = _durations(self.path), self.split
         for rows in self._table.clips():
             if isinstance(rows, Problem):
                 yield rows
                 continue
             yield RawClip(
                 rows.name,
-                self.split,
+                split,
                 self.file,
                 rows.line,
                 folders,
