@@ -1,20 +1,61 @@
 """Losses as pure functions: tensors of answer tokens in, a sum in the numerator out.
 
-Nothing is divided here by a local count: the caller divides by the number of tokens of the whole global batch, so
-that the gradient does not depend on how the batch was cut into ranks and micro-batches.
+Nothing is divided here by a local count: the caller divides by the divisor of the whole global batch, so that the
+gradient does not depend on how the batch was cut into ranks and micro-batches.
+
+How answers of different lengths are weighed is a weight a token and one divisor (`token_weight`, `divisor`):
+
+- `dapo`: every token of the batch counts the same (arXiv 2503.14476).
+- `grpo`: every answer counts the same, a token of a long one less (arXiv 2402.03300).
+- `dr_grpo`: every token counts the same, divided by a constant length, so that no answer's weight depends on its own
+  length (arXiv 2503.20783).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+AGGREGATIONS = ("dapo", "grpo", "dr_grpo")
+OBJECTIVES = ("clip", "cispo")
+RATIOS = ("token", "sequence")
+KL_ESTIMATORS = ("k1", "k2", "k3")
+
+
+@dataclass
+class ObjectiveConfig:
+    """The policy-gradient objective (`trainer.objective.*`)."""
+
+    aggregation: str = "dapo"
+    name: str = "clip"  # or cispo: the clipped ratio as a constant weight of log p (arXiv 2506.13585)
+    ratio: str = "token"  # or sequence: one ratio an answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071)
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
+
+    def check(self) -> None:
+        """Raises ValueError for a name that is unknown or a range that is none."""
+        for key, allowed in (("aggregation", AGGREGATIONS), ("name", OBJECTIVES), ("ratio", RATIOS)):
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"trainer.objective.{key} is {getattr(self, key)!r}; it must be one of {', '.join(allowed)}"
+                )
+        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
+            raise ValueError(
+                f"trainer.objective: clip_low {self.clip_low} must be in [0, 1], clip_high {self.clip_high} at least 0"
+            )
+        if self.dual_clip and self.dual_clip <= 1 + self.clip_high:
+            raise ValueError(
+                f"trainer.objective.dual_clip is {self.dual_clip}; it must be above 1 + clip_high, or 0 for off"
+            )
+
 
 @dataclass(frozen=True)
 class PolicyTerms:
-    """Sums over K answer tokens; `loss` has a gradient, the rest is for the log."""
+    """Sums over K answer tokens; `loss` has a gradient, the rest is for the log (weighted as the loss is)."""
 
     loss: Tensor
     ratio_sum: Tensor
@@ -24,37 +65,92 @@ class PolicyTerms:
     drift_sum: Tensor  # k3 estimate of KL(sampled from || trained now)
 
 
+def token_weight(n_tokens: int, weight: float, aggregation: str) -> float:
+    """What one token of an answer of `n_tokens` counts, for an answer that counts `weight`."""
+    return weight / n_tokens if aggregation == "grpo" else weight
+
+
+def divisor(lengths: Sequence[int], token_weights: Sequence[float], aggregation: str, max_tokens: int) -> float:
+    """These answers' part of the divisor; the parts of all ranks are added up.
+
+    Args:
+        lengths, token_weights: of every answer in the loss, the weights from `token_weight`.
+        max_tokens: the constant length of `dr_grpo`.
+    """
+    if aggregation == "dr_grpo":
+        return float(sum(token_weights)) * max_tokens
+    return float(sum(n * w for n, w in zip(lengths, token_weights, strict=True)))
+
+
 def policy_terms(
-    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, weights: Tensor, clip_low: float, clip_high: float
+    logprobs: Tensor,
+    sampled_logprobs: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    answer_of: Tensor,
+    config: ObjectiveConfig,
 ) -> PolicyTerms:
-    """The clipped policy-gradient objective (PPO, arXiv 1707.06347; asymmetric range as in DAPO, arXiv 2503.14476).
+    """The policy-gradient objective: clipped (PPO, arXiv 1707.06347) or CISPO, by token or by sequence.
 
     Args:
         logprobs: (K,) of the tokens under the weights being trained.
         sampled_logprobs: (K,) as returned with the answer.
         advantages: (K,) the answer's advantage at each of its tokens.
         weights: (K,) 0 leaves a token out.
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        answer_of: (K,) number of the token's answer; only sequence ratios ask for it.
     """
     log_ratio = logprobs - sampled_logprobs
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
-    loss = -(torch.minimum(ratio * advantages, clipped * advantages) * weights).sum()
+    ratio = (_answer_means(log_ratio, answer_of) if config.ratio == "sequence" else log_ratio).exp()
+    low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
+    if config.name == "cispo":
+        gain = ratio.detach().clamp(max=high) * advantages * logprobs
+        too_low = torch.zeros_like(ratio, dtype=torch.bool)
+        too_high = ratio > high
+    else:
+        gain = torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
+        if config.dual_clip:
+            gain = torch.where(advantages < 0, torch.maximum(gain, config.dual_clip * advantages), gain)
+        too_low, too_high = (ratio < low) & (advantages < 0), (ratio > high) & (advantages > 0)
+    loss = -_weighted(gain, weights)
     with torch.no_grad():
-        low = ((ratio < 1.0 - clip_low) & (advantages < 0)) * weights
-        high = ((ratio > 1.0 + clip_high) & (advantages > 0)) * weights
-        drift = (torch.exp(-log_ratio) - 1.0 + log_ratio) * weights
+        drift = torch.exp(-log_ratio) - 1.0 + log_ratio
         used = ratio[weights > 0]
         return PolicyTerms(
             loss=loss,
-            ratio_sum=(ratio * weights).sum(),
+            ratio_sum=_weighted(ratio, weights),
             ratio_max=used.max() if used.numel() else ratio.new_zeros(()),
-            clipped_low=low.sum(),
-            clipped_high=high.sum(),
-            drift_sum=drift.sum(),
+            clipped_low=_weighted(too_low.float(), weights),
+            clipped_high=_weighted(too_high.float(), weights),
+            drift_sum=_weighted(drift, weights),
         )
+
+
+def kl_sum(logprobs: Tensor, reference: Tensor, weights: Tensor, estimator: str) -> Tensor:
+    """Weighted sum over tokens of an estimate of KL(trained || reference), from tokens that the policy sampled.
+
+    J. Schulman's estimators, with d = log p - log p_reference: `k1` is d, unbiased, its own gradient zero on average;
+    `k2` is d^2 / 2, whose gradient is that of the KL; `k3` is exp(-d) - 1 + d, unbiased and never negative.
+    """
+    d = logprobs - reference
+    values = {"k1": lambda: d, "k2": lambda: 0.5 * d * d, "k3": lambda: torch.exp(-d) - 1.0 + d}
+    if estimator not in values:
+        raise ValueError(f"trainer.kl.estimator is {estimator!r}; it must be one of {', '.join(KL_ESTIMATORS)}")
+    return _weighted(values[estimator](), weights)
 
 
 def cross_entropy_sum(logprobs: Tensor, weights: Tensor) -> Tensor:
     """Weighted negative log-likelihood of K tokens, as a sum."""
-    return -(logprobs * weights).sum()
+    return -_weighted(logprobs, weights)
+
+
+def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+    # A banned token has probability zero: minus infinity times a weight of zero would be NaN.
+    return torch.where(weights != 0, values, torch.zeros_like(values)).mul(weights).sum()
+
+
+def _answer_means(values: Tensor, answer_of: Tensor) -> Tensor:
+    """Each token's answer's mean, (K,)."""
+    n = int(answer_of.max()) + 1 if answer_of.numel() else 0
+    sums = values.new_zeros(n).index_add(0, answer_of, values)
+    counts = values.new_zeros(n).index_add(0, answer_of, torch.ones_like(values))
+    return (sums / counts)[answer_of]

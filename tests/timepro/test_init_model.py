@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.reference_models import load_reference
+from reference_models import load_reference
 from timepro.astp import AstpLayout
 from timepro.cli import main
 from timepro.features import Processor
@@ -149,7 +149,7 @@ def test_random_rows_have_the_other_embeddings_scale(source, tmp_path, family):
 def test_a_thinker_alone_becomes_a_whole_checkpoint(tmp_path):
     whole = build(tmp_path / "whole", "qwen2_5_omni")
     alone = tmp_path / "alone"
-    load_reference("qwen2_5_omni", whole).save_pretrained(alone)
+    load_reference("qwen2_5_omni", whole).to(torch.bfloat16).save_pretrained(alone)
     for path in whole.iterdir():
         if path.suffix != ".safetensors" and not path.name.startswith(("config", "model.")):
             shutil.copy2(path, alone / path.name)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.reference_models import load_reference, qwen2_audio_frames
+from reference_models import load_reference, qwen2_audio_frames
 from timepro.features import Processor
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.reference_models import load_reference
+from reference_models import load_reference
 from timepro.astp import expand_prompt
 from timepro.features import Processor
 from trainer.core import export_checkpoint

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainer.advantages import group_advantages, has_spread, squared_deviations
-from trainer.losses import cross_entropy_sum, policy_terms
+from trainer.losses import ObjectiveConfig, cross_entropy_sum, policy_terms
 from trainer.schedule import learning_rate_factor
 
 GROUPS = [np.array([1.0, 0.0, 0.5, 0.25]), np.array([0.2, 0.2]), np.array([0.9, 0.1, 0.2])]
@@ -79,7 +79,9 @@ def test_an_unknown_scale_lists_the_known_ones():
 
 def terms(new, old, advantages, weights, low=0.2, high=0.3):
     new = torch.tensor(new, requires_grad=True)
-    found = policy_terms(new, torch.tensor(old), torch.tensor(advantages), torch.tensor(weights), low, high)
+    given = (torch.tensor(values) for values in (old, advantages, weights))
+    config = ObjectiveConfig(clip_low=low, clip_high=high)
+    found = policy_terms(new, *given, torch.zeros(len(new), dtype=torch.long), config)
     (gradient,) = torch.autograd.grad(found.loss, new)
     return found, gradient
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tests.reference_models import load_reference, reference_logits
+from reference_models import load_reference, reference_logits
 from timepro.astp import AstpLayout, expand_prompt
 from timepro.features import Processor
 from trainer.policy import Policy, load_policy

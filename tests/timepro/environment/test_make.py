@@ -82,7 +82,8 @@ def test_setup_installs_torch_first_and_then_everything(checkout: Path) -> None:
     assert result.returncode == 0, result.stderr
     installs = [call for call in calls(checkout) if "pip install" in call]
     assert re.search(r"constraints-cpu\.txt torch==[0-9.]+(\+cpu)?$", installs[0])
-    assert installs[1].endswith("constraints-cpu.txt --editable .[cpu,dev]") and len(installs) == 2
+    assert installs[1].endswith("constraints-cpu.txt --editable .[cpu,dev]")
+    assert installs[2].endswith("sed_scores_eval pandas<3") and len(installs) == 3
     assert "timepro.environment.cpu_wheels" in calls(checkout)[-1]
 
 

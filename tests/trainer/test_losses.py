@@ -1,0 +1,179 @@
+"""Objectives and their aggregation, each against a loop over answers and tokens, and against autograd."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.losses import AGGREGATIONS, ObjectiveConfig, divisor, kl_sum, policy_terms, token_weight
+
+LENGTHS = [3, 1, 5, 2]
+ADVANTAGES = [1.2, -0.7, -1.5, 0.4]
+WEIGHTS = [1.0, 1.0, 0.5, 1.0]
+MAX_TOKENS = 6
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    new, old = rng.uniform(-3, 0, sum(LENGTHS)), rng.uniform(-3, 0, sum(LENGTHS))
+    return new.tolist(), old.tolist()
+
+
+def answers(values):
+    """Token values cut into answers."""
+    starts = np.cumsum([0, *LENGTHS])
+    return [values[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def loss_of(config, new, old, which=range(4)):
+    """The numerator over some of the answers, as one micro-batch, and its gradient by the new log-probabilities."""
+    which = list(which)
+    per_token = {i: token_weight(LENGTHS[i], WEIGHTS[i], config.aggregation) for i in which}
+    tokens = [(k, i) for k, i in enumerate(which) for _ in range(LENGTHS[i])]
+    leaf = torch.tensor([x for i in which for x in answers(new)[i]], dtype=torch.float64, requires_grad=True)
+    terms = policy_terms(
+        leaf,
+        torch.tensor([x for i in which for x in answers(old)[i]], dtype=torch.float64),
+        torch.tensor([ADVANTAGES[i] for _, i in tokens], dtype=torch.float64),
+        torch.tensor([per_token[i] for _, i in tokens], dtype=torch.float64),
+        torch.tensor([k for k, _ in tokens]),
+        config,
+    )
+    (gradient,) = torch.autograd.grad(terms.loss, leaf)
+    count = divisor([LENGTHS[i] for i in which], list(per_token.values()), config.aggregation, MAX_TOKENS)
+    return terms, gradient.tolist(), count
+
+
+def clipped(ratio, advantage, config):
+    gain = min(ratio * advantage, min(max(ratio, 1 - config.clip_low), 1 + config.clip_high) * advantage)
+    return max(gain, config.dual_clip * advantage) if config.dual_clip and advantage < 0 else gain
+
+
+def by_hand(config, new, old):
+    """The mean loss, by the definitions."""
+    total = 0.0
+    for n, o, length, advantage, weight in zip(answers(new), answers(old), LENGTHS, ADVANTAGES, WEIGHTS, strict=True):
+        logs = [a - b for a, b in zip(n, o, strict=True)]
+        sequence = math.exp(sum(logs) / length)
+        ratios = [sequence if config.ratio == "sequence" else math.exp(log) for log in logs]
+        gains = [clipped(ratio, advantage, config) for ratio in ratios]
+        if config.name == "cispo":
+            gains = [min(r, 1 + config.clip_high) * advantage * logp for r, logp in zip(ratios, n, strict=True)]
+        total -= weight * sum(gains) / (length if config.aggregation == "grpo" else 1)
+    tokens = sum(length * weight for length, weight in zip(LENGTHS, WEIGHTS, strict=True))
+    sequences = sum(WEIGHTS)
+    return total / {"dapo": tokens, "grpo": sequences, "dr_grpo": sequences * MAX_TOKENS}[config.aggregation]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize(("name", "dual_clip"), [("clip", 0.0), ("clip", 1.5), ("cispo", 0.0)])
+def test_every_objective_is_its_definition(aggregation, ratio, name, dual_clip):
+    config = ObjectiveConfig(aggregation, name, ratio, clip_low=0.2, clip_high=0.3, dual_clip=dual_clip)
+    for seed in range(20):
+        new, old = batch(seed)
+        terms, _, count = loss_of(config, new, old)
+        assert terms.loss.item() / count == pytest.approx(by_hand(config, new, old), rel=1e-9)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_micro_batches_add_up_to_the_whole_batch(aggregation, ratio):
+    config = ObjectiveConfig(aggregation, ratio=ratio)
+    new, old = batch(3)
+    whole, gradient, count = loss_of(config, new, old)
+    parts = [loss_of(config, new, old, which) for which in ([0, 1], [2], [3])]
+    assert sum(terms.loss.item() for terms, _, _ in parts) == pytest.approx(whole.loss.item(), rel=1e-12)
+    assert [g for _, part, _ in parts for g in part] == pytest.approx(gradient, rel=1e-12)
+    assert sum(part for _, _, part in parts) == pytest.approx(count)
+
+
+def test_a_long_answer_counts_more_only_where_tokens_are_counted():
+    _, gradient, _ = loss_of(ObjectiveConfig("dapo", clip_low=1.0, clip_high=9.0), [-1.0] * 11, [-1.0] * 11)
+    _, even, _ = loss_of(ObjectiveConfig("grpo", clip_low=1.0, clip_high=9.0), [-1.0] * 11, [-1.0] * 11)
+    for i in range(4):
+        assert sum(answers(gradient)[i]) == pytest.approx(-LENGTHS[i] * WEIGHTS[i] * ADVANTAGES[i])
+        assert sum(answers(even)[i]) == pytest.approx(-WEIGHTS[i] * ADVANTAGES[i])
+
+
+def test_a_sequence_ratio_moves_all_tokens_of_its_answer_alike():
+    new, old = batch(5)
+    _, gradient, _ = loss_of(ObjectiveConfig(ratio="sequence", clip_low=1.0, clip_high=99.0), new, old)
+    for n, o, length, advantage, weight, part in zip(
+        answers(new), answers(old), LENGTHS, ADVANTAGES, WEIGHTS, answers(gradient), strict=True
+    ):
+        ratio = math.exp(sum(a - b for a, b in zip(n, o, strict=True)) / length)
+        assert part == pytest.approx([-weight * advantage * ratio] * length)  # length tokens of 1 / length each
+
+
+def test_cispo_keeps_a_gradient_where_clipping_has_none():
+    new, old = [-0.1] * 11, [-2.0] * 11  # a ratio far above the range
+    _, clip, _ = loss_of(ObjectiveConfig(name="clip"), new, old)
+    _, cispo, _ = loss_of(ObjectiveConfig(name="cispo", clip_high=0.28), new, old)
+    assert answers(clip)[0] == [0.0] * 3
+    assert answers(cispo)[0] == pytest.approx([-1.28 * ADVANTAGES[0]] * 3)
+
+
+def test_dual_clip_bounds_what_a_bad_answer_can_push():
+    new, old = [-0.1] * 11, [-3.0] * 11
+    _, free, _ = loss_of(ObjectiveConfig(), new, old)
+    terms, bounded, _ = loss_of(ObjectiveConfig(dual_clip=3.0), new, old)
+    assert min(answers(free)[1]) > 10
+    assert answers(bounded)[1] == [0.0]
+    assert math.isfinite(terms.loss.item())
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_estimates_against_the_sum_over_a_vocabulary(estimator):
+    rng = np.random.default_rng(0)
+    p, q = (torch.tensor(rng.normal(0, 0.3, 50)).log_softmax(-1) for _ in range(2))
+    drawn = torch.tensor(rng.choice(50, size=200_000, p=p.exp().numpy() / p.exp().sum().item()))
+    weights = torch.full((len(drawn),), 1.0 / len(drawn), dtype=torch.float64)
+    exact = (p.exp() * (p - q)).sum().item()
+    assert kl_sum(p[drawn], q[drawn], weights, estimator).item() == pytest.approx(exact, rel=0.08)
+
+
+def test_the_gradient_of_k2_is_the_kls_own():
+    """In expectation over the policy's samples, E[d log p * grad log p] = grad KL."""
+    rng = np.random.default_rng(1)
+    logits = torch.tensor(rng.normal(0, 0.3, 20), requires_grad=True)
+    reference = torch.tensor(rng.normal(0, 0.3, 20)).log_softmax(-1)
+    p = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((p.exp() * (p - reference)).sum(), logits, retain_graph=True)
+    every = torch.arange(20)  # the expectation, exactly: each token weighted by its probability
+    (found,) = torch.autograd.grad(kl_sum(p[every], reference, p.detach().exp(), "k2"), logits)
+    torch.testing.assert_close(found, exact)
+
+
+def test_an_unknown_kl_estimator_is_refused():
+    with pytest.raises(ValueError, match="trainer.kl.estimator is 'k4'; it must be one of k1, k2, k3"):
+        kl_sum(torch.zeros(1), torch.zeros(1), torch.ones(1), "k4")
+
+
+def test_a_banned_token_without_weight_is_no_nan():
+    new = torch.tensor([-1.0, -math.inf], requires_grad=True)
+    old, ones = torch.tensor([-1.0, -1.0]), torch.ones(2)
+    weights = torch.tensor([1.0, 0.0])
+    terms = policy_terms(new, old, ones, weights, torch.tensor([0, 1]), ObjectiveConfig())
+    assert terms.loss.item() == pytest.approx(-1.0)
+    assert math.isfinite(terms.drift_sum.item())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ObjectiveConfig(aggregation="mean"), "aggregation is 'mean'; it must be one of dapo, grpo, dr_grpo"),
+        (ObjectiveConfig(name="ppo"), "name is 'ppo'"),
+        (ObjectiveConfig(ratio="word"), "ratio is 'word'"),
+        (ObjectiveConfig(clip_low=1.5), "clip_low 1.5"),
+        (ObjectiveConfig(clip_high=-0.1), "clip_high -0.1"),
+        (ObjectiveConfig(dual_clip=1.1), "must be above 1 \\+ clip_high"),
+    ],
+)
+def test_settings_out_of_range_are_refused(config, message):
+    ObjectiveConfig(dual_clip=3.0).check()
+    with pytest.raises(ValueError, match=message):
+        config.check()
