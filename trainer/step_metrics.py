@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from trainer import distributed
-from trainer.advantages import has_spread
+from trainer.advantages import has_spread, is_scored, spread
 from trainer.rollouts import ScoredGroup
 from trainer.sender import SyncReport
 
@@ -43,14 +45,16 @@ def collect(
             selection.
         trained: what the update saw.
         part_names: all parts that the reward can record. A part is averaged over the groups that have it: with
-            several tasks, each may have rewards of its own.
+            several tasks, each may have rewards of its own. Answers that were not scored are in no mean; they are
+            counted in `rewards/NAME/skipped` for the reward that gave up on them.
     """
     answers = [answer for group in drawn for answer in group.answers.answers]
     sums = {
         "answers": float(len(answers)),
         "groups": float(len(drawn)),
-        "reward": float(sum(group.rewards.sum() for group in drawn)),
-        "spread": float(sum(group.rewards.std() for group in drawn)),
+        "scored": float(sum(is_scored(group.rewards).sum() for group in drawn)),
+        "reward": float(sum(np.nansum(group.rewards) for group in drawn)),
+        "spread": float(sum(spread(group.rewards) for group in drawn)),
         "flat": float(sum(not has_spread(group.rewards) for group in drawn)),
         "left": float(sum(not has_spread(group.rewards) for group in trained)),
         "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
@@ -59,14 +63,16 @@ def collect(
     }
     for name in part_names:
         parts = [group.parts[name] for group in drawn if name in group.parts]
+        parts = [part[is_scored(part)] for part in parts if is_scored(part).any()]
         sums[f"{name}/n"] = float(len(parts))
         sums[f"{name}/mean"] = float(sum(part.mean() for part in parts))
         sums[f"{name}/std"] = float(sum(part.std() for part in parts))
+        sums[f"{name}/skipped"] = float(sum(len(group.skipped.get(name, ())) for group in drawn))
     total = dict(zip(sums, distributed.total(list(sums.values())), strict=True))
     n_answers, n_groups = total["answers"], total["groups"]
     slowest = dict(zip(clock.seconds, distributed.largest(list(clock.seconds.values())), strict=True))
     metrics = {
-        "reward": total["reward"] / n_answers,
+        "reward": total["reward"] / max(total["scored"], 1.0),
         "reward_std": total["spread"] / n_groups,
         "frac_reward_zero_std": total["flat"] / n_groups,
         "frac_trained_zero_std": total["left"] / n_groups,
@@ -84,6 +90,8 @@ def collect(
         if total[f"{name}/n"]:
             metrics[f"rewards/{name}/mean"] = total[f"{name}/mean"] / total[f"{name}/n"]
             metrics[f"rewards/{name}/std"] = total[f"{name}/std"] / total[f"{name}/n"]
+        if total[f"{name}/skipped"]:
+            metrics[f"rewards/{name}/skipped"] = total[f"{name}/skipped"]
     metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
     return metrics if report["skipped"] else metrics | _update_metrics(report)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,13 @@ def test_groups_handed_in_ahead_are_scored_side_by_side(tmp_path):
     reward.prefetch(groups)
     assert [reward(group)[0] for group in groups] == [1.0, 1.0]  # each waited for the other
     assert reward(groups[0])[0] == 1.0  # asked for again, it is handed in again
+
+
+def test_groups_of_another_tasks_reward_are_not_handed_in():
+    reward = build_reward({"name": "by_task", "sed": "format", "dac": slowly()})
+    reward.prefetch([sound := group_of("raise"), caption := replace(group_of("3"), task="dac")])
+    assert list(reward.reward.rewards["dac"]._ahead) == [id(caption)]
+    assert (reward(sound)[0], reward(caption)[0]) == (0.0, 3.0)
 
 
 def test_groups_that_nobody_asks_for_are_forgotten():

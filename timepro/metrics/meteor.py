@@ -163,10 +163,12 @@ class _Process:
     def __init__(self, command: Sequence[str]) -> None:
         self.owner = os.getpid()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe would fill up and block it)
-        # A session of its own, so that Ctrl-C reaches Python alone, which then ends it in order.
+        # A session of its own, so that Ctrl-C reaches Python alone, which then ends it in order. A process that leads
+        # its session (a learner rank, a reward's worker) is ended with all of its session, to which this one belongs.
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            start_new_session=os.getsid(0) != os.getpid(),
+        )  # fmt: skip
         assert self._child.stdin is not None and self._child.stdout is not None
         self._input, self._output = self._child.stdin.fileno(), self._child.stdout.fileno()
         os.set_blocking(self._input, False)
