@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SCALES = ("group", "batch", "none")
+BASELINES = ("mean", "leave_one_out")
 
 
 def is_scored(rewards: np.ndarray) -> np.ndarray:
@@ -29,7 +30,11 @@ def centred(rewards: np.ndarray) -> np.ndarray:
 
 
 def group_advantages(
-    groups: Sequence[np.ndarray], scale: str, epsilon: float = 1e-4, batch_std: float | None = None
+    groups: Sequence[np.ndarray],
+    scale: str,
+    baseline: str = "mean",
+    epsilon: float = 1e-4,
+    batch_std: float | None = None,
 ) -> list[np.ndarray]:
     """Advantages of several groups.
 
@@ -38,6 +43,9 @@ def group_advantages(
         scale: "group" divides by each group's own standard deviation (GRPO); "batch" by one scale for all groups
             of the step, the root mean square of the group deviations, which keeps easy groups from being blown up;
             "none" only subtracts the mean (Dr. GRPO, arXiv 2503.20783).
+        baseline: what an answer is compared with: the group's "mean", or "leave_one_out", the mean of the group's
+            other answers, which does not depend on the answer itself (RLOO, arXiv 2402.14740). It is the first
+            times n / (n - 1).
         epsilon: added to the divisor.
         batch_std: the scale for "batch" where the step's groups lie on several ranks; computed from `groups` if None.
 
@@ -45,18 +53,27 @@ def group_advantages(
         arrays (G,), all zero for a group without spread.
 
     Raises:
-        ValueError: an unknown scale.
+        ValueError: an unknown scale or baseline.
     """
     if scale not in SCALES:
         raise ValueError(f"trainer.advantage_scale is {scale!r}; it must be one of {', '.join(SCALES)}")
+    if baseline not in BASELINES:
+        raise ValueError(f"trainer.advantage_baseline is {baseline!r}; it must be one of {', '.join(BASELINES)}")
+    above = [centred(g) * _share_of_others(g) if baseline == "leave_one_out" else centred(g) for g in groups]
     if scale == "none":
-        return [centred(g) for g in groups]
+        return above
     if scale == "group":
-        return [centred(g) / (spread(g) + epsilon) for g in groups]
+        return [a / (spread(g) + epsilon) for a, g in zip(above, groups, strict=True)]
     if batch_std is None:
         total, count = squared_deviations(groups)
         batch_std = math.sqrt(total / max(count, 1))
-    return [centred(g) / (batch_std + epsilon) for g in groups]
+    return [a / (batch_std + epsilon) for a in above]
+
+
+def _share_of_others(rewards: np.ndarray) -> float:
+    """n / (n - 1) for the n answers that were scored: turns a deviation from the mean into one from the others'."""
+    n = int(is_scored(rewards).sum())
+    return n / (n - 1) if n > 1 else 0.0
 
 
 def squared_deviations(groups: Sequence[np.ndarray]) -> tuple[float, int]:

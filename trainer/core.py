@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Learner:
         self._config = (optimiser, zero_config)
         self._policy = policy
         self.engine: Any = None
+        self._reference: Any = None
         self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
 
     def soften_times(self, config: SoftTimeConfig) -> None:
@@ -110,6 +112,32 @@ class Learner:
         self.engine.train()
         total, count = distributed.total([loss, weighted_token_count(rows, supervised=True)])
         return total / max(count, 1.0)
+
+    def add_reference(self) -> None:
+        """Keep the model that training starts from, as it is now: partitioned too, or the adapters' own base."""
+        if self.lora.rank == 0:
+            dtype = zero.compute_dtype(self._config[1])
+            policy, _ = load_policy(self.folder, self.processor.family, self.processor.layout, dtype)
+            self._reference = zero.initialise_frozen(policy.requires_grad_(False).eval(), self._config[1])
+
+    @torch.no_grad()
+    def with_reference(self, rows: Sequence[Row], temperature: float) -> list[Row]:
+        """The rows with the reference's log-probabilities of their sampled answers. A collective."""
+        found: dict[int, list[float]] = {}
+        frozen = self.lora.rank == 0
+        engine = self._reference if frozen else self.engine
+        with nullcontext() if frozen else self._policy.without_adapters():
+            engine.eval()
+            for part in self._cut(rows):
+                micro = self._collate(part)
+                logprobs, _ = engine(micro, temperature)
+                answers = [answer for row in part for answer in row.answers]
+                for answer, own in zip(answers, logprobs.split([len(a.token_ids) for a in answers]), strict=True):
+                    found[id(answer)] = own.tolist()
+        self.engine.train()
+        return [
+            replace(row, answers=[replace(a, reference_logprobs=found[id(a)]) for a in row.answers]) for row in rows
+        ]
 
     def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from timepro.progress import ProgressBar
@@ -22,7 +23,7 @@ from trainer import distributed
 from trainer.advantages import group_advantages, has_spread, is_scored, squared_deviations
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
-from trainer.losses import cross_entropy_sum, policy_terms
+from trainer.losses import KlConfig, ObjectiveConfig, cross_entropy_sum, divisor, kl_sum, policy_terms, token_weight
 from trainer.rollouts import GroupSampler, RolloutSettings, ScoredGroup, record
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
@@ -32,6 +33,8 @@ from trainer.step_metrics import PhaseClock, collect
 from trainer.tracking import Tracker
 from trainer.zero import OptimiserConfig
 
+_SUMMED = ("policy_loss", "reference_loss", "kl", "ratio", "clip_low", "clip_high", "drift", "entropy")
+
 
 @dataclass
 class GrpoConfig(RolloutSettings, OptimiserConfig):
@@ -39,8 +42,9 @@ class GrpoConfig(RolloutSettings, OptimiserConfig):
 
     enabled: bool = True
     max_steps: int = 120
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    kl: KlConfig = field(default_factory=KlConfig)
+    advantage_baseline: str = "mean"  # or leave_one_out: the mean of the group's other answers
     advantage_scale: str = "group"
     reference_weight: float = 0.0  # cross-entropy on the right answer beside the RL loss
     mask_truncated: bool = True  # an answer that was cut off teaches nothing
@@ -93,6 +97,8 @@ def train_grpo(
             drawn = clock.time("score", lambda s=samples, g=groups: sampler.score(s, g))
             trained = clock.time("resample", lambda d=drawn: sampler.resample(d, state.step, state.version))
             rows = clock.time("rows", lambda t=trained: build_rows(learner, t, config))
+            if config.kl.coefficient:
+                rows = clock.time("reference", lambda r=rows: learner.with_reference(r, config.temperature))
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
             state.step += 1
             state.version += 1
@@ -127,8 +133,12 @@ def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConf
                 AnswerTokens(
                     answer.token_ids,
                     answer.logprobs,
-                    float(value),
-                    weight=float(stays and not (answer.truncated and config.mask_truncated)),
+                    advantage=float(value),
+                    weight=token_weight(
+                        len(answer.token_ids),
+                        float(stays and not (answer.truncated and config.mask_truncated)),
+                        config.objective.aggregation,
+                    ),
                 )
                 for answer, value, stays in zip(group.answers.answers, values, is_scored(group.rewards), strict=True)
             ]
@@ -149,41 +159,49 @@ def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConf
 def _advantages(scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[np.ndarray]:
     groups = [group.rewards for group in scored]
     total, count = distributed.total(squared_deviations(groups))
-    return group_advantages(groups, config.advantage_scale, batch_std=math.sqrt(total / max(count, 1.0)))
+    batch_std = math.sqrt(total / max(count, 1.0))
+    return group_advantages(groups, config.advantage_scale, config.advantage_baseline, batch_std=batch_std)
 
 
 def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int) -> dict[str, float]:
     """One optimiser step; returns metrics that are the same on every rank."""
     factor = learning_rate_factor(step, step / config.max_steps, config.warmup_steps, config.flat, config.floor)
     rate = config.learning_rate * factor
-    sampled, supervised = distributed.total(
-        [weighted_token_count(rows, supervised=False), weighted_token_count(rows, supervised=True)]
+    divide, sampled, supervised = distributed.total(
+        [
+            loss_divisor(rows, config),
+            weighted_token_count(rows, supervised=False),
+            weighted_token_count(rows, supervised=True),
+        ]
     )
     if sampled + supervised == 0:
         return {"learning_rate": rate, "skipped": 1.0}
+    divide, sampled, supervised = (max(value, 1e-9) for value in (divide, sampled, supervised))
 
     def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         weights = micro.weights * ~micro.supervised
         terms = policy_terms(
-            logprobs, micro.sampled_logprobs, micro.advantages, weights, config.clip_low, config.clip_high
+            logprobs, micro.sampled_logprobs, micro.advantages, weights, micro.answer_of, config.objective
         )
-        loss = terms.loss / max(sampled, 1.0)
-        right = cross_entropy_sum(logprobs, micro.weights * micro.supervised) / max(supervised, 1.0)
+        policy = terms.loss / divide
+        right = cross_entropy_sum(logprobs, micro.weights * micro.supervised) / supervised
+        kl = kl_sum(logprobs, micro.reference_logprobs, weights, config.kl.estimator) if config.kl.coefficient else 0.0
+        loss = policy + config.reference_weight * right + config.kl.coefficient * kl / divide
         sums = {
-            "policy_loss": loss,
+            "policy_loss": policy,
             "reference_loss": right,
-            "ratio": terms.ratio_sum / max(sampled, 1.0),
+            "kl": kl / sampled,
+            "ratio": terms.ratio_sum / sampled,
             "ratio_max": terms.ratio_max,
-            "clip_low": terms.clipped_low / max(sampled, 1.0),
-            "clip_high": terms.clipped_high / max(sampled, 1.0),
-            "drift": terms.drift_sum / max(sampled, 1.0),
-            "entropy": (entropies * weights).sum() / max(sampled, 1.0),
+            "clip_low": terms.clipped_low / sampled,
+            "clip_high": terms.clipped_high / sampled,
+            "drift": terms.drift_sum / sampled,
+            "entropy": (entropies * weights).sum() / sampled,
         }
-        return loss + config.reference_weight * right, {key: float(value.detach()) for key, value in sums.items()}
+        return loss, {key: float(torch.as_tensor(value).detach()) for key, value in sums.items()}
 
     local = learner.update(rows, loss_function, config.temperature, rate)
-    keys = ("policy_loss", "reference_loss", "ratio", "clip_low", "clip_high", "drift", "entropy")
-    summed = dict(zip(keys, distributed.total([local.get(key, 0.0) for key in keys]), strict=True))
+    summed = dict(zip(_SUMMED, distributed.total([local.get(key, 0.0) for key in _SUMMED]), strict=True))
     ratio_max = distributed.largest([local.get("ratio_max", 0.0)])[0]
     return summed | {
         "ratio_max": ratio_max,
@@ -192,6 +210,13 @@ def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int)
         "learning_rate": rate,
         "skipped": 0.0,
     }
+
+
+def loss_divisor(rows: Sequence[Row], config: GrpoConfig) -> float:
+    """This rank's part of the policy loss's divisor."""
+    answers = [answer for row in rows for answer in row.answers if not answer.supervised]
+    lengths, weights = [len(a.token_ids) for a in answers], [a.weight for a in answers]
+    return divisor(lengths, weights, config.objective.aggregation, config.max_tokens)
 
 
 def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture) -> None:

@@ -70,6 +70,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     run, first = Path(job.work), distributed.rank() == 0
     learner = Learner(Path(job.checkpoint), config.trainer, config.zero, config.trainer.batch, config.lora)
     learner.start()
+    if config.trainer.kl.coefficient:
+        learner.add_reference()
     samples, cursor = training_samples(job.manifest, config, "exact")
     state = grpo.GrpoState()
     if job.resume and (checkpoint := grpo.latest_checkpoint(run)):

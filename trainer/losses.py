@@ -53,6 +53,23 @@ class ObjectiveConfig:
             )
 
 
+@dataclass
+class KlConfig:
+    """Keeping near the model that GRPO started from (`trainer.kl.*`)."""
+
+    coefficient: float = 0.0  # 0: no reference model is kept
+    estimator: str = "k3"
+
+    def check(self) -> None:
+        """Raises ValueError for an unknown estimator or a negative coefficient."""
+        if self.coefficient < 0:
+            raise ValueError(f"trainer.kl.coefficient is {self.coefficient}; it must be at least 0")
+        if self.estimator not in KL_ESTIMATORS:
+            raise ValueError(
+                f"trainer.kl.estimator is {self.estimator!r}; it must be one of {', '.join(KL_ESTIMATORS)}"
+            )
+
+
 @dataclass(frozen=True)
 class PolicyTerms:
     """Sums over K answer tokens; `loss` has a gradient, the rest is for the log (weighted as the loss is)."""
@@ -132,10 +149,9 @@ def kl_sum(logprobs: Tensor, reference: Tensor, weights: Tensor, estimator: str)
     `k2` is d^2 / 2, whose gradient is that of the KL; `k3` is exp(-d) - 1 + d, unbiased and never negative.
     """
     d = logprobs - reference
-    values = {"k1": lambda: d, "k2": lambda: 0.5 * d * d, "k3": lambda: torch.exp(-d) - 1.0 + d}
-    if estimator not in values:
-        raise ValueError(f"trainer.kl.estimator is {estimator!r}; it must be one of {', '.join(KL_ESTIMATORS)}")
-    return _weighted(values[estimator](), weights)
+    if estimator == "k1":
+        return _weighted(d, weights)
+    return _weighted(0.5 * d * d if estimator == "k2" else torch.exp(-d) - 1.0 + d, weights)
 
 
 def cross_entropy_sum(logprobs: Tensor, weights: Tensor) -> Tensor:

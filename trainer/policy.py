@@ -7,6 +7,7 @@ micro-batch, and its outputs can be kept (`trainer.encoder`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -117,6 +118,18 @@ class Policy(nn.Module):
         for parameter in self.parameters():
             if parameter.requires_grad:
                 yield plain(parameter, self.published_names[id(parameter)])
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The model that training started from, while the context is open."""
+        layers = [layer for _, layer in lora_layers(self.text_model)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
 
     def adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The adapters' parameters by their names in the decoder; none in full fine-tuning."""

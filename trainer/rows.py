@@ -7,7 +7,7 @@ behind the prompt for every answer, so each answer's log-probabilities are those
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class AnswerTokens:
     Args:
         token_ids: T tokens, the stop token included.
         sampled_logprobs: T, as returned with the answer; empty for a supervised answer.
+        reference_logprobs: T, under the reference model; empty where there is none.
         advantage: 0 for a supervised answer.
         supervised: cross-entropy instead of the policy gradient.
         weight: 0 leaves the answer out of the loss.
@@ -29,6 +30,7 @@ class AnswerTokens:
 
     token_ids: list[int]
     sampled_logprobs: list[float] = field(default_factory=list)
+    reference_logprobs: list[float] = field(default_factory=list)
     advantage: float = 0.0
     supervised: bool = False
     weight: float = 1.0
@@ -63,7 +65,7 @@ class MicroBatch:
         sources: (K,) flat indices into (B * Q) of the positions that predict.
         targets: (K,) the tokens predicted.
         answer_of: (K,) number of the answer within the micro-batch.
-        sampled_logprobs, advantages, weights: (K,).
+        sampled_logprobs, reference_logprobs, advantages, weights: (K,).
         supervised: (K,) bool.
     """
 
@@ -77,6 +79,7 @@ class MicroBatch:
     targets: Tensor
     answer_of: Tensor
     sampled_logprobs: Tensor
+    reference_logprobs: Tensor
     advantages: Tensor
     weights: Tensor
     supervised: Tensor
@@ -114,7 +117,7 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
     starts = torch.tensor([len(row.prompt_ids) - 1 for row in rows])
     queries = (starts[:, None] + torch.arange(n_queries)).clamp(max=width - 1)
     sources: list[int] = []
-    tokens: list[tuple[int, int, float, float, float, bool]] = []
+    tokens: list[tuple[int, int, float, float, float, float, bool]] = []
     n_answers = 0
     for b, row in enumerate(rows):
         prompt = torch.tensor(row.prompt_ids)
@@ -133,13 +136,16 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
             first = b * n_queries + end - (p - 1)
             sources += [b * n_queries] + list(range(first, first + inputs))
             sampled = answer.sampled_logprobs or [0.0] * len(answer.token_ids)
+            reference = answer.reference_logprobs or [0.0] * len(answer.token_ids)
             tokens += [
-                (token, n_answers, logprob, answer.advantage, answer.weight, answer.supervised)
-                for token, logprob in zip(answer.token_ids, sampled, strict=True)
+                (token, n_answers, old, base, answer.advantage, answer.weight, answer.supervised)
+                for token, old, base in zip(answer.token_ids, sampled, reference, strict=True)
             ]
             n_answers += 1
             end += inputs
-    targets, answer_of, sampled_logprobs, advantages, weights, supervised = zip(*tokens, strict=True)
+    targets, answer_of, sampled_logprobs, reference_logprobs, advantages, weights, supervised = zip(
+        *tokens, strict=True
+    )
     return MicroBatch(
         input_ids=input_ids,
         positions=positions,
@@ -151,6 +157,7 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
         targets=torch.tensor(targets),
         answer_of=torch.tensor(answer_of),
         sampled_logprobs=torch.tensor(sampled_logprobs, dtype=torch.float32),
+        reference_logprobs=torch.tensor(reference_logprobs, dtype=torch.float32),
         advantages=torch.tensor(advantages, dtype=torch.float32),
         weights=torch.tensor(weights, dtype=torch.float32),
         supervised=torch.tensor(supervised, dtype=torch.bool),
@@ -192,5 +199,5 @@ def plan_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[i
 def empty_like(row: Row) -> Row:
     """A row that weighs nothing: pads a rank's micro-batches to the number that all ranks run."""
     answer = row.answers[0]
-    blank = AnswerTokens(answer.token_ids, answer.sampled_logprobs, 0.0, answer.supervised, weight=0.0)
+    blank = replace(answer, advantage=0.0, weight=0.0)
     return Row(row.prompt_ids, row.frames, [blank])

@@ -60,6 +60,8 @@ def check(config: ExperimentConfig) -> None:
             raise ValueError(
                 f"{key} is {batch}, less than learner.ranks={config.learner.ranks}: a rank would have no work"
             )
+    config.trainer.objective.check()
+    config.trainer.kl.check()
     flat_groups = config.trainer.flat_groups
     if flat_groups not in FLAT_GROUPS:
         raise ValueError(f"trainer.flat_groups is {flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")

@@ -100,6 +100,7 @@ def _update_metrics(report: Mapping[str, float]) -> dict[str, float]:
     return {
         "loss/policy": report["policy_loss"],
         "loss/reference": report["reference_loss"],
+        "kl": report["kl"],
         "grad_norm": report["grad_norm"],
         "entropy": report["entropy"],
         "clip_ratio/low_mean": report["clip_low"],

@@ -107,6 +107,14 @@ def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> 
     return engine
 
 
+def initialise_frozen(policy: Policy, zero: ZeroConfig) -> Any:
+    """A ZeRO-3 engine that only runs forward: its parameters are partitioned like those of the trained one."""
+    deepspeed = import_deepspeed()
+    engine, *_ = deepspeed.initialize(model=policy, config=deepspeed_config(OptimiserConfig(), zero))
+    engine.eval()
+    return engine
+
+
 def set_learning_rate(engine: Any, value: float) -> None:
     """Set the rate of every parameter group for the next update."""
     for group in engine.optimizer.param_groups:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.losses import AGGREGATIONS, ObjectiveConfig, divisor, kl_sum, policy_terms, token_weight
+from trainer.losses import AGGREGATIONS, KlConfig, ObjectiveConfig, divisor, kl_sum, policy_terms, token_weight
 
 LENGTHS = [3, 1, 5, 2]
 ADVANTAGES = [1.2, -0.7, -1.5, 0.4]
@@ -149,8 +149,11 @@ def test_the_gradient_of_k2_is_the_kls_own():
 
 
 def test_an_unknown_kl_estimator_is_refused():
+    KlConfig(0.1, "k2").check()
     with pytest.raises(ValueError, match="trainer.kl.estimator is 'k4'; it must be one of k1, k2, k3"):
-        kl_sum(torch.zeros(1), torch.zeros(1), torch.ones(1), "k4")
+        KlConfig(0.1, "k4").check()
+    with pytest.raises(ValueError, match="trainer.kl.coefficient is -0.1"):
+        KlConfig(-0.1).check()
 
 
 def test_a_banned_token_without_weight_is_no_nan():

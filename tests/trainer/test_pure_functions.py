@@ -72,6 +72,29 @@ def test_an_answer_without_a_reward_has_left_its_group(scale):
     assert [has_spread(group) for group in groups] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_leave_one_out_compares_with_the_other_answers(scale):
+    groups = [GROUPS[0], np.array([0.5, math.nan, 0.1, 0.9])]
+    plain = group_advantages(groups, "none", "leave_one_out")
+    for rewards, advantages in zip(groups, plain, strict=True):
+        for i, reward in enumerate(rewards):
+            others = [r for k, r in enumerate(rewards) if k != i and not math.isnan(r)]
+            expected = 0.0 if math.isnan(reward) else reward - statistics.fmean(others)
+            assert advantages[i] == pytest.approx(expected, abs=1e-12)
+    scaled, usual = (group_advantages(groups, scale, baseline) for baseline in ("leave_one_out", "mean"))
+    for a, b, n in zip(scaled, usual, (4, 3), strict=True):
+        np.testing.assert_allclose(a, b * n / (n - 1), atol=1e-12)
+
+
+def test_an_answer_alone_has_no_advantage():
+    assert group_advantages([np.array([0.7, math.nan])], "none", "leave_one_out")[0].tolist() == [0.0, 0.0]
+
+
+def test_an_unknown_baseline_lists_the_known_ones():
+    with pytest.raises(ValueError, match="advantage_baseline is 'median'; it must be one of mean, leave_one_out"):
+        group_advantages(GROUPS, "group", "median")
+
+
 def test_an_unknown_scale_lists_the_known_ones():
     with pytest.raises(ValueError, match="advantage_scale is 'std'; it must be one of group, batch, none"):
         group_advantages(GROUPS, "std")
