@@ -36,6 +36,7 @@ OVERRIDES = [
     "trainer.temperature=0.7",
     # A reward with spread from the first step: a model after twelve steps of SFT hits no event yet.
     "rewards={name: weighted, terms: [{reward: format, weight: 1.0}, {reward: miou, weight: 1.0}]}",
+    "trainer.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
     "wandb.mode=offline",
 ]
 
@@ -122,6 +123,12 @@ def test_first_importance_ratio_is_one(whole: Path) -> None:
     for metrics in trained:  # strictly on-policy: every step's ratio is the first
         assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-4)
         assert metrics["sampling/importance_sampling_ratio/max"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_reference_is_the_model_that_grpo_started_from(whole: Path) -> None:
+    trained = [m for m in metrics_of(whole) if "kl" in m]
+    assert trained[0]["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert trained[-1]["kl"] > 1e-6
 
 
 def test_hugging_face_and_vllm_agree_on_log_probabilities(whole: Path) -> None:

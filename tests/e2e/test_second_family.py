@@ -1,0 +1,136 @@
+"""The other family and the other settings, end to end: Qwen2-Audio, adapters, a KL term, two tasks, resampling."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERRIDES = [
+    "name=second",
+    "model.tiny.family=qwen2_audio",
+    "task={sed: 1, ag: 1}",
+    "data.sft_clips=24",
+    "data.rl_clips=12",
+    "data.validation_clips=4",
+    "data.test_clips=8",
+    "sft.max_steps=8",
+    "sft.batch_size=8",
+    "sft.encoder_warmup.steps=2",
+    "sft.soft_time.weight=0.5",
+    "lora.rank=4",
+    "lora.alpha=16",
+    "trainer.max_steps=3",
+    "trainer.prompts_per_step=4",
+    "trainer.group_size=4",
+    "trainer.learning_rate=1e-2",
+    "trainer.warmup_steps=0",
+    "trainer.kl={coefficient: 0.05, estimator: k3}",
+    "trainer.objective={aggregation: grpo, ratio: sequence}",
+    "trainer.advantage_baseline=leave_one_out",
+    "trainer.flat_groups=resample",
+    "rewards={name: by_task, sed: {name: weighted, terms: [{reward: format}, {reward: miou}]}, ag: format}",
+    "wandb.mode=disabled",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *OVERRIDES, f"runs={folder}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (folder / "log.txt").open("wb") as log:
+        code = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=420
+        ).returncode
+    assert code == 0, (folder / "log.txt").read_text()[-4000:]
+    return folder / "second"
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.grpo.jsonl").read_text().splitlines()]
+
+
+def test_worker_and_learner_agree_from_step_to_step(run: Path) -> None:
+    """A ratio of one says that vLLM and the learner give the same log-probabilities, merged adapters included."""
+    trained = [m for m in metrics_of(run) if "sampling/importance_sampling_ratio/max" in m]
+    assert trained, "no step had a group with spread"
+    for metrics in trained:
+        assert metrics["sampling/importance_sampling_ratio/max"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_reference_is_the_model_that_grpo_started_from(run: Path) -> None:
+    trained = [m for m in metrics_of(run) if "kl" in m]
+    assert trained[0]["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert trained[-1]["kl"] > 1e-6
+
+
+def test_each_task_has_its_own_metrics_and_rewards(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    for stage in ("sft", "grpo"):
+        assert set(summary["eval"][stage]) == {"sed", "ag"}
+        assert summary["eval"][stage]["sed"]["n"] == 8
+        assert "r_at_0.5" in summary["eval"][stage]["ag"]
+    assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou"}
+    lines = [json.loads(line) for path in (run / "rollouts").glob("*.jsonl") for line in path.read_text().splitlines()]
+    for line in lines:
+        expected = {"by_task", "format"} | ({"weighted", "miou"} if line["id"].endswith("@sed") else set())
+        assert set(line["answers"][0]["parts"]) == expected
+    assert {line["id"].rpartition("@")[2] for line in lines} == {"sed", "ag"}
+
+
+def test_only_adapted_weights_changed_and_the_adapter_is_exported(run: Path) -> None:
+    from safetensors.torch import load_file
+
+    job = json.loads((run / "job.grpo.json").read_text())
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (Path(job["checkpoint"]), run / "checkpoint")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("_proj.weight" in name and ".layers." in name for name in changed)
+    adapter = load_file(run / "checkpoint" / "adapter" / "adapter_model.safetensors")
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    stem = "base_model.model.model.language_model.layers.0.mlp.up_proj"
+    a, b = adapter[f"{stem}.lora_A.weight"], adapter[f"{stem}.lora_B.weight"]
+    torch.testing.assert_close(before[name] + 16 / 4 * b @ a, after[name], rtol=0, atol=1e-6)
+
+
+def test_the_worker_answers_with_the_merged_weights(run: Path) -> None:
+    """After the last sync the worker's greedy answers are Hugging Face's with the exported weights."""
+    from timepro.data.manifest import read_manifest
+    from timepro.features import Processor
+    from timepro.tasks import samples_of_tasks
+    from trainer.sft import expanded_prompt
+
+    job = json.loads((run / "job.grpo.json").read_text())
+    processor = Processor(run / "checkpoint")
+    model = processor.family.load(run / "checkpoint", torch.float32)
+    encoder = processor.family.audio_encoder(model)
+    lines = map(json.loads, (run / "eval" / "grpo.jsonl").read_text().splitlines())
+    answers = {line["id"]: line["answer"] for line in lines}
+    samples = [s for part in samples_of_tasks(read_manifest(Path(job["test"])), ["sed", "ag"]) for s in part]
+    assert len(samples) == len(answers)
+    for sample in samples:
+        with torch.no_grad():
+            frames = processor.family.encode(encoder, [processor.features(sample.audio)])[0]
+            ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
+            embeds = model.get_input_embeddings()(ids)
+            embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
+            out = model.generate(
+                inputs_embeds=embeds,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=20,
+                suppress_tokens=list(processor.layout.banned_token_ids),
+                eos_token_id=processor.eos_token_id,
+                pad_token_id=processor.tokenizer.pad_token_id,
+            )
+        assert processor.answer_text(out[0].tolist()) == answers[sample.id]
