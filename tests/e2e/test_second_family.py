@@ -37,7 +37,8 @@ OVERRIDES = [
     "trainer.objective={aggregation: grpo, ratio: sequence}",
     "trainer.advantage_baseline=leave_one_out",
     "trainer.flat_groups=resample",
-    "rewards={name: by_task, sed: {name: weighted, terms: [{reward: format}, {reward: miou}]}, ag: format}",
+    "rewards={name: by_task, sed: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
+    "ag: easy_rewards:share_of_times}",
     "wandb.mode=disabled",
 ]
 
@@ -46,7 +47,7 @@ OVERRIDES = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *OVERRIDES, f"runs={folder}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     with (folder / "log.txt").open("wb") as log:
         code = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=420
@@ -82,7 +83,7 @@ def test_each_task_has_its_own_metrics_and_rewards(run: Path) -> None:
     assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou"}
     lines = [json.loads(line) for path in (run / "rollouts").glob("*.jsonl") for line in path.read_text().splitlines()]
     for line in lines:
-        expected = {"by_task", "format"} | ({"weighted", "miou"} if line["id"].endswith("@sed") else set())
+        expected = {"by_task", "share_of_times"} | ({"weighted", "miou"} if line["id"].endswith("@sed") else set())
         assert set(line["answers"][0]["parts"]) == expected
     assert {line["id"].rpartition("@")[2] for line in lines} == {"sed", "ag"}
 

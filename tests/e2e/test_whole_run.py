@@ -35,7 +35,7 @@ OVERRIDES = [
     "trainer.warmup_steps=0",
     "trainer.temperature=0.7",
     # A reward with spread from the first step: a model after twelve steps of SFT hits no event yet.
-    "rewards={name: weighted, terms: [{reward: format, weight: 1.0}, {reward: miou, weight: 1.0}]}",
+    "rewards={name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou, weight: 1.0}]}",
     "trainer.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
     "wandb.mode=offline",
 ]
@@ -45,7 +45,7 @@ def start(folder: Path, *extra: str) -> subprocess.Popen[bytes]:
     """The command that `make train` runs, in a folder of its own."""
     command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *OVERRIDES, *extra]
     log = (folder / "log.txt").open("ab")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -114,7 +114,7 @@ def test_every_answer_is_kept_with_parts_and_weight_version(whole: Path) -> None
             assert len(group["answers"]) == 4
             for answer in group["answers"]:
                 assert answer["weight_version"] == step - 1
-                assert set(answer["parts"]) == {"weighted", "format", "miou"}
+                assert set(answer["parts"]) == {"weighted", "share_of_times", "miou"}
 
 
 def test_first_importance_ratio_is_one(whole: Path) -> None:
