@@ -156,7 +156,8 @@ class _Worker:
         with theirs:
             # A session of its own: Ctrl-C is the learner's to deal with, and what it starts can be ended with it.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rewards.worker", str(theirs.fileno())],
+                # -P: what stands in the current folder must not hide our packages
+                [sys.executable, "-P", "-m", "rewards.worker", str(theirs.fileno())],
                 env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self.built: set[str] = set()

@@ -87,6 +87,7 @@ def test_an_empty_side_scores_0_and_odd_characters_do_not_shift_the_answers(mete
     assert scores[5] == meteor.scores([("a dog", "a dog")])[0] > 0.9
 
 
+@pytest.mark.slow
 @needs_meteor
 def test_no_process_is_left_when_python_is_killed():
     code = (

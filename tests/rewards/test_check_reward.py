@@ -50,7 +50,7 @@ def sorting(group):
     return [0.0] * len(group.completions)
 
 def sleeping(group):
-    time.sleep(0.02)
+    time.sleep(0.002)
     return [0.0] * len(group.completions)
 """
 
@@ -101,7 +101,7 @@ def test_what_breaks_it_is_named_with_a_case(here, name, check, message, capsys)
 
 
 def test_a_group_that_takes_long_is_found(here):
-    report = check_reward(build_reward(f"{here}:sleeping"), ("ag",), max_seconds=0.01)
+    report = check_reward(build_reward(f"{here}:sleeping"), ("ag",), max_seconds=0.001)
     assert not report.kept
     assert "declare it slow" in report.findings["time"].problem
     assert check_reward(build_reward(f"{here}:sleeping"), ("ag",)).kept

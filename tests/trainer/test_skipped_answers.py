@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rewards import build_reward
+from rewards.pool import shared_pool
 from rollout.client import Answer, AnswerGroup
 from timepro.events import Event
 from timepro.tasks import Sample
@@ -102,6 +103,19 @@ def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
     assert metrics["rewards/eb_f1/mean"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert metrics["reward_std"] == pytest.approx((np.std([1, 0, 0]) + np.std([1, 0])) / 2)
     assert "rewards/eb_f1/skipped" not in metrics_of(scored())
+
+
+def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
+    reward = build_reward({"name": "eb_f1", "slow": True})
+    sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0)
+    answers = [Answer([i], [-0.5], False, (0,)) for i in range(4)]
+    groups = sampler.score([SAMPLE] * 3, [AnswerGroup("clip-1", [7], answers, "worker", 0.1)] * 3)
+    try:
+        for group in groups:
+            np.testing.assert_array_equal(group.rewards, scored()[0].rewards)
+        assert not reward._ahead
+    finally:
+        shared_pool().close()
 
 
 def test_a_step_without_any_scored_answer_has_metrics(scored):

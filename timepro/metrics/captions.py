@@ -54,8 +54,8 @@ def caption_scores(
     matched = np.array(clip_meteor(references, estimates, meteor, "matched")) * usable
     texts = [(_joined(r), _joined(e)) for r, e in zip(references, estimates, strict=True)]
     return CaptionScores(
-        eb_f1_time=corpus_event_f1(references, estimates, use_label=False, **collars).f1,
-        eb_f1_label=corpus_event_f1(normal_refs, normal_ests, **collars).f1,
+        eb_f1_time=corpus_event_f1(references, estimates, use_label=False, **collars).micro.f1,
+        eb_f1_label=corpus_event_f1(normal_refs, normal_ests, **collars).micro.f1,
         meteor=float(joined.mean()),
         meteor_corpus=meteor.corpus(texts)[0],
         meteor_matched=float(matched.mean()),
