@@ -52,6 +52,10 @@ class RewardFailed(RuntimeError):
     """A reward of the pool raised, ran out of time or lost its process."""
 
 
+class RewardNotReady(RewardFailed):
+    """A worker could not build or start a reward: a mistake in the set-up, whatever `on_error` says."""
+
+
 class BadShape(ValueError):
     """A reward returned another number of values than there are completions: a mistake, whatever `on_error` says."""
 
@@ -128,7 +132,8 @@ class BuiltReward:
         _, ticket = self._ahead.pop(id(group), (group, None))
         outcome = pool.result(ticket or pool.submit(self.job, group))
         if outcome.error:
-            error = (ValueError if outcome.users_fault else RewardFailed)(outcome.error)
+            kind = RewardNotReady if outcome.not_ready else ValueError if outcome.users_fault else RewardFailed
+            error = kind(outcome.error)
             error.add_note(outcome.trace)
             raise error
         group.parts.update(outcome.parts)
@@ -183,7 +188,7 @@ class BuiltReward:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {str(error).removeprefix(f'{place}: ')}") from error
         except RewardFailed as error:
-            raise RewardFailed(f"{place}: {error}") from error
+            raise type(error)(f"{place}: {error}") from error
         expected = (len(group.completions),)
         if values.shape != expected:
             raise BadShape(f"{place}: returned shape {values.shape}, expected {expected}, one value a completion")
@@ -194,7 +199,7 @@ class BuiltReward:
         size = len(group.completions)
         try:
             values = self._shaped(group)
-        except (_Skipped, BadShape):
+        except (_Skipped, BadShape, RewardNotReady):
             raise
         except Exception as error:
             if self.per_completion and size > 1:

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ class Job:
 class Outcome:
     """What became of a group: values, parts and skipped as in `Group`; error: empty where it was scored.
 
-    users_fault: the reward refused with a ValueError; trace: else where in the reward it happened.
+    users_fault: the reward refused with a ValueError; trace: else where in the reward it happened; not_ready: it
+    could not be built or started, so that no group can be scored.
     """
 
     values: np.ndarray | None = None
@@ -60,6 +61,7 @@ class Outcome:
     error: str = ""
     users_fault: bool = False
     trace: str = ""
+    not_ready: bool = False
 
 
 @dataclass(eq=False)
@@ -190,17 +192,18 @@ class _Worker:
             self.built.add(ticket.job.key)
             self.begin(ticket)
             return
-        self.ticket, ticket.outcome = None, content
+        self.ticket = None
+        ticket.outcome = replace(content, not_ready=ticket.job.key not in self.built)
 
     def run_out_of_time(self) -> None:
         """Give the group up and the process with it: nothing else stops code that hangs."""
         assert self.ticket is not None
         job = self.ticket.job
         if job.key in self.built:
-            limit = f"no values within {job.timeout_s:g} s: raise timeout_s if that is too short"
+            hint = "raise timeout_s if that is too short, or let such completions leave their group with on_error: skip"
+            self._fail(f"no values within {job.timeout_s:g} s: {hint}")
         else:
-            limit = f"not ready within {job.start_timeout_s:g} s"
-        self._fail(f"{limit}, or let such completions leave their group with on_error: skip")
+            self._fail(f"its worker process was not ready within {job.start_timeout_s:g} s")
 
     def end(self) -> None:
         """Kill the process and all that it started."""
@@ -229,7 +232,8 @@ class _Worker:
 
     def _fail(self, error: str) -> None:
         assert self.ticket is not None
-        self.ticket.outcome, self.ticket = Outcome(error=error), None
+        self.ticket.outcome = Outcome(error=error, not_ready=self.ticket.job.key not in self.built)
+        self.ticket = None
         self.end()
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from rewards import Completion, Group, build_reward, pool
-from rewards.built import RewardFailed
+from rewards.built import RewardFailed, RewardNotReady
 from timepro.events import Event, parse_answer
 
 MODULE = '''
@@ -74,6 +74,12 @@ class Started:
 
     def __call__(self, group):
         return np.full(len(group.completions), self.where)
+
+
+@register("never_ready", slow=True, per_completion=True)
+class NeverReady(Started):
+    def start(self):
+        raise OSError("no such model")
 
 
 @register("doubled", children=("main",), slow=True)
@@ -323,6 +329,12 @@ def test_a_wrong_shape_is_never_skipped():
     reward = build_reward({"name": "acting", "on_error": "skip"})
     reward.reward = lambda group: [1.0]
     with pytest.raises(ValueError, match=r"returned shape \(1,\), expected \(2,\)"):
+        reward(group_of("1", "2"))
+
+
+def test_a_reward_that_cannot_start_is_never_skipped():
+    reward = build_reward({"name": "never_ready", "on_error": "skip"})
+    with pytest.raises(RewardNotReady, match="reward 'never_ready' on clip 'clip-3': OSError: no such model"):
         reward(group_of("1", "2"))
 
 

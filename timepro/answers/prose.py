@@ -25,9 +25,8 @@ _CONJUNCTION = re.compile(
     re.IGNORECASE,
 )
 _REMARK = re.compile(r" ?\([^()]{1,60}+\)(?=[ ,.]|$)")  # "(confidence 0.9)" behind an interval
-_CLOSED = re.compile(
-    r"[ )\]}*\"'`]*+(?:[,.;|&]|(?:and|then|followed by)\b)", re.IGNORECASE
-)  # the label before has ended
+# A gap that begins by ending the label before it; a gap that ends by opening another one.
+_CLOSED = re.compile(r"[ )\]}*\"'`]*+(?:[,.;|&]|(?:and|then|followed by)\b)", re.IGNORECASE)
 _OPEN = re.compile(r"(?:[,.;|&]|\b(?:and|then|followed by))[ (\[*\"'`]{0,8}$", re.IGNORECASE)
 _TRAILING = re.compile(r"(?:,? (?:and then|and|then|followed by))$", re.IGNORECASE)
 _THERE_IS = re.compile(
