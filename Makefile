@@ -4,7 +4,8 @@ SHELL := bash
 VENV ?= .venv
 PYTHON ?= python3
 PLATFORM ?= auto
-EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.yaml)))
+FILES := $(wildcard experiments/*.yaml experiments/*/*.yaml)
+EXPERIMENTS := $(filter-out base/% sweeps/% benchmarks/%,$(patsubst experiments/%.yaml,%,$(FILES)))
 
 # Said before anything is installed, since an install takes minutes.
 ifneq ($(filter train,$(MAKECMDGOALS)),)

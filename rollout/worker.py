@@ -37,7 +37,7 @@ class WorkerConfig:
     max_batched_tokens: int = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
     kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
     gpu_memory_fraction: float = 0.4  # leaves room for a learner on the same card; 0.85 where a worker has its own
-    gpus: str = ""  # CUDA_VISIBLE_DEVICES of the workers, comma-separated; empty: as inherited
+    gpus: str = ""  # cards of the workers, comma-separated, tensor_parallel for each; empty: all share what is visible
     threads: int = 2  # CPU threads of a worker
     compile: bool = False
     start_timeout_s: float = 600.0
@@ -79,7 +79,24 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     return command
 
 
-def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
+def worker_gpus(config: WorkerConfig, index: int) -> str:
+    """The cards of one worker: its part of `gpus`, or all of them where they are just enough for one worker.
+
+    Raises:
+        ValueError: a number of cards that the workers cannot share out.
+    """
+    cards, each = [card.strip() for card in config.gpus.split(",") if card.strip()], config.tensor_parallel
+    if len(cards) == each:
+        return ",".join(cards)
+    if len(cards) != config.workers * each:
+        raise ValueError(
+            f"rollout.gpus names {len(cards)} cards, but {config.workers} workers of tensor_parallel={each} need "
+            f"{config.workers * each}, or {each} to share; name as many"
+        )
+    return ",".join(cards[index * each : (index + 1) * each])
+
+
+def worker_environment(config: WorkerConfig, token: str, index: int = 0) -> dict[str, str]:
     """The environment of one worker; the token travels here, where no process list shows it."""
     environment = os.environ | {
         TOKEN_VARIABLE: token,
@@ -91,7 +108,7 @@ def worker_environment(config: WorkerConfig, token: str) -> dict[str, str]:
     }
     if device.on_gpu():
         if config.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = config.gpus
+            environment["CUDA_VISIBLE_DEVICES"] = worker_gpus(config, index)
     else:
         environment |= {
             "TORCHDYNAMO_DISABLE": "1",  # else the first request compiles for many seconds

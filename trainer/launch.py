@@ -74,7 +74,7 @@ class WorkerSet:
             Worker(
                 index,
                 worker_command(config, folder, port, media_root),
-                worker_environment(config, self.token),
+                worker_environment(config, self.token, index),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{index}.log",
             )

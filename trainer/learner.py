@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -40,6 +41,8 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     learner = Learner(Path(job.checkpoint), config.sft, config.zero, config.sft.batch, config.lora)
     learner.soften_times(config.sft.soft_time)
     samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
+    if config.sft.epochs:
+        config.sft.max_steps = math.ceil(config.sft.epochs * len(samples) / config.sft.batch_size)
     validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
     report: dict[str, Any] = {"signal": 0}

@@ -12,8 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rewards import build_reward
 from rollout.client import RolloutPool
+from rollout.worker import worker_gpus
 from timepro import timestamps
 from timepro.config import save_resolved
 from timepro.data.manifest import read_manifest
@@ -25,6 +28,7 @@ from timepro.plots import MAX_CLIPS
 from timepro.progress import ProgressBar, clock
 from timepro.tasks import task_weights, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
+from trainer.advantages import group_advantages
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
@@ -60,8 +64,11 @@ def check(config: ExperimentConfig) -> None:
             raise ValueError(
                 f"{key} is {batch}, less than learner.ranks={config.learner.ranks}: a rank would have no work"
             )
+    if config.rollout.gpus:
+        worker_gpus(config.rollout, 0)
     config.trainer.objective.check()
     config.trainer.kl.check()
+    group_advantages([np.zeros(2)], config.trainer.advantage_scale, config.trainer.advantage_baseline)
     flat_groups = config.trainer.flat_groups
     if flat_groups not in FLAT_GROUPS:
         raise ValueError(f"trainer.flat_groups is {flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")

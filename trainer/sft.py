@@ -34,6 +34,7 @@ class SftConfig(OptimiserConfig):
     enabled: bool = True
     label_times: str = "exact"  # or "annotated": an annotator's lagged times
     max_steps: int = 500
+    epochs: float = 0.0  # passes over the samples, in place of max_steps; 0: max_steps decides
     batch_size: int = 32  # samples a step, over all ranks
     learning_rate: float = 1e-5
     weight_decay: float = 0.01

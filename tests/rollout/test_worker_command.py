@@ -19,6 +19,7 @@ from rollout.worker import (
     log_tail,
     worker_command,
     worker_environment,
+    worker_gpus,
 )
 
 TOKEN = "s3cret-token"
@@ -80,7 +81,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_starts(tmp_pa
 
 
 def test_the_token_travels_in_the_environment(gpu):
-    environment = worker_environment(WorkerConfig(gpus="2,3"), TOKEN)
+    environment = worker_environment(WorkerConfig(gpus="2,3", tensor_parallel=2), TOKEN)
     assert environment[TOKEN_VARIABLE] == TOKEN
     assert [name for name, value in environment.items() if TOKEN in value] == [TOKEN_VARIABLE]
     assert environment["HF_HUB_OFFLINE"] == "1"
@@ -88,6 +89,25 @@ def test_the_token_travels_in_the_environment(gpu):
         assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     else:
         assert environment["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "parallel", "expected"),
+    [
+        ("4,5,6,7", 4, 1, ["4", "5", "6", "7"]),
+        ("4,5,6,7", 2, 2, ["4,5", "6,7"]),
+        ("0", 2, 1, ["0", "0"]),  # one card for all
+        (" 2, 3 ", 1, 2, ["2,3"]),
+    ],
+)
+def test_workers_share_out_their_cards(gpus, workers, parallel, expected):
+    config = WorkerConfig(gpus=gpus, workers=workers, tensor_parallel=parallel)
+    assert [worker_gpus(config, index) for index in range(workers)] == expected
+
+
+def test_cards_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(ValueError, match="names 3 cards, but 2 workers of tensor_parallel=2 need 4, or 2 to share"):
+        worker_gpus(WorkerConfig(gpus="0,1,2", workers=2, tensor_parallel=2), 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
