@@ -21,9 +21,10 @@ def train(options: argparse.Namespace) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from trainer.check import check, describe
     from trainer.experiment import ExperimentConfig
     from trainer.launch import Interrupted
-    from trainer.run import check, describe, run_experiment
+    from trainer.run import run_experiment
     from trainer.sender import SyncError
 
     try:

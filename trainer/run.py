@@ -12,86 +12,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rewards import build_reward
 from rollout.client import RolloutPool
-from rollout.worker import worker_gpus
 from timepro import timestamps
 from timepro.config import save_resolved
-from timepro.data.manifest import read_manifest
 from timepro.data.sounds import SOUNDS
-from timepro.data.synth import check_config, write_split
-from timepro.families import family_of
+from timepro.data.synth import write_split
 from timepro.features import Processor
-from timepro.plots import MAX_CLIPS
 from timepro.progress import ProgressBar, clock
-from timepro.tasks import task_weights, tokenizer_texts
+from timepro.tasks import tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
-from trainer.advantages import group_advantages
+from trainer.check import SPLITS, check
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
-from trainer.launch import MemoryWatch, WorkerSet, require_free, run_learner, signals_raise
+from trainer.launch import MemoryWatch, WorkerSet, run_learner, signals_raise
 from trainer.learner import evaluation_samples
-from trainer.rollouts import FLAT_GROUPS
 from trainer.runfolder import bind_start, open_run, read_identity
 from trainer.stages import StageLog, cached_stage, console, digest, is_kept, require_disk
 from trainer.summary import print_results, write_summary
 
-SPLITS = ("sft", "rl", "validation", "test")
 _PACKAGE = Path(timestamps.__file__).parent
 _TRAINER = Path(__file__).parent
 _GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
-
-
-def check(config: ExperimentConfig) -> None:
-    """Find what would fail later, in the first second.
-
-    Raises:
-        ValueError: naming the key and what to set.
-    """
-    task_weights(config.task)
-    build_reward(config.rewards)
-    check_config(config.data.soundscape)
-    if config.learner.ranks < 1:
-        raise ValueError(f"learner.ranks is {config.learner.ranks}; at least one rank is needed")
-    for key, batch in (
-        ("trainer.prompts_per_step", config.trainer.prompts_per_step),
-        ("sft.batch_size", config.sft.batch_size),
-    ):
-        if batch < config.learner.ranks:
-            raise ValueError(
-                f"{key} is {batch}, less than learner.ranks={config.learner.ranks}: a rank would have no work"
-            )
-    if config.rollout.gpus:
-        worker_gpus(config.rollout, 0)
-    config.trainer.objective.check()
-    config.trainer.kl.check()
-    group_advantages([np.zeros(2)], config.trainer.advantage_scale, config.trainer.advantage_baseline)
-    flat_groups = config.trainer.flat_groups
-    if flat_groups not in FLAT_GROUPS:
-        raise ValueError(f"trainer.flat_groups is {flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
-    if config.trainer.group_size < 2:
-        raise ValueError(
-            f"trainer.group_size is {config.trainer.group_size}; a group needs at least 2 answers to compare"
-        )
-    named = [getattr(config.data, split) for split in SPLITS]
-    if any(named) and not all(named):
-        missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
-        raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
-    if config.model.path:
-        family_of(config.model.path)
-    if config.rollout.base_port:
-        for index in range(config.rollout.workers):
-            require_free(config.rollout.host, config.rollout.base_port + index)
-    if config.data.test:
-        for split in SPLITS:  # read here, so that a bad line is not found after hours of another stage
-            read_manifest(Path(getattr(config.data, split)))
-    if config.control.enabled and not (config.sft.enabled and config.trainer.enabled):
-        raise ValueError("control.enabled needs sft.enabled and trainer.enabled: it continues SFT as long as GRPO took")
-    if not 1 <= config.evaluation.examples <= MAX_CLIPS:
-        raise ValueError(f"evaluation.examples is {config.evaluation.examples}; the picture takes 1 to {MAX_CLIPS}")
 
 
 def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
@@ -339,26 +281,3 @@ def _data_key(config: ExperimentConfig, split: str) -> str:
 
 def _manifest_key(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def describe(config: ExperimentConfig) -> str:
-    """What a run would do, for `--dry-run`."""
-    trainer, learner = config.trainer, config.learner
-    answers = trainer.prompts_per_step * trainer.group_size
-    per_rank = -(-trainer.prompts_per_step // learner.ranks)
-    longest = config.data.soundscape.max_duration
-    frames = int(longest * 25)
-    prompt = 2 * frames if config.model.tiny.astp else frames
-    row = prompt + trainer.group_size * trainer.max_tokens
-    rows = max(1, trainer.batch.micro_batch_tokens // row)
-    micro, budget = -(-per_rank // rows), trainer.batch.micro_batch_tokens
-    sizes = f"prompt {prompt}, answers {trainer.group_size} x {trainer.max_tokens}"
-    lines = [
-        f"prompts a step         {trainer.prompts_per_step} ({per_rank} a rank, {learner.ranks} ranks)",
-        f"answers a step         {answers} (groups of {trainer.group_size})",
-        f"steps                  {trainer.max_steps} ({trainer.max_steps * answers} answers in all)",
-        f"longest row            about {row} tokens ({sizes})",
-        f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
-        f"rollout workers        {config.rollout.workers}",
-    ]
-    return "\n".join(lines)

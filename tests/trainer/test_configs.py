@@ -13,8 +13,8 @@ import soundfile
 
 from timepro.config import list_experiments, load_experiment
 from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from trainer.check import check
 from trainer.experiment import ExperimentConfig
-from trainer.run import check
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -79,6 +79,7 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("trainer.prompts_per_step=1", "trainer.prompts_per_step"),
         ("trainer.group_size=1", "trainer.group_size"),
         ("trainer.flat_groups=keep", "trainer.flat_groups"),
+        ("lora.rank=-8", "lora.rank"),
         ("trainer.advantage_scale=std", "trainer.advantage_scale"),
         ("trainer.objective.name=ppo", "trainer.objective.name"),
         ("trainer.kl.estimator=k9", "trainer.kl.estimator"),

@@ -1,0 +1,108 @@
+"""What is found in the first second instead of after hours, and what a run would do (`--dry-run`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rewards import build_reward
+from rollout.worker import WorkerConfig, worker_gpus
+from timepro.data.manifest import read_manifest
+from timepro.data.synth import check_config
+from timepro.families import family_of
+from timepro.plots import MAX_CLIPS
+from timepro.tasks import task_weights
+from trainer.advantages import group_advantages
+from trainer.experiment import ExperimentConfig
+from trainer.grpo import GrpoConfig
+from trainer.launch import require_free
+from trainer.rollouts import FLAT_GROUPS
+
+SPLITS = ("sft", "rl", "validation", "test")
+
+
+def check(config: ExperimentConfig) -> None:
+    """Find what would fail later, in the first second.
+
+    Raises:
+        ValueError: naming the key and what to set.
+    """
+    task_weights(config.task)
+    build_reward(config.rewards)
+    _check_learner(config)
+    _check_algorithm(config.trainer)
+    _check_workers(config.rollout)
+    _check_data(config)
+    if config.model.path:
+        family_of(config.model.path)
+    if config.control.enabled and not (config.sft.enabled and config.trainer.enabled):
+        raise ValueError("control.enabled needs sft.enabled and trainer.enabled: it continues SFT as long as GRPO took")
+    if not 1 <= config.evaluation.examples <= MAX_CLIPS:
+        raise ValueError(f"evaluation.examples is {config.evaluation.examples}; the picture takes 1 to {MAX_CLIPS}")
+
+
+def _check_learner(config: ExperimentConfig) -> None:
+    ranks = config.learner.ranks
+    if ranks < 1:
+        raise ValueError(f"learner.ranks is {ranks}; at least one rank is needed")
+    for key, batch in (
+        ("trainer.prompts_per_step", config.trainer.prompts_per_step),
+        ("sft.batch_size", config.sft.batch_size),
+    ):
+        if batch < ranks:
+            raise ValueError(f"{key} is {batch}, less than learner.ranks={ranks}: a rank would have no work")
+    if config.lora.rank < 0:
+        raise ValueError(f"lora.rank is {config.lora.rank}; it must be above 0, or 0 to train all weights")
+
+
+def _check_algorithm(config: GrpoConfig) -> None:
+    config.objective.check()
+    config.kl.check()
+    group_advantages([np.zeros(2)], config.advantage_scale, config.advantage_baseline)
+    if config.flat_groups not in FLAT_GROUPS:
+        raise ValueError(f"trainer.flat_groups is {config.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
+    if config.group_size < 2:
+        raise ValueError(f"trainer.group_size is {config.group_size}; a group needs at least 2 answers to compare")
+
+
+def _check_workers(config: WorkerConfig) -> None:
+    if config.gpus:
+        worker_gpus(config, 0)
+    if config.base_port:
+        for index in range(config.workers):
+            require_free(config.host, config.base_port + index)
+
+
+def _check_data(config: ExperimentConfig) -> None:
+    check_config(config.data.soundscape)
+    named = [getattr(config.data, split) for split in SPLITS]
+    if any(named) and not all(named):
+        missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
+        raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
+    if all(named):
+        for path in named:  # read here, so that a bad line is not found after hours of another stage
+            read_manifest(Path(path))
+
+
+def describe(config: ExperimentConfig) -> str:
+    """What a run would do, for `--dry-run`."""
+    trainer, learner = config.trainer, config.learner
+    answers = trainer.prompts_per_step * trainer.group_size
+    per_rank = -(-trainer.prompts_per_step // learner.ranks)
+    longest = config.data.soundscape.max_duration
+    frames = int(longest * 25)
+    prompt = 2 * frames if config.model.tiny.astp else frames
+    row = prompt + trainer.group_size * trainer.max_tokens
+    rows = max(1, trainer.batch.micro_batch_tokens // row)
+    micro, budget = -(-per_rank // rows), trainer.batch.micro_batch_tokens
+    sizes = f"prompt {prompt}, answers {trainer.group_size} x {trainer.max_tokens}"
+    lines = [
+        f"prompts a step         {trainer.prompts_per_step} ({per_rank} a rank, {learner.ranks} ranks)",
+        f"answers a step         {answers} (groups of {trainer.group_size})",
+        f"steps                  {trainer.max_steps} ({trainer.max_steps * answers} answers in all)",
+        f"longest row            about {row} tokens ({sizes})",
+        f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
+        f"rollout workers        {config.rollout.workers}",
+    ]
+    return "\n".join(lines)
