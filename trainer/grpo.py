@@ -96,7 +96,8 @@ def train_grpo(
             groups = clock.time("generate", lambda s=samples: sampler.generate(s, state.step, state.version))
             drawn = clock.time("score", lambda s=samples, g=groups: sampler.score(s, g))
             trained = clock.time("resample", lambda d=drawn: sampler.resample(d, state.step, state.version))
-            rows = clock.time("rows", lambda t=trained: build_rows(learner, t, config))
+            advantages = advantages_of(trained, config)
+            rows = clock.time("rows", lambda t=trained, a=advantages: build_rows(learner, t, a, config))
             if config.kl.coefficient:
                 rows = clock.time("reference", lambda r=rows: learner.with_reference(r, config.temperature))
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
@@ -106,7 +107,7 @@ def train_grpo(
             state.syncs.append(sync.seconds)
             state.checksum_failures = sender.checksum_failures
             state.elapsed = time.monotonic() - started
-            record(run, state.step, drawn, trained)
+            record(run, state.step, drawn, trained, advantages)
             metrics = collect(drawn, trained, sampler.reward.part_names, report, clock, sync)
             if tracker is not None:
                 tracker.log(state.step, metrics)
@@ -118,12 +119,13 @@ def train_grpo(
     return 0
 
 
-def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[Row]:
+def build_rows(
+    learner: Learner, scored: Sequence[ScoredGroup], advantages: Sequence[np.ndarray], config: GrpoConfig
+) -> list[Row]:
     """Rows for the update: groups with spread, and the right answer beside them where configured.
 
     A group without spread has no advantage to learn from; it stays out of the loss and out of its divisor.
     """
-    advantages = _advantages(scored, config)
     frames = learner.frames([group.sample.audio for group in scored])
     rows = []
     for group, values, clip in zip(scored, advantages, frames, strict=True):
@@ -156,7 +158,8 @@ def build_rows(learner: Learner, scored: Sequence[ScoredGroup], config: GrpoConf
     return rows
 
 
-def _advantages(scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[np.ndarray]:
+def advantages_of(scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[np.ndarray]:
+    """Each group's advantages (G,), by the configured baseline and scale. A collective."""
     groups = [group.rewards for group in scored]
     total, count = distributed.total(squared_deviations(groups))
     batch_std = math.sqrt(total / max(count, 1.0))

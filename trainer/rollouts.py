@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +146,19 @@ def prompt_seed(seed: int, step: int, sample_id: str) -> int:
     return int(np.random.SeedSequence([seed, step, *words.tolist()]).generate_state(1)[0] >> 1)
 
 
-def record(run: Path, step: int, drawn: Sequence[ScoredGroup], trained: Sequence[ScoredGroup]) -> None:
+def record(
+    run: Path,
+    step: int,
+    drawn: Sequence[ScoredGroup],
+    trained: Sequence[ScoredGroup],
+    advantages: Sequence[np.ndarray],
+) -> None:
     """Keep every answer of a step with its reward parts and weight version; one file a step and rank.
 
     Args:
         drawn: the step's first groups.
         trained: what the update saw: the same, or groups that took the place of flat ones.
+        advantages: (G,) of each trained group.
     """
     folder = run / "rollouts"
     folder.mkdir(exist_ok=True)
@@ -159,18 +166,19 @@ def record(run: Path, step: int, drawn: Sequence[ScoredGroup], trained: Sequence
     partial = path.with_name(path.name + ".partial")
     replaced = [group for group, used in zip(drawn, trained, strict=True) if group is not used]
     with partial.open("w") as out:
-        for group in trained:
-            out.write(json.dumps(_as_json(group, replaced=False)) + "\n")
+        for group, values in zip(trained, advantages, strict=True):
+            out.write(json.dumps(_as_json(group, values, replaced=False)) + "\n")
         for group in replaced:
-            out.write(json.dumps(_as_json(group, replaced=True)) + "\n")
+            out.write(json.dumps(_as_json(group, np.zeros(len(group.rewards)), replaced=True)) + "\n")
     os.replace(partial, path)
 
 
-def _as_json(group: ScoredGroup, replaced: bool) -> dict[str, Any]:
+def _as_json(group: ScoredGroup, advantages: np.ndarray, replaced: bool) -> dict[str, Any]:
     answers = [
         {
             "text": text,
             "reward": _number(value),
+            "advantage": float(advantages[i]),
             "parts": {name: _number(part[i]) for name, part in group.parts.items()},
             **({"skipped": why} if (why := {n: at[i] for n, at in group.skipped.items() if i in at}) else {}),
             "token_ids": answer.token_ids,
@@ -180,7 +188,17 @@ def _as_json(group: ScoredGroup, replaced: bool) -> dict[str, Any]:
         }
         for i, (text, value, answer) in enumerate(zip(group.texts, group.rewards, group.answers.answers, strict=True))
     ]
-    line = {"id": group.sample.id, "worker": group.answers.worker, "seconds": round(group.answers.seconds, 4)}
+    sample = group.sample
+    line = {
+        "id": sample.id,
+        "task": sample.task,
+        "question": sample.question,
+        "audio": str(sample.audio),
+        "duration": sample.duration,
+        "reference": [asdict(event) for event in sample.reference],
+        "worker": group.answers.worker,
+        "seconds": round(group.answers.seconds, 4),
+    }
     return line | ({"replaced": True} if replaced else {}) | {"answers": answers}
 
 

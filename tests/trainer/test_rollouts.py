@@ -128,10 +128,13 @@ def test_the_record_holds_trained_and_replaced_groups(monkeypatch, tmp_path):
     monkeypatch.setattr(distributed, "from_every", list)
     made = sampler(["flat-1", "a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2, flat_groups="resample")
     drawn = draw(made)
-    record(tmp_path, 5, drawn, made.resample(drawn, 5, 0))
+    trained = made.resample(drawn, 5, 0)
+    record(tmp_path, 5, drawn, trained, [np.array([1.0, -1.0]), np.array([0.5, -0.5])])
     lines = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000005.rank0.jsonl").read_text().splitlines()]
     assert [(line["id"], line.get("replaced", False)) for line in lines] == [("b", 0), ("a", 0), ("flat-1", 1)]
     assert lines[0]["answers"][0]["parts"] == {"eb_f1": 1.0}
+    assert lines[0]["reference"] == [{"onset": 0.4, "offset": 1.2, "label": "dog"}]
+    assert [[answer["advantage"] for answer in line["answers"]] for line in lines] == [[1, -1], [0.5, -0.5], [0, 0]]
     assert [answer["reward"] for answer in lines[2]["answers"]] == [0.0, 0.0]
 
 

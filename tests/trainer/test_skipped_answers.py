@@ -56,7 +56,9 @@ def scored(monkeypatch):
 def rows_of(groups, monkeypatch, **settings):
     monkeypatch.setattr(grpo, "expanded_prompt", lambda processor, sample, frames: [7])
     learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=None)
-    return grpo.build_rows(learner, groups, grpo.GrpoConfig(**settings))
+    config = grpo.GrpoConfig(**settings)
+    monkeypatch.setattr(grpo.distributed, "total", list)  # of one rank
+    return grpo.build_rows(learner, groups, grpo.advantages_of(groups, config), config)
 
 
 def test_it_has_no_weight_and_the_others_are_compared_without_it(scored, monkeypatch):
@@ -79,7 +81,7 @@ def test_a_group_that_is_left_without_spread_teaches_nothing(scored, monkeypatch
 
 def test_the_record_says_why_and_is_json(scored, tmp_path):
     groups = scored(1)
-    record(tmp_path, 1, groups, groups)
+    record(tmp_path, 1, groups, groups, [np.zeros(len(group.rewards)) for group in groups])
     text = (tmp_path / "rollouts" / "step-000001.rank0.jsonl").read_text()
     assert "NaN" not in text
     answers = json.loads(text)["answers"]

@@ -1,0 +1,40 @@
+"""Show a training step's groups: the question, the right answer, and every sampled answer with what it earned."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "show a training step's groups of answers"
+EXAMPLES = """\
+  timepro inspect runs/sed_grpo --step 40                  the step's groups, in the order of the batch
+  timepro inspect runs/sed_grpo --step 40 --sort spread    the groups that taught most, first
+  timepro inspect runs/sed_grpo --step 40 --id rl-000123   one clip
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--step", type=int, help="the step (default: the last one)")
+    orders = ("batch", "spread", "best", "worst")
+    parser.add_argument("--sort", choices=orders, default="batch", help="which come first")
+    parser.add_argument("--limit", type=int, default=5, help="groups to show (default: 5; 0: all)")
+    parser.add_argument("--id", help="only the group of this sample")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the groups; returns the exit code."""
+    from timepro.inspection import choose, print_group, read_step
+
+    try:
+        step, groups = read_step(options.run, options.step)
+        chosen = choose(groups, options.sort, options.limit, options.id)
+    except ValueError as error:
+        print(f"timepro: {error}", file=sys.stderr)
+        return 2
+    print(f"step {step}: {len(groups)} groups, {sum(group.is_flat for group in groups)} without spread\n")
+    for group in chosen:
+        print_group(group)
+    return 0

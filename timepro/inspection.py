@@ -1,0 +1,123 @@
+"""What a training step did, from a run's `rollouts/` folder, as tables in the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+
+from timepro.events import Event, parse_answer
+from timepro.tables import plain_table, print_table
+
+_FILE = re.compile(r"step-(\d+)\.rank(\d+)\.jsonl")
+_KEYS = {"id", "question", "duration", "reference", "answers"}
+SORTS = ("batch", "spread", "best", "worst")
+
+
+@dataclass(frozen=True)
+class RecordedGroup:
+    """One group as it was recorded: the sample, and its answers with rewards, parts and advantages."""
+
+    line: dict[str, Any]
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(G,), NaN where an answer was not scored."""
+        return np.array([np.nan if a["reward"] is None else a["reward"] for a in self.line["answers"]])
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all scored answers earned the same."""
+        return self.spread < 1e-6
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the rewards."""
+        scored = self.rewards[~np.isnan(self.rewards)]
+        return float(scored.std()) if len(scored) else 0.0
+
+    @property
+    def mean(self) -> float:
+        """Mean reward; below everything where no answer was scored."""
+        scored = self.rewards[~np.isnan(self.rewards)]
+        return float(scored.mean()) if len(scored) else -np.inf
+
+
+def read_step(run: Path, step: int | None) -> tuple[int, list[RecordedGroup]]:
+    """A step's groups of all ranks.
+
+    Args:
+        step: None for the last one.
+
+    Raises:
+        ValueError: no such run or step, or a damaged file.
+    """
+    files: dict[int, list[Path]] = {}
+    for path in sorted((run / "rollouts").glob("step-*.jsonl")):
+        if found := _FILE.fullmatch(path.name):
+            files.setdefault(int(found[1]), []).append(path)
+    if not files:
+        raise ValueError(f"{run} holds no rollouts; give the folder of a GRPO run, runs/NAME")
+    step = max(files) if step is None else step
+    if step not in files:
+        raise ValueError(f"{run} has no step {step}; it has {min(files)} to {max(files)}")
+    groups = []
+    for path in sorted(files[step], key=lambda p: int(_FILE.fullmatch(p.name)[2])):  # type: ignore[index]
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                group = RecordedGroup(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: not a group ({error})") from None
+            if missing := sorted(_KEYS - group.line.keys()):
+                raise ValueError(f"{path}:{number}: no {', '.join(missing)}; the run is of an older version")
+            groups.append(group)
+    return step, groups
+
+
+def choose(groups: Sequence[RecordedGroup], sort: str, limit: int, sample_id: str | None) -> list[RecordedGroup]:
+    """The groups to show.
+
+    Raises:
+        ValueError: no group of the wanted sample, an unknown order, or a negative limit.
+    """
+    if sort not in SORTS or limit < 0:
+        raise ValueError(f"sort is {sort!r} and limit {limit}; sort by {', '.join(SORTS)}, limit at least 0")
+    if sample_id is not None:
+        groups = [group for group in groups if group.line["id"] == sample_id]
+        if not groups:
+            raise ValueError(f"the step has no group of {sample_id!r}")
+    keys = {"spread": lambda g: -g.spread, "best": lambda g: -g.mean, "worst": lambda g: g.mean}
+    ordered = sorted(groups, key=keys[sort]) if sort in keys else list(groups)
+    return ordered[:limit] if limit else ordered
+
+
+def print_group(group: RecordedGroup) -> None:
+    """Print one group: question, right answer, and a line for every sampled one, best advantage first."""
+    line = group.line
+    names = sorted({name for answer in line["answers"] for name in answer["parts"]})
+    note = "  replaced by another prompt" if line.get("replaced") else ""
+    title = f"{line['id']} ({line['duration']:.2f} s){note}"
+    rows = []
+    for answer in sorted(line["answers"], key=lambda a: -a["advantage"]):
+        notes = ["cut off"] if answer["truncated"] else []
+        notes += [f"{name} skipped: {why}" for name, why in answer.get("skipped", {}).items()]
+        values = [answer["reward"], *(answer["parts"].get(name) for name in names)]
+        rows.append(
+            [f"{answer['advantage']:+.2f}", *("-" if v is None else f"{v:.3f}" for v in values)]
+            + [show_events(parse_answer(answer["text"]).events), "; ".join(notes)]
+        )
+    reference = [Event(**event) for event in line["reference"]]
+    print(line["question"])
+    print(f"right: {show_events(reference)}")
+    print_table(plain_table(title, ["advantage", "reward", *names, "events", ""], [[Text(c) for c in r] for r in rows]))
+
+
+def show_events(events: Sequence[Event]) -> str:
+    """Events on one line, `dog_bark 0.40-1.20`; `none` for none."""
+    return "; ".join(f"{e.label} {e.onset:.2f}-{e.offset:.2f}".strip() for e in events) or "none"
