@@ -1,4 +1,4 @@
-"""The other family and the other settings, end to end: Qwen2-Audio, adapters, a KL term, two tasks, resampling."""
+"""The other family and the other settings, end to end: Qwen2-Audio, adapters, a KL term, all tasks, resampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = [
     "name=second",
     "model.tiny.family=qwen2_audio",
-    "task={sed: 1, ag: 1}",
+    "task={sed: 1, ag: 1, dac: 1}",
     "data.sft_clips=24",
     "data.rl_clips=12",
     "data.validation_clips=4",
@@ -29,7 +29,7 @@ OVERRIDES = [
     "lora.rank=4",
     "lora.alpha=16",
     "trainer.max_steps=3",
-    "trainer.prompts_per_step=4",
+    "trainer.prompts_per_step=6",
     "trainer.group_size=4",
     "trainer.learning_rate=1e-2",
     "trainer.warmup_steps=0",
@@ -37,8 +37,9 @@ OVERRIDES = [
     "trainer.objective={aggregation: grpo, ratio: sequence}",
     "trainer.advantage_baseline=leave_one_out",
     "trainer.flat_groups=resample",
-    "rewards={name: by_task, sed: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
-    "ag: easy_rewards:share_of_times}",
+    "rewards={name: by_task, ag: easy_rewards:share_of_times, "
+    "sed: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
+    "dac: {name: weighted, as: captioned, terms: [{reward: easy_rewards:share_of_times}, {reward: meteor}]}}",
     "wandb.mode=disabled",
 ]
 
@@ -77,15 +78,17 @@ def test_the_reference_is_the_model_that_grpo_started_from(run: Path) -> None:
 def test_each_task_has_its_own_metrics_and_rewards(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     for stage in ("sft", "grpo"):
-        assert set(summary["eval"][stage]) == {"sed", "ag"}
+        assert set(summary["eval"][stage]) == {"sed", "ag", "dac"}
         assert summary["eval"][stage]["sed"]["n"] == 8
         assert "r_at_0.5" in summary["eval"][stage]["ag"]
-    assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou"}
+        assert 0 <= summary["eval"][stage]["dac"]["meteor"] <= 1
+    assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou", "dac/eb_f1_time"}
+    own = {"sed": {"weighted", "miou"}, "ag": set(), "dac": {"captioned", "meteor"}}
     lines = [json.loads(line) for path in (run / "rollouts").glob("*.jsonl") for line in path.read_text().splitlines()]
     for line in lines:
-        expected = {"by_task", "share_of_times"} | ({"weighted", "miou"} if line["id"].endswith("@sed") else set())
-        assert set(line["answers"][0]["parts"]) == expected
-    assert {line["id"].rpartition("@")[2] for line in lines} == {"sed", "ag"}
+        task = line["id"].rpartition("@")[2]
+        assert set(line["answers"][0]["parts"]) == {"by_task", "share_of_times"} | own[task]
+    assert {line["task"] for line in lines} == set(own)
 
 
 def test_only_adapted_weights_changed_and_the_adapter_is_exported(run: Path) -> None:
@@ -117,7 +120,7 @@ def test_the_worker_answers_with_the_merged_weights(run: Path) -> None:
     encoder = processor.family.audio_encoder(model)
     lines = map(json.loads, (run / "eval" / "grpo.jsonl").read_text().splitlines())
     answers = {line["id"]: line["answer"] for line in lines}
-    samples = [s for part in samples_of_tasks(read_manifest(Path(job["test"])), ["sed", "ag"]) for s in part]
+    samples = [s for part in samples_of_tasks(read_manifest(Path(job["test"])), ["sed", "ag", "dac"]) for s in part]
     assert len(samples) == len(answers)
     for sample in samples:
         with torch.no_grad():
