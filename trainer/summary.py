@@ -150,9 +150,12 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
         low, high = gain["ci95"]
         over = _NAMES[gain["over"]]
         print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
-    print(f"run folder   {run}  (summary.json, eval/, rollouts/, checkpoint/)")
-    print(f"pictures     {run / 'examples.png'}  {run / 'curves.png'}")
+    there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
+    print(f"run folder   {run}  ({', '.join(there)})")
+    print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))
+    if "rollouts" in there:
+        print(f"a step       timepro inspect {run} --sort spread")
     print(
-        'next         another reward: make train EXP=sed_grpo ARGS="rewards=eb_f1 name=eb_f1_only"\n'
-        '             your checkpoint: ARGS="model.path=FOLDER", your data: ARGS="data.test=FILE.jsonl ..."'
+        'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", your checkpoint: ARGS="model.path=FOLDER",\n'
+        '             your data: ARGS="data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."'
     )
