@@ -156,6 +156,6 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
     if "rollouts" in there:
         print(f"a step       timepro inspect {run} --sort spread")
     print(
-        'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", your checkpoint: ARGS="model.path=FOLDER",\n'
+        'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", a checkpoint: ARGS="model.path=FOLDER",\n'
         '             your data: ARGS="data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."'
     )
