@@ -89,9 +89,8 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         _write_weights(files, partial, family, changes, say)
         _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
         os.replace(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # there only where something has failed
     say(f"wrote {target}; train it with model.path={target}")
 
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -210,12 +211,11 @@ def start_workers(config: ExperimentConfig, checkpoint: Path, data: Mapping[str,
     """Start the rollout workers and wait until they serve."""
     media_root = Path(os.path.commonpath([str(path.resolve().parent) for path in data.values()]))
     workers = WorkerSet(config.rollout, checkpoint.resolve(), media_root, run / "logs")
-    try:
+    with ExitStack() as undo:
+        undo.callback(workers.end)
         with console.status("starting vLLM"):
             workers.wait()
-    except BaseException:
-        workers.end()
-        raise
+        undo.pop_all()
     console.print(f"  vLLM serves on {', '.join(workers.urls)}")
     return workers
 

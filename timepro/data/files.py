@@ -56,9 +56,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
             os.fsync(out.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # there only where the block has failed
 
 
 def file_problem(path: str | os.PathLike[str]) -> str | None:
