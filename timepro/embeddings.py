@@ -18,6 +18,7 @@ from torch import Tensor
 
 from timepro.timestamps import TimestampVocabulary
 
+ROW_MULTIPLE = 64  # vLLM pads the vocabulary to multiples of this
 INITIALISATIONS = ("semantic", "random", "smooth")
 
 # `smooth`: sinusoids from about twice the usual range down to a few audio frames; a random part keeps tokens apart.
@@ -63,6 +64,11 @@ def initial_timestamps(
     # A random rotation: attention heads cut the width into parts, and every part should see every period.
     rotation, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
     return (_SINUSOID_SHARE * scale * (waves @ rotation) + _RANDOM_SHARE * noise).to(embeddings.dtype)
+
+
+def padded_rows(n_tokens: int) -> int:
+    """Rows of the embedding matrix for a tokenizer of `n_tokens`."""
+    return -(-n_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def subwords_of(tokenizer: Any, vocabulary: TimestampVocabulary) -> list[list[int]]:

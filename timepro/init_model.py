@@ -28,11 +28,11 @@ from timepro.checkpoints import (
     weight_files,
     with_rows,
 )
-from timepro.embeddings import INITIALISATIONS, initial_timestamps, semantic_means, subwords_of
+from timepro.embeddings import INITIALISATIONS, initial_timestamps, padded_rows, semantic_means, subwords_of
 from timepro.families import ModelFamily, family_of
+from timepro.families.base import END_OF_TEXT, TURN_END
 from timepro.timestamps import TimestampVocabulary
 
-TURN_END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 _TIMESTAMP = re.compile(r"<\d+(\.\d+)?>")
 # Written anew: an old one beside a new one could be read in its place.
 _TOKENIZER_FILES = (
@@ -40,7 +40,6 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
 )  # fmt: skip
 _SCALE_ROWS = 4096  # rows whose spread stands for all embeddings'
-_ROW_MULTIPLE = 64
 Say = Callable[[str], None]
 
 
@@ -84,7 +83,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         tokenizer.save_pretrained(partial)
         matrices = _find(files, family)
         first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
-        n_rows = max(_padded(len(tokenizer)), matrices[family.embedding_name].shape[0])
+        n_rows = max(padded_rows(len(tokenizer)), matrices[family.embedding_name].shape[0])
         changes = {} if known else _new_rows(matrices, n_rows, first, tokenizer, vocabulary, settings, say)
         _write_weights(files, partial, family, changes, say)
         _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
@@ -236,7 +235,3 @@ def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, lay
         if part is decoder or "vocab_size" in part:
             part["vocab_size"] = n_rows
     (target / "config.json").write_text(json.dumps(config, indent=2))
-
-
-def _padded(n: int) -> int:
-    return -(-n // _ROW_MULTIPLE) * _ROW_MULTIPLE

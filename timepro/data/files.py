@@ -33,6 +33,17 @@ def bounded_lines(path: str | os.PathLike[str], limit: int) -> Iterator[tuple[in
             yield number, line.rstrip(b"\r\n")
 
 
+def text_lines(path: str | os.PathLike[str], limit: int) -> Iterator[tuple[int, str]]:
+    """`bounded_lines` as text. Raises ValueError, naming file and line, for a line that is too long or not UTF-8."""
+    for number, line in bounded_lines(path, limit):
+        if line is None:
+            raise ValueError(f"{path}:{number}: the line is longer than {limit:,} bytes; is this the right file?")
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as problem:
+            raise ValueError(f"{path}:{number}: not UTF-8 text ({problem.reason}); save it as UTF-8") from None
+
+
 def _pass_over(file: BinaryIO) -> None:
     while piece := file.read(_PIECE):
         if (end := piece.find(b"\n")) >= 0:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from timepro.data.files import bounded_lines
+from timepro.data.files import text_lines
 from timepro.data.manifest import CONTROL, shown
 
 LEFT_OUT = "-"
@@ -24,13 +24,7 @@ def read_label_map(path: Path) -> dict[str, str | None]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label map; write a line 'label<tab>new label' for each label")
     found: dict[str, str | None] = {}
-    for number, line in bounded_lines(path, _MAX_LINE):
-        if line is None:
-            raise ValueError(f"{path}:{number}: the line is longer than {_MAX_LINE:,} bytes; is this the right file?")
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as problem:
-            raise ValueError(f"{path}:{number}: not UTF-8 text ({problem.reason}); save it as UTF-8") from None
+    for number, text in text_lines(path, _MAX_LINE):
         if not text.strip() or text.startswith("#"):
             continue
         label, *to = (field.strip() for field in text.split("\t"))

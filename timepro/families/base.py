@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # as both families spell them
+
 
 class ModelFamily(ABC):
     """One backbone family. Stateless: every method takes the model or configuration it speaks of.

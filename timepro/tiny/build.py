@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from timepro.astp import CONFIG_KEY, AstpLayout
-from timepro.embeddings import initial_timestamps
+from timepro.embeddings import initial_timestamps, padded_rows
+from timepro.families.base import END_OF_TEXT, TURN_START
 from timepro.timestamps import TimestampVocabulary
 from timepro.tiny import qwen2_5_omni, qwen2_audio
 from timepro.tiny.config import TinyModelConfig
-from timepro.tiny.tokenizer import AUDIO_TOKENS, END_OF_TEXT, TURN_START, VISION_TOKENS, build_tokenizer
+from timepro.tiny.tokenizer import AUDIO_TOKENS, VISION_TOKENS, build_tokenizer
 
 _FAMILIES = {"qwen2_5_omni": qwen2_5_omni, "qwen2_audio": qwen2_audio}
 
@@ -42,7 +43,7 @@ def build_tiny_checkpoint(
     family = _FAMILIES[config.family]
     vocabulary = TimestampVocabulary(config.timestamps.stride, config.timestamps.duration)
     tokenizer = build_tokenizer(words, texts, None if as_published else vocabulary)
-    rows = -(-len(tokenizer) // 64) * 64
+    rows = padded_rows(len(tokenizer))
     model_config = family.model_config(config, tokenizer, rows)
     if not as_published:
         setattr(model_config, CONFIG_KEY, _layout(config, tokenizer, vocabulary, rows).to_config())

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from timepro.families.base import END_OF_TEXT, TURN_END
 from timepro.tiny.config import TinyModelConfig
-from timepro.tiny.tokenizer import END_OF_TEXT, TURN_END
 
 
 def text_settings(config: TinyModelConfig, tokenizer: Any, rows: int) -> dict[str, Any]:

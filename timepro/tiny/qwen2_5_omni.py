@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from timepro.families.base import END_OF_TEXT
 from timepro.tiny.config import TinyModelConfig
 from timepro.tiny.decoder import text_settings, write_weights
-from timepro.tiny.tokenizer import CHAT_TEMPLATE, END_OF_TEXT
+from timepro.tiny.tokenizer import CHAT_TEMPLATE
 
 
 def model_config(config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from timepro.families.base import END_OF_TEXT
 from timepro.families.qwen2_audio import Qwen2Audio
 from timepro.tiny.config import TinyModelConfig
 from timepro.tiny.decoder import text_settings, write_weights
-from timepro.tiny.tokenizer import CHAT_TEMPLATE, END_OF_TEXT
+from timepro.tiny.tokenizer import CHAT_TEMPLATE
 
 _LONGEST_TIMESCALE = 10_000.0
 

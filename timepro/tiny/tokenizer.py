@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from timepro.families.base import END_OF_TEXT, TURN_END, TURN_START
 from timepro.timestamps import TimestampVocabulary
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 AUDIO_TOKENS = {"audio_token": "<|AUDIO|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
 VISION_TOKENS = {
     "image_token": "<|IMAGE|>",

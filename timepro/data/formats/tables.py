@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from timepro.data.files import bounded_lines
+from timepro.data.files import bounded_lines, text_lines
 from timepro.data.formats.base import Problem, RawEvent
 from timepro.data.manifest import shown
 
@@ -118,13 +118,7 @@ def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
 
     Raises ValueError, naming file and line, for anything else.
     """
-    for number, line in bounded_lines(path, MAX_LINE):
-        if line is None:
-            raise ValueError(f"{path}:{number}: the line is longer than {MAX_LINE:,} bytes; is this the right file?")
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as problem:
-            raise ValueError(f"{path}:{number}: not UTF-8 text ({problem.reason}); save it as UTF-8") from None
+    for number, text in text_lines(path, MAX_LINE):
         if not text.strip():
             continue
         fields = [field.strip() for field in text.split("\t")]
