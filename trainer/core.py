@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor
 from timepro.features import Processor
 from trainer import distributed, zero
 from trainer.encoder import FrameCache
-from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter
+from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter, trained_share
 from trainer.losses import cross_entropy_sum
 from trainer.policy import load_policy
 from trainer.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
@@ -54,6 +55,9 @@ class Learner:
         self.processor = Processor(folder)
         dtype = zero.compute_dtype(zero_config)
         policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype, lora)
+        if lora.rank and distributed.rank() == 0:
+            trained, whole = trained_share(list(policy.parameters()))
+            print(f"  LoRA: {trained:,} of {whole:,} parameters are trained", file=sys.stderr, flush=True)
         self.encoder = encoder.to(distributed.device())
         self._config = (optimiser, zero_config)
         self._policy = policy

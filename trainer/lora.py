@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from timepro.data.files import replacing
 
 ADAPTER_FOLDER = "adapter"
 _NAME = "default"
@@ -122,9 +123,8 @@ def export_adapter(folder: Path, config: LoraConfig, tensors: Mapping[str, Tenso
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, base_model_name_or_path=str(base),
         target_modules=rf"{prefix.replace('.', chr(92) + '.')}.*\.({'|'.join(config.targets)})",
     )  # fmt: skip
-    partial = folder / "adapter_config.json.partial"
-    partial.write_text(json.dumps(settings.to_dict(), indent=1, default=_plain))
-    os.replace(partial, folder / "adapter_config.json")
+    with replacing(folder / "adapter_config.json") as out:
+        json.dump(settings.to_dict(), out, indent=1, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -48,9 +48,9 @@ class Policy(nn.Module):
         self.embeddings = model.get_input_embeddings()
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
         self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
-        self._lora = lora is not None and lora.rank > 0
-        if lora is not None and lora.rank > 0:
-            add_lora(self.text_model, lora)
+        self._lora = lora if lora is not None and lora.rank > 0 else None
+        if self._lora:
+            add_lora(self.text_model, self._lora)
             self.lm_head.requires_grad_(False)
         else:
             self._freeze_timestamps(layout)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timepro.data.files import replacing
+
 
 @dataclass
 class WandbConfig:
@@ -61,10 +63,9 @@ class Tracker:
         """
         self._file.close()
         lines = self._path.read_text().splitlines(keepends=True)
-        partial = self._path.with_name(self._path.name + ".partial")
-        # A crash can cut the last line off; it lies after the checkpoint in any case.
-        partial.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
-        os.replace(partial, self._path)
+        with replacing(self._path) as out:
+            # A crash can cut the last line off; it lies after the checkpoint in any case.
+            out.writelines(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
         self._file = self._path.open("a", buffering=1)
         self._started = time.monotonic() - elapsed
 

@@ -58,7 +58,7 @@ say "installing timepro with its packages (minutes the first time)"
 "${pip[@]}" --editable ".[$platform,dev]" || die "pip failed (see above); run make setup again once mended"
 # Not fatal: a package that is compiled on the spot, for one metric (`timepro evaluate --psds`) and its tests.
 "${pip[@]}" sed_scores_eval "pandas<3" >/dev/null 2>&1 ||
-    say "without PSDS: sed_scores_eval could not be built (it needs a C++ compiler); all else works"
+    say "without PSDS: sed_scores_eval could not be installed (it is built here, by a C++ compiler); all else works"
 if [[ $platform == gpu && $(torch_build) == cpu ]]; then
     die "pip took a CPU build of torch: remove $venv and take the CPU wheels out of pip's indexes and find-links"
 fi
