@@ -87,7 +87,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
     sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
     tracker = _tracker(job, config)
-    if tracker is not None and job.resume:
+    if tracker is not None:
         tracker.resume_from(state.step, state.elapsed)
     exit_code = 1
     try:

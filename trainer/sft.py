@@ -105,8 +105,8 @@ def train_sft(
         state = learner.load(checkpoint)
         step, elapsed_before = state["step"], state["elapsed"]
         cursor.restore(state["cursor"])
-        if tracker is not None:
-            tracker.resume_from(step, elapsed_before)
+    if tracker is not None:  # from the beginning, too: its clock is the training's, without the warm-up
+        tracker.resume_from(step, elapsed_before)
     started, loss, signal = time.monotonic() - elapsed_before, float("nan"), 0
     total = config.max_steps if not max_seconds else 0
     with ProgressBar(title, total, "steps", visible=rank == 0) as bar:
