@@ -79,7 +79,8 @@ class Policy(nn.Module):
         """
         embeds = self.embeddings(batch.input_ids)
         embeds = embeds.masked_scatter(batch.audio_mask[..., None], batch.frames.to(embeds.dtype))
-        mask = tree_mask(batch.segments)
+        # Rows are padded behind their end, where nothing is read: causal attention needs no mask for them.
+        mask = tree_mask(batch.segments) if batch.branched else None
         hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
         chosen = hidden.flatten(0, 1)[batch.sources]
         temperatures = torch.where(batch.supervised, 1.0, temperature)

@@ -67,6 +67,7 @@ class MicroBatch:
         answer_of: (K,) number of the answer within the micro-batch.
         sampled_logprobs, reference_logprobs, advantages, weights: (K,).
         supervised: (K,) bool.
+        branched: whether any row has several answers; else plain causal attention is the tree's.
     """
 
     input_ids: Tensor
@@ -83,9 +84,11 @@ class MicroBatch:
     advantages: Tensor
     weights: Tensor
     supervised: Tensor
+    branched: bool
 
     def to(self, device: torch.device) -> MicroBatch:
-        return MicroBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 def tree_mask(segments: Tensor) -> Tensor:
@@ -161,6 +164,7 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
         advantages=torch.tensor(advantages, dtype=torch.float32),
         weights=torch.tensor(weights, dtype=torch.float32),
         supervised=torch.tensor(supervised, dtype=torch.bool),
+        branched=any(len(row.answers) > 1 for row in rows),
     )
 
 

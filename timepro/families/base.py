@@ -67,14 +67,14 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
     ) -> Tensor:
         """Final hidden states where answers are predicted.
 
         Args:
             inputs_embeds: (B, T, H).
             positions: (B, T).
-            mask: boolean (B, T, T).
+            mask: boolean (B, T, T); None for causal attention.
             queries: (B, Q) indices into T.
 
         Returns:

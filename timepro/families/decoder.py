@@ -14,14 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def answer_states(text_model: Any, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
+def answer_states(
+    text_model: Any, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
+) -> Tensor:
     """Final hidden states at chosen positions; equal to the whole forward pass's there.
 
     Args:
         text_model: a Hugging Face Qwen2-style decoder (`layers`, `rotary_emb`, `norm`).
         inputs_embeds: (B, T, H).
         positions: what the decoder's rotary embedding takes, (B, T) or (3, B, T) for M-RoPE.
-        mask: boolean (B, T, T), true where a query may see a key.
+        mask: boolean (B, T, T), true where a query may see a key; None for causal attention, whose kernels skip what
+            no query sees.
         queries: (B, Q) positions in [0, T).
 
     Returns:
@@ -29,25 +32,27 @@ def answer_states(text_model: Any, inputs_embeds: Tensor, positions: Tensor, mas
     """
     rotary = text_model.rotary_emb(inputs_embeds, positions)
     hidden = inputs_embeds
+    everywhere = mask[:, None] if mask is not None else None
     for layer in text_model.layers[:-1]:
-        hidden = layer(hidden, attention_mask=mask[:, None], position_embeddings=rotary)
+        hidden = layer(hidden, attention_mask=everywhere, position_embeddings=rotary)
     last = text_model.layers[-1]
     normed = last.input_layernorm(hidden)
-    attended = _attend(last.self_attn, normed, rotary, mask, queries)
+    keys = torch.arange(inputs_embeds.shape[1], device=queries.device)
+    visible = _rows(mask, queries) if mask is not None else keys <= queries[..., None]
+    attended = _attend(last.self_attn, normed, rotary, visible, queries)
     chosen = _rows(hidden, queries) + attended
     chosen = chosen + last.mlp(last.post_attention_layernorm(chosen))
     return text_model.norm(chosen)
 
 
-def _attend(attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, queries: Tensor) -> Tensor:
+def _attend(attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], visible: Tensor, queries: Tensor) -> Tensor:
+    """visible: boolean (B, Q, T)."""
     cos, sin = rotary
     q = _heads(attention.q_proj(_rows(normed, queries)), attention.head_dim)
     k = _heads(attention.k_proj(normed), attention.head_dim)
     v = _heads(attention.v_proj(normed), attention.head_dim)
     q = _rotate(q, _rows(cos, queries), _rows(sin, queries))
-    out = F.scaled_dot_product_attention(
-        q, _rotate(k, cos, sin), v, attn_mask=_rows(mask, queries)[:, None], enable_gqa=True
-    )
+    out = F.scaled_dot_product_attention(q, _rotate(k, cos, sin), v, attn_mask=visible[:, None], enable_gqa=True)
     return attention.o_proj(out.transpose(1, 2).flatten(2))
 
 

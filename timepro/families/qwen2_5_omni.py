@@ -53,7 +53,7 @@ class Qwen25Omni(ModelFamily):
         return model.model
 
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
     ) -> Tensor:
         # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
         return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), mask, queries)

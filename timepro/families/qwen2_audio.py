@@ -92,7 +92,7 @@ class Qwen2Audio(ModelFamily):
         return model.model.language_model
 
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
     ) -> Tensor:
         return answer_states(text_model, inputs_embeds, positions, mask, queries)
 
