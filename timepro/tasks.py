@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from timepro.data.manifest import Clip
+from timepro.data.manifest import TASKS, Clip
 from timepro.events import Event
 
-TASKS = ("sed", "ag", "dac")
 AUDIO_TAG = "<|audio_bos|><|AUDIO|><|audio_eos|>"  # both families' spelling of one clip
 
 _QUESTIONS = {
@@ -44,7 +43,7 @@ class Sample:
 
 
 def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[Sample]:
-    """Questions for a task, in the manifest's order.
+    """Questions for a task, in the manifest's order, of the clips that serve it.
 
     Args:
         task: one of `TASKS`; `ag` gives one sample a query, the others one a clip.
@@ -59,6 +58,8 @@ def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[S
         raise ValueError(f"label times are {times!r}; they must be 'exact' or 'annotated'")
     samples: list[Sample] = []
     for clip in clips:
+        if clip.tasks is not None and task not in clip.tasks:
+            continue
         if task == "ag":
             samples += _grounding_samples(clip, times)
             continue
@@ -106,7 +107,8 @@ def samples_of_tasks(clips: Sequence[Clip], tasks: Sequence[str], times: str = "
     lists = [samples_of(clips, task, times) for task in tasks]
     for task, samples in zip(tasks, lists, strict=True):
         if not samples:
-            raise ValueError(f"the manifest has no sample for task {task}: none of its {len(clips)} clips has a query")
+            lacks = "has a query" if any(clip.tasks is None or task in clip.tasks for clip in clips) else "serves it"
+            raise ValueError(f"the manifest has no sample for task {task}: none of its {len(clips)} clips {lacks}")
     if len(tasks) > 1:
         lists = [[replace(s, id=f"{s.id}@{s.task}") for s in samples] for samples in lists]
     return lists

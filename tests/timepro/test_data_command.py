@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import soundfile
 
 from timepro.cli import main
 from timepro.data.formats import FORMATS
+from timepro.data.manifest import read_manifest
+from timepro.tasks import samples_of_tasks
 
 
 @pytest.fixture
@@ -82,3 +85,46 @@ def test_help_shows_the_layout(name: str, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         data(name, "--help")
     assert end.value.code == 0 and "ROOT/" in capsys.readouterr().out
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> dict[str, Path]:
+    """A manifest a task, in folders of their own, with the same id in both."""
+    found = {}
+    for task, more in (("sed", {}), ("ag", {"queries": [{"text": "a bark", "intervals": [[0.5, 1.0]]}]})):
+        folder = tmp_path / task
+        folder.mkdir()
+        soundfile.write(folder / "a.wav", np.zeros(32000), 16000)
+        event = {"onset": 0.5, "offset": 1.0, "label": "bark"}
+        line = {"id": "a", "audio": "a.wav", "duration": 2.0, "events": [event], **more}
+        found[task] = folder / "m.jsonl"
+        found[task].write_text(json.dumps(line) + "\n")
+    return found
+
+
+def test_mixing_keeps_each_manifests_clips_for_its_task(parts, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "mixed" / "m.jsonl"
+    out.parent.mkdir()
+    assert data("mix", "--out", out, *(f"{task}={path}" for task, path in parts.items())) == 0
+    assert "1 clip for sed, 1 clip for ag" in capsys.readouterr().out
+    clips = read_manifest(out)  # which also finds the audio
+    assert [(c.id, c.tasks, c.audio) for c in clips] == [
+        ("sed:a", ("sed",), tmp_path / "sed" / "a.wav"),
+        ("ag:a", ("ag",), tmp_path / "ag" / "a.wav"),
+    ]
+    sed, ag = samples_of_tasks(clips, ["sed", "ag"])
+    assert [s.id for s in sed + ag] == ["sed:a@sed", "ag:a#0@ag"]
+
+
+def test_mixing_refuses_what_would_lose_something(parts, tmp_path: Path, capsys) -> None:
+    sed, out = parts["sed"], tmp_path / "m.jsonl"
+    for arguments, words in (
+        (("--out", out, f"sad={sed}"), "'sad'"),
+        (("--out", out, "sed"), "expected TASK=MANIFEST"),
+        (("--out", sed, f"sed={sed}"), "to be read and written"),
+        (("--out", out, f"sed={sed}", f"sed={sed}"), "clip 'a' is in"),
+        (("--out", out, f"sed={tmp_path / 'gone.jsonl'}"), "gone.jsonl: no such manifest"),
+    ):
+        assert data("mix", *arguments) == 2
+        assert words in capsys.readouterr().err
+    assert not out.exists() and len(read_manifest(sed)) == 1

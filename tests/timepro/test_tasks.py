@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,16 @@ def test_samples_of_several_tasks_have_ids_of_their_own():
 def test_a_task_without_samples_is_refused():
     with pytest.raises(ValueError, match="no sample for task ag: none of its 1 clips has a query"):
         samples_of_tasks([clip(queries=())], ["sed", "ag"])
+
+
+def test_a_clip_is_asked_only_for_the_tasks_it_serves():
+    only = [replace(clip(name="a"), tasks=("sed",)), replace(clip(name="b"), tasks=("ag", "dac")), clip(name="c")]
+    sed, ag, dac = samples_of_tasks(only, ["sed", "ag", "dac"])
+    assert [s.id for s in sed] == ["a@sed", "c@sed"]
+    assert [s.id for s in ag] == ["b#0@ag", "b#1@ag", "c#0@ag", "c#1@ag"]
+    assert [s.id for s in dac] == ["b@dac", "c@dac"]
+
+
+def test_a_task_that_no_clip_serves_is_refused():
+    with pytest.raises(ValueError, match="no sample for task ag: none of its 1 clips serves it"):
+        samples_of_tasks([replace(clip(), tasks=("sed",))], ["ag"])

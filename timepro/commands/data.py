@@ -1,4 +1,4 @@
-"""Read a published data set into a manifest, or show what a manifest holds.
+"""Read a published data set into a manifest, mix manifests of several tasks, or show what one holds.
 
 Every clip is checked: its audio can be read and is as long as stated, its events lie inside it, no id comes twice.
 All problems are reported at once, by file and line, and nothing is written, unless --skip-invalid leaves those clips
@@ -18,17 +18,18 @@ from timepro.data.formats import FORMATS, layout_text
 if TYPE_CHECKING:
     from timepro.data.convert import Report
 
-HELP = "read a published data set into a manifest, or show one"
+HELP = "read a published data set into a manifest; mix manifests; show one"
 EXAMPLES = """\
   timepro data desed --root dcase/dataset --out desed.jsonl --split validation
   timepro data audioset-strong --root audioset --out strong.jsonl --skip-invalid
+  timepro data mix --out mixed.jsonl sed=desed.jsonl ag=audiogrounding.jsonl     clips of several tasks in one
   timepro data show desed.jsonl                           hours, classes, overlaps; and a picture, desed.png
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|show")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|mix|show")
     for name, title in FORMATS.items():
         one = commands.add_parser(
             name, help=title, description=layout_text(name), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -49,6 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         one.add_argument("--skip-invalid", action="store_true", help="leave clips with problems out, and list them")
         one.add_argument("--workers", type=int, default=2, help="processes that check audio (default %(default)s)")
+    mixed = commands.add_parser(
+        "mix",
+        help="write the clips of several tasks' manifests into one",
+        description="Write several manifests into one, the clips of each for one task alone: what an experiment on "
+        "several tasks (task: {sed: 1, ag: 1}) reads. Ids become TASK:ID.",
+    )
+    mixed.add_argument("parts", nargs="+", metavar="TASK=MANIFEST", help="sed, ag or dac, and its manifest")
+    mixed.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
     show = commands.add_parser(
         "show", help="summarise a manifest and draw it", description="Summarise a manifest in tables and a picture."
     )
@@ -60,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command: 0 done, 1 failed, 2 refused, 130 or 143 stopped by a signal."""
     before = signal.signal(signal.SIGTERM, _stop)  # an exception, so that half-written files are removed
     try:
-        return _show(options) if options.action == "show" else _convert(options)
+        return {"show": _show, "mix": _mix}.get(options.action, _convert)(options)
     except (ValueError, FileNotFoundError) as error:
         return _fail(str(error), 2)
     except (RuntimeError, OSError) as error:
@@ -94,6 +103,18 @@ def _show(options: argparse.Namespace) -> int:
     picture = options.out or options.manifest.with_suffix(".png")
     draw_overview(found, picture, options.manifest.name)
     print(f"picture: {picture}")
+    return 0
+
+
+def _mix(options: argparse.Namespace) -> int:
+    from timepro.data.mix import mix
+
+    parts = [part.partition("=") for part in options.parts]
+    for task, _, manifest in parts:
+        if not manifest:
+            raise ValueError(f"{task!r}: expected TASK=MANIFEST, for example sed=desed.jsonl")
+    count = mix([(task, Path(manifest)) for task, _, manifest in parts], options.out)
+    print(f"{options.out}: " + ", ".join(f"{_many(n, 'clip')} for {task}" for task, n in count.items()))
     return 0
 
 

@@ -105,7 +105,7 @@ class _Check:
         clip = None
         if path is not None and self.duration is not None and not self.problems:
             name = self.raw.id or Path(path).relative_to(self.raw.base).with_suffix("").as_posix()
-            clip = Clip(name, Path(path), self.duration, events, queries, self.raw.split)
+            clip = Clip(name, Path(path), self.duration, events, queries, self.raw.split, self.raw.tasks)
         raw = self.raw
         return Checked(raw.name, raw.file, raw.line, clip, tuple(self.problems), header, self.repairs)
 

@@ -1,11 +1,12 @@
 """Reading and writing manifests: JSON Lines, one clip a line.
 
-    {"id": "a", "audio": "audio/a.flac", "duration": 7.36, "split": "train",
+    {"id": "a", "audio": "audio/a.flac", "duration": 7.36, "split": "train", "tasks": ["sed", "ag"],
      "events": [{"onset": 0.52, "offset": 1.2, "label": "glass_breaking", "caption": "a pane of glass shatters",
                  "annotated_onset": 0.76, "annotated_offset": 1.44}],
      "queries": [{"text": "glass breaking", "intervals": [[0.52, 1.2]], "annotated_intervals": [[0.76, 1.44]]}]}
 
-``split``, ``caption``, ``annotated_*`` and ``queries`` are optional, audio paths are relative to the manifest's folder.
+``split``, ``tasks`` (those that the clip serves; without the key, all), ``caption``, ``annotated_*`` and ``queries``
+are optional, audio paths are relative to the manifest's folder.
 Everything a later stage trusts is checked here, once, so that a bad line is an error with a file name and a line number
 and not a strange score three stages later. Times are float seconds, intervals are ``[onset, offset)``. A byte order
 mark, CRLF line ends and blank lines are accepted.
@@ -29,6 +30,9 @@ from timepro.data.files import bounded_lines, file_problem, replacing
 
 if TYPE_CHECKING:
     from timepro.events import Event
+
+TASKS = ("sed", "ag", "dac")
+"""What can be asked of a clip; `timepro.tasks` says how."""
 
 DURATION_TOLERANCE = 1e-3
 """Seconds by which an event may exceed its clip: durations are often rounded to milliseconds."""
@@ -65,7 +69,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One manifest line. ``audio`` is absolute, ``duration`` in seconds, ``split`` None where unknown."""
+    """One manifest line. ``audio`` is absolute, ``duration`` in seconds, ``split`` None where unknown.
+
+    ``tasks`` are those that the clip serves; None for all.
+    """
 
     id: str
     audio: Path
@@ -73,6 +80,7 @@ class Clip:
     events: tuple[ManifestEvent, ...]
     queries: tuple[Query, ...] = ()
     split: str | None = None
+    tasks: tuple[str, ...] | None = None
 
     def labelled(self, times: Literal["exact", "annotated"]) -> list[Event]:
         """The clip's events in time order, with exact or annotated times.
@@ -107,7 +115,7 @@ def _allow(required: set[str], optional: set[str]) -> _Keys:
     return frozenset(required), frozenset(required | optional)
 
 
-_CLIP_KEYS = _allow({"id", "audio", "duration", "events"}, {"queries", "split"})
+_CLIP_KEYS = _allow({"id", "audio", "duration", "events"}, {"queries", "split", "tasks"})
 _EVENT_KEYS = _allow({"onset", "offset", "label"}, {"caption", "annotated_onset", "annotated_offset"})
 _QUERY_KEYS = _allow({"text", "intervals"}, {"annotated_intervals"})
 
@@ -181,7 +189,8 @@ def _as_json(clip: Clip, folder: str) -> dict[str, Any]:
         queries.append(item if q.annotated_intervals is None else item | {"annotated_intervals": q.annotated_intervals})
     audio = Path(os.path.relpath(clip.audio, folder)).as_posix()
     data = {"id": clip.id, "audio": audio, "duration": clip.duration, "events": events, "queries": queries}
-    return data if clip.split is None else data | {"split": clip.split}
+    optional = {"split": clip.split, "tasks": clip.tasks}
+    return data | {key: value for key, value in optional.items() if value is not None}
 
 
 def _parse(raw: bytes | None) -> Any:
@@ -214,6 +223,7 @@ def _clip(data: Any, folder: str, check_audio: bool) -> Clip:
         tuple([_event(item, duration, "events", i) for i, item in enumerate(events)]),
         tuple([_query(item, duration, "queries", i) for i, item in enumerate(queries)]),
         split,
+        _tasks(data["tasks"]) if data.get("tasks") is not None else None,
     )
 
 
@@ -243,6 +253,16 @@ def _query(data: Any, duration: float, *where: str | int) -> Query:
         _intervals(data["intervals"], duration, *where, "intervals"),
         None if annotated is None else _intervals(annotated, duration, *where, "annotated_intervals"),
     )
+
+
+def _tasks(data: Any) -> tuple[str, ...]:
+    names = _list(data, "tasks")
+    for i, name in enumerate(names):
+        if name not in TASKS:
+            raise _Bad(f"key {_key('tasks', i)}: {shown(name)} is no task; there are {', '.join(TASKS)}")
+    if not names:
+        raise _Bad("key 'tasks': names no task; leave the key out where the clip serves all")
+    return tuple(names)
 
 
 def _intervals(data: Any, duration: float, *where: str | int) -> tuple[Interval, ...]:

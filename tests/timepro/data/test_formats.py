@@ -225,6 +225,8 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
     trees.dump(tmp_path / "train" / "open_audio_TQA.json", [])
     trees.audio(tmp_path / "audio" / "AudioSet_SL_flac" / "Y1.flac")
     report, clips = read("ftar", tmp_path)
+    assert clips["train/temporal_audio_grounding/1"].tasks == ("ag",)
+    assert {c.tasks for name, c in clips.items() if "dense_audio_caption" in name} == {("dac",)}
     query = clips["train/temporal_audio_grounding/1"].queries[0]
     assert (query.text, query.intervals) == ("a man's voice", ((0.5, 1.25), (2.0, 3.5)))
     impacts, truck = "brief impacts, 2 - 3 of them, are heard.", "A truck dominates the scene."

@@ -56,7 +56,7 @@ class _Split:
             stem = Path(name).stem
             yield RawClip(
                 name, self.split, self.file, number, folders, with_other_endings(name), id=f"{stem}-{caption}",
-                queries=queries,
+                queries=queries, tasks=("ag",),
             )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ class RawClip:
     folders, names: the audio is the first that exists of ``folder/name``.
     duration: in seconds, as stated; None where nothing is said.
     problems: what the reader itself has against the clip.
+    tasks: those that the annotation serves; None for all. Without events because nobody wrote them down is not silence.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RawClip:
     events: tuple[RawEvent, ...] = ()
     queries: tuple[RawQuery, ...] = ()
     problems: tuple[Problem, ...] = ()
+    tasks: tuple[str, ...] | None = None
 
 
 class Source(Protocol):

@@ -104,6 +104,7 @@ class _Questions:
             duration=duration if isinstance(duration, (int, float)) and duration > 0 else None,
             events=() if grounding else tuple(_captions(answer, number)),
             queries=(_grounding(question, answer, number),) if grounding else (),
+            tasks=("ag",) if grounding else ("dac",),
         )
 
 
