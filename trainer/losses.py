@@ -14,10 +14,12 @@ How answers of different lengths are weighed is a weight a token and one divisor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from trainer.mismatch import MismatchConfig, mismatch_weights
 
 AGGREGATIONS = ("dapo", "grpo", "dr_grpo")
 OBJECTIVES = ("clip", "cispo")
@@ -35,9 +37,11 @@ class ObjectiveConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
+    mismatch: MismatchConfig = field(default_factory=MismatchConfig)
 
     def check(self) -> None:
         """Raises ValueError for a name that is unknown or a range that is none."""
+        self.mismatch.check()
         for key, allowed in (("aggregation", AGGREGATIONS), ("name", OBJECTIVES), ("ratio", RATIOS)):
             if getattr(self, key) not in allowed:
                 raise ValueError(
@@ -72,7 +76,10 @@ class KlConfig:
 
 @dataclass(frozen=True)
 class PolicyTerms:
-    """Sums over K answer tokens; `loss` has a gradient, the rest is for the log (weighted as the loss is)."""
+    """Sums over K answer tokens; `loss` has a gradient, the rest is for the log (weighted as the loss is).
+
+    The ratio and the drift are those between trained and sampled, whatever is corrected.
+    """
 
     loss: Tensor
     ratio_sum: Tensor
@@ -80,6 +87,7 @@ class PolicyTerms:
     clipped_low: Tensor
     clipped_high: Tensor
     drift_sum: Tensor  # k3 estimate of KL(sampled from || trained now)
+    corrected: Tensor  # tokens whose weight the mismatch's bound changed
 
 
 def token_weight(n_tokens: int, weight: float, aggregation: str) -> float:
@@ -114,10 +122,17 @@ def policy_terms(
         sampled_logprobs: (K,) as returned with the answer.
         advantages: (K,) the answer's advantage at each of its tokens.
         weights: (K,) 0 leaves a token out.
-        answer_of: (K,) number of the token's answer; only sequence ratios ask for it.
+        answer_of: (K,) number of the token's answer; only what goes by sequence asks for it.
     """
-    log_ratio = logprobs - sampled_logprobs
-    ratio = (_answer_means(log_ratio, answer_of) if config.ratio == "sequence" else log_ratio).exp()
+    # A token that is left out can be a banned one: minus infinity, whose difference from itself is NaN.
+    log_ratio = torch.where(weights != 0, logprobs - sampled_logprobs, torch.zeros_like(logprobs))
+    correction, corrected = torch.ones_like(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool)
+    policy_log_ratio = log_ratio
+    if config.mismatch.mode != "off":
+        correction, corrected = mismatch_weights(log_ratio.detach(), answer_of, config.mismatch)
+        policy_log_ratio = log_ratio - log_ratio.detach()
+    by_answer = config.ratio == "sequence"
+    ratio = (_answer_means(policy_log_ratio, answer_of) if by_answer else policy_log_ratio).exp()
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
     if config.name == "cispo":
         gain = ratio.detach().clamp(max=high) * advantages * logprobs
@@ -128,8 +143,10 @@ def policy_terms(
         if config.dual_clip:
             gain = torch.where(advantages < 0, torch.maximum(gain, config.dual_clip * advantages), gain)
         too_low, too_high = (ratio < low) & (advantages < 0), (ratio > high) & (advantages > 0)
-    loss = -_weighted(gain, weights)
+    loss = -_weighted(gain * correction, weights)
     with torch.no_grad():
+        if config.mismatch.mode != "off":
+            ratio = (_answer_means(log_ratio, answer_of) if by_answer else log_ratio).exp()
         drift = torch.exp(-log_ratio) - 1.0 + log_ratio
         used = ratio[weights > 0]
         return PolicyTerms(
@@ -139,6 +156,7 @@ def policy_terms(
             clipped_low=_weighted(too_low.float(), weights),
             clipped_high=_weighted(too_high.float(), weights),
             drift_sum=_weighted(drift, weights),
+            corrected=_weighted(corrected.float(), weights),
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainer.losses import AGGREGATIONS, KlConfig, ObjectiveConfig, divisor, kl_sum, policy_terms, token_weight
+from trainer.mismatch import MismatchConfig
 
 LENGTHS = [3, 1, 5, 2]
 ADVANTAGES = [1.2, -0.7, -1.5, 0.4]
@@ -124,6 +125,72 @@ def test_dual_clip_bounds_what_a_bad_answer_can_push():
     assert min(answers(free)[1]) > 10
     assert answers(bounded)[1] == [0.0]
     assert math.isfinite(terms.loss.item())
+
+
+def corrections_by_hand(log_ratios, config):
+    """w of every token of one answer, by the definition."""
+    values = [math.exp(sum(log_ratios) if config.level == "sequence" else x) for x in log_ratios]
+    if config.mode == "truncate":
+        return [min(w, config.cap) for w in values]
+    return [w if 1 / config.cap <= w <= config.cap else 0.0 for w in values]
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_a_corrected_mismatch_is_a_bounded_constant_weight(mode, level, ratio):
+    mismatch = MismatchConfig(mode, level, cap=1.5)
+    for seed in range(10):
+        new, old = batch(seed)
+        terms, gradient, _ = loss_of(ObjectiveConfig(ratio=ratio, mismatch=mismatch), new, old)
+        cut = total = 0.0
+        for n, o, length, advantage, weight, part in zip(
+            answers(new), answers(old), LENGTHS, ADVANTAGES, WEIGHTS, answers(gradient), strict=True
+        ):
+            logs = [a - b for a, b in zip(n, o, strict=True)]
+            bounded = corrections_by_hand(logs, mismatch)
+            # The ratio against the learner itself is one, never clipped; its gradient is that of log p.
+            share = [sum(bounded) / length] * length if ratio == "sequence" else bounded
+            assert part == pytest.approx([-weight * advantage * w for w in share])
+            total -= weight * advantage * sum(bounded)
+            free = [math.exp(sum(logs) if level == "sequence" else x) for x in logs]
+            cut += weight * sum(not math.isclose(a, b) for a, b in zip(free, bounded, strict=True))
+        assert terms.loss.item() == pytest.approx(total)
+        assert terms.corrected.item() == pytest.approx(cut)
+        plain, _, _ = loss_of(ObjectiveConfig(ratio=ratio), new, old)
+        assert terms.ratio_max.item() == pytest.approx(plain.ratio_max.item())
+        assert terms.drift_sum.item() == pytest.approx(plain.drift_sum.item())
+
+
+def test_without_a_mismatch_the_correction_changes_nothing():
+    new, _ = batch(1)
+    _, plain, _ = loss_of(ObjectiveConfig(), new, new)
+    for mode in ("truncate", "mask"):
+        _, corrected, _ = loss_of(ObjectiveConfig(mismatch=MismatchConfig(mode)), new, new)
+        assert corrected == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("mode", ["off", "truncate", "mask"])
+def test_a_banned_token_that_is_left_out_gives_no_nan(mode):
+    leaf = torch.tensor([-1.0, -torch.inf], requires_grad=True)
+    config = ObjectiveConfig(mismatch=MismatchConfig(mode))
+    sampled, advantages, weights = torch.tensor([-1.0, -torch.inf]), torch.ones(2), torch.tensor([1.0, 0.0])
+    terms = policy_terms(leaf, sampled, advantages, weights, torch.tensor([0, 1]), config)
+    terms.loss.backward()
+    assert leaf.grad.tolist() == [-1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (MismatchConfig("cut"), "mode is 'cut'; it must be one of off, truncate, mask"),
+        (MismatchConfig("mask", "answer"), "level is 'answer'"),
+        (MismatchConfig("mask", cap=0.5), "cap is 0.5; it must be at least 1"),
+    ],
+)
+def test_a_bad_correction_names_its_key(config, words):
+    with pytest.raises(ValueError, match=words):
+        ObjectiveConfig(mismatch=config).check()
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
