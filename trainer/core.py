@@ -63,6 +63,7 @@ class Learner:
         self._policy = policy
         self.engine: Any = None
         self._reference: Any = None
+        self._refused_in_a_row = 0
         self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
 
     def soften_times(self, config: SoftTimeConfig) -> None:
@@ -88,7 +89,11 @@ class Learner:
                 already divided by the GLOBAL count, and sums for the log.
 
         Returns:
-            this rank's sums over its micro-batches, the gradient norm, and the number of micro-batches.
+            this rank's sums over its micro-batches, the gradient norm, whether the step was refused because that is not
+            finite (1 or 0), and the number of micro-batches.
+
+        Raises:
+            ValueError: `max_refused_steps` steps in a row were refused.
         """
         parts = self._cut(rows)
         zero.set_learning_rate(self.engine, learning_rate)
@@ -100,9 +105,21 @@ class Learner:
             zero.backward(self.engine, loss, last=number == len(parts) - 1)
             for key, value in extra.items():
                 sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
-        self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        return sums | {"grad_norm": float(norm or 0.0), "micro_batches": float(len(parts))}
+        norm, taken = zero.step(self.engine)
+        self._count_refused(taken)
+        return sums | {"grad_norm": norm, "refused": float(not taken), "micro_batches": float(len(parts))}
+
+    def _count_refused(self, taken: bool) -> None:
+        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + 1
+        limit = self._config[0].max_refused_steps
+        if taken or distributed.rank() > 0 and self._refused_in_a_row < limit:
+            return
+        if self._refused_in_a_row >= limit:
+            raise ValueError(
+                f"the gradient was not finite in {limit} steps in a row (max_refused_steps); none of them changed the "
+                "weights. Look for NaN in the checkpoint, or lower the learning rate"
+            )
+        print("  the gradient was not finite: this step changes nothing", file=sys.stderr, flush=True)
 
     @torch.no_grad()
     def cross_entropy(self, rows: Sequence[Row]) -> float:

@@ -33,7 +33,7 @@ from trainer.step_metrics import PhaseClock, collect
 from trainer.tracking import Tracker
 from trainer.zero import OptimiserConfig
 
-_SUMMED = ("policy_loss", "reference_loss", "kl", "ratio", "clip_low", "clip_high", "drift", "entropy")
+_SUMMED = ("policy_loss", "reference_loss", "kl", "ratio", "clip_low", "clip_high", "drift", "corrected", "entropy")
 
 
 @dataclass
@@ -199,6 +199,7 @@ def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int)
             "clip_low": terms.clipped_low / sampled,
             "clip_high": terms.clipped_high / sampled,
             "drift": terms.drift_sum / sampled,
+            "corrected": terms.corrected / sampled,
             "entropy": (entropies * weights).sum() / sampled,
         }
         return loss, {key: float(torch.as_tensor(value).detach()) for key, value in sums.items()}
@@ -212,6 +213,7 @@ def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int)
         "micro_batches": local["micro_batches"],
         "learning_rate": rate,
         "skipped": 0.0,
+        "refused": local["refused"],
     }
 
 

@@ -120,11 +120,11 @@ def train_sft(
             factor = learning_rate_factor(step, progress, config.warmup_steps, config.flat, config.floor)
             rate = config.learning_rate * factor
             chosen = [samples[i] for i in share(cursor.take(config.batch_size), rank, world)]
-            loss, norm = _step(learner, chosen, rate)
+            loss, measured = _step(learner, chosen, rate)
             step += 1
             bar.advance(note=f"loss {loss:.3f}")
             if tracker is not None and step % config.log_every == 0:
-                tracker.log(step, {"loss": loss, "learning_rate": rate, "grad_norm": norm, "epoch": cursor.epoch})
+                tracker.log(step, {"loss": loss, "learning_rate": rate, "epoch": cursor.epoch} | measured)
             if config.validate_every and step % config.validate_every == 0:
                 value = validation_loss(learner, validation)
                 if tracker is not None:
@@ -154,7 +154,7 @@ def validation_loss(learner: Learner, samples: Sequence[Sample], batch: int = 64
     return total / max(count, 1.0)
 
 
-def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[float, float]:
+def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[float, dict[str, float]]:
     frames = learner.frames([s.audio for s in samples])
     rows = [target_row(learner.processor, s, f) for s, f in zip(samples, frames, strict=True)]
     count = distributed.total([weighted_token_count(rows, supervised=True)])[0]
@@ -164,7 +164,8 @@ def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[flo
         return loss, {"loss": float(loss.detach())}
 
     report = learner.update(rows, loss_function, temperature=1.0, learning_rate=rate)
-    return distributed.total([report.get("loss", 0.0)])[0], report["grad_norm"]
+    loss = distributed.total([report.get("loss", 0.0)])[0]
+    return loss, {"grad_norm": report["grad_norm"], "perf/refused_step": report["refused"]}
 
 
 def _save(learner: Learner, checkpoint: Path, step: int, cursor: Mixture, elapsed: float) -> None:

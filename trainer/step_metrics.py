@@ -108,5 +108,7 @@ def _update_metrics(report: Mapping[str, float]) -> dict[str, float]:
         "sampling/importance_sampling_ratio/mean": report["ratio"],
         "sampling/importance_sampling_ratio/max": report["ratio_max"],
         "sampling/drift_kl": report["drift"],
+        "sampling/corrected_ratio": report["corrected"],
+        "perf/refused_step": report["refused"],
         "perf/micro_batches": report["micro_batches"],
     }

@@ -26,6 +26,7 @@ class OptimiserConfig:
     warmup_steps: int = 10
     flat: float = 0.3  # share of the training at the peak rate, before the cosine
     floor: float = 0.05  # where the cosine ends, as a share of the peak
+    max_refused_steps: int = 10  # in a row, refused because the gradient was not finite, before the run stops
 
 
 @dataclass
@@ -130,6 +131,16 @@ def backward(engine: Any, loss: Tensor, last: bool) -> None:
     """
     engine.set_gradient_accumulation_boundary(last)
     engine.backward(loss * distributed.world_size())
+
+
+def step(engine: Any) -> tuple[float, bool]:
+    """Take the step, unless the gradient is not finite: DeepSpeed then drops it and leaves all weights as they are.
+
+    Returns:
+        the gradient's norm over all ranks before clipping, and whether the step was taken; the same on every rank.
+    """
+    engine.step()
+    return float(engine.get_global_grad_norm() or 0.0), not engine.optimizer.overflow
 
 
 def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:

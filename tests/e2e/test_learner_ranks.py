@@ -1,8 +1,14 @@
-"""One rank against two, and one micro-batch against several: the same global batch gives the same gradient."""
+"""One rank against two, and one micro-batch against several: the same global batch gives the same gradient.
+
+And a gradient that is not finite: refused, whatever gave it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +56,51 @@ def test_gradient_does_not_depend_on_ranks_or_micro_batches(tmp_path: Path, tiny
             # Float32 sums in another order; Adam then carries the difference on.
             assert got["loss"] == pytest.approx(wanted["loss"], rel=2e-5)
             assert got["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=2e-4)
+
+
+REFUSED = """
+import os, sys
+import torch
+from rollout import stream
+from trainer import distributed, zero
+from trainer.core import BatchConfig, Learner
+from trainer.lora import LoraConfig
+from trainer.losses import cross_entropy_sum
+from trainer.rows import AnswerTokens, Row
+
+store = stream.host_store("127.0.0.1", 0, 60.0)
+os.environ |= {distributed.RANK: "0", distributed.WORLD_SIZE: "1", distributed.LOCAL_RANK: "0",
+               distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port)}
+distributed.join(60.0)
+settings = zero.OptimiserConfig(max_refused_steps=2)
+learner = Learner(sys.argv[1], settings, zero.ZeroConfig(), BatchConfig(), LoraConfig())
+learner.start()
+ids = learner.processor.answer_ids("none")
+rows = [Row(ids, torch.zeros(0, 64), [AnswerTokens(ids, supervised=True)])]
+
+def weights():
+    return {name: tensor for name, tensor in zero.stream_weights(learner.engine)}
+
+def update(factor):
+    return learner.update(rows, lambda p, _, m: (factor * cross_entropy_sum(p, m.weights), {}), 1.0, 1e-2)
+
+before = weights()
+assert update(float("nan"))["refused"] == 1
+assert all(torch.equal(tensor, before[name]) for name, tensor in weights().items())
+assert update(1.0)["refused"] == 0
+moved = weights()
+assert all(tensor.isfinite().all() for tensor in moved.values())
+assert any(not torch.equal(tensor, before[name]) for name, tensor in moved.items())
+assert update(float("inf"))["refused"] == 1  # the finite step between has started the count again
+update(float("nan"))
+"""
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_stops_at_the_limit(tiny_checkpoint: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tiny_checkpoint)],
+        env=environment, cwd=EXPERIMENTS.parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stderr.count("the gradient was not finite: this step changes nothing") == 2
+    assert done.returncode == 1 and "not finite in 2 steps in a row (max_refused_steps)" in done.stderr, done.stderr
