@@ -14,7 +14,7 @@ $(error make train needs EXP=name, one of: $(or $(EXPERIMENTS),(no experiments/*
 endif
 endif
 
-.PHONY: help setup train test lint clean
+.PHONY: help setup train test parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -28,6 +28,9 @@ train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
 
 test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
 	@exec "$(VENV)/bin/python" -m pytest $(ARGS)
+
+parity: setup ## compare vLLM with transformers, cell by cell: make parity ARGS="--layouts on"
+	@exec "$(VENV)/bin/python" experiments/parity/matrix.py $(ARGS)
 
 lint: setup ## check style
 	@"$(VENV)/bin/ruff" check .

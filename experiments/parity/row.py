@@ -1,0 +1,176 @@
+"""One row of the parity matrix: a tiny checkpoint, a worker, a learner, and transformers as the judge."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from matrix import BATCHES, HEADS, LAYOUTS, WEIGHTS
+from torch import Tensor
+
+from reference_models import load_reference, reference_logits
+from rollout import stream
+from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
+from rollout.worker import WorkerConfig
+from timepro.data.sounds import SOUNDS
+from timepro.features import Processor
+from timepro.tasks import tokenizer_texts
+from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+from trainer import distributed, zero
+from trainer.core import BatchConfig, Learner
+from trainer.launch import WorkerSet
+from trainer.lora import LoraConfig
+from trainer.losses import cross_entropy_sum
+from trainer.rows import AnswerTokens, Row
+from trainer.sender import SyncConfig, WeightSender
+
+QUESTIONS = ("Detect the sound events with their start and end times.", "When does this sound occur: siren?")
+SECONDS = (2.4, 1.04)  # of the two clips
+
+
+@dataclass
+class Side:
+    """What answers and what judges: a worker's pool, and the clips."""
+
+    pool: RolloutPool
+    processor: Processor
+    clips: list[Path]
+    dtype: str
+
+    def cell(self, checkpoint: Path, n_clips: int) -> dict[str, Any]:
+        """Differences over one batch of `n_clips`, `checkpoint` holding the weights that the worker has now."""
+        model = load_reference(self.processor.family.name, checkpoint).to(getattr(torch, self.dtype))
+        sampled, greedy = self.answers(n_clips, 4, 1.0), self.answers(n_clips, 1, 0.0)
+        differences, identical = [], True
+        for number in range(n_clips):
+            features, prompt = self.features(number), self.prompt(number)
+            for group in (sampled[number], greedy[number]):
+                identical &= group.prompt_token_ids == prompt
+                for answer in group.answers:
+                    expected = self.logprobs(model, features, prompt, answer.token_ids)
+                    own = expected.gather(-1, torch.tensor(answer.token_ids)[:, None])[:, 0]
+                    differences += (own - torch.tensor(answer.logprobs)).abs().tolist()
+                    if group is greedy[number] and self.dtype == "float32":
+                        identical &= expected.argmax(-1).tolist() == answer.token_ids
+        values = np.array(differences)
+        return {
+            "tokens": len(values), "max": float(values.max()), "mean": float(values.mean()),
+            "p99": float(np.quantile(values, 0.99)), "identical": bool(identical),
+        }  # fmt: skip
+
+    def answers(self, n_clips: int, n: int, temperature: float) -> list[AnswerGroup]:
+        """The worker's answers, all prompts asked for at the same time."""
+        prompts = [
+            Prompt(str(i), self.processor.prompt_ids(QUESTIONS[i]), clip, seed=i)
+            for i, clip in enumerate(self.clips[:n_clips])
+        ]
+        return self.pool.generate(prompts, Sampling(n, temperature, 24, (self.processor.eos_token_id,)))
+
+    def features(self, number: int) -> Tensor:
+        return self.processor.features(self.clips[number])
+
+    def prompt(self, number: int) -> list[int]:
+        """The prompt's ids as the learner expands them."""
+        from timepro.astp import expand_prompt
+
+        family = self.processor.family
+        n_frames = family.audio_frames(self.features(number).shape[-1] - family.mel_margin)
+        ids = self.processor.prompt_ids(QUESTIONS[number])
+        return expand_prompt(ids, [n_frames], self.processor.audio_token_id, self.processor.layout, family.frame_rate)
+
+    def logprobs(self, model: Any, features: Tensor, prompt: list[int], answer: list[int]) -> Tensor:
+        """(T, V) of transformers' own forward pass, under the bans."""
+        features = features.to(getattr(torch, self.dtype))
+        audio = self.processor.audio_token_id
+        logits = reference_logits(self.processor.family.name, model, features, prompt + answer, audio, len(prompt))
+        logits = logits[len(prompt) - 1 : -1].float()
+        logits[:, list(self.processor.layout.banned_token_ids)] = -torch.inf
+        return logits.log_softmax(-1)
+
+
+def run_row(family: str, layout: str, head: str, dtype: str, folder: str) -> dict[str, dict[str, Any]]:
+    """All cells of a row, by "weights, batch"."""
+    torch.manual_seed(0)
+    work = Path(folder)
+    checkpoint = work / "checkpoint"
+    texts = tokenizer_texts() + [text for sound in SOUNDS.values() for text in (sound.spoken, *sound.captions)]
+    tiny = TinyModelConfig(family=family, tie_word_embeddings=HEADS[head], **LAYOUTS[layout])
+    build_tiny_checkpoint(checkpoint, tiny, SOUNDS, texts)
+    store = join_alone()
+    workers = WorkerSet(WorkerConfig(dtype=dtype, threads=1), checkpoint, work, work / "logs")
+    try:
+        workers.wait()
+        pool = RolloutPool(workers.urls, workers.token)
+        try:
+            side = Side(pool, Processor(checkpoint), write_clips(work), dtype)
+            return cells(side, checkpoint, workers)
+        finally:
+            pool.close()
+    finally:
+        workers.end()
+        del store
+
+
+def cells(side: Side, checkpoint: Path, workers: WorkerSet) -> dict[str, dict[str, Any]]:
+    """The row's cells, from left to right: every column's weights replace those of the one before."""
+    found = {}
+    for weights in WEIGHTS:
+        source = checkpoint
+        if weights != "base":
+            lora = LoraConfig(rank=4, alpha=16.0) if weights == "adapters merged" else LoraConfig()
+            source = checkpoint.parent / weights
+            train_and_send(side, checkpoint, lora, 1 if lora.rank else 3, workers, source)
+        for n_clips, batch in enumerate(BATCHES, 1):
+            found[f"{weights}, {batch}"] = side.cell(source, n_clips)
+    return found
+
+
+def train_and_send(
+    side: Side, checkpoint: Path, lora: LoraConfig, updates: int, workers: WorkerSet, export: Path
+) -> None:
+    """A learner that starts from the checkpoint, updates and sends its weights so often, and exports the last."""
+    optimiser = zero.OptimiserConfig(learning_rate=1e-2, warmup_steps=0)
+    learner = Learner(checkpoint, optimiser, zero.ZeroConfig(dtype=side.dtype), BatchConfig(), lora)
+    learner.start()
+    sender = WeightSender(learner.engine, workers.urls, workers.token, SyncConfig(transport="gloo"), own_gpus=False)
+    try:
+        sender.connect()
+        for version in range(updates):
+            frames = learner.frames(side.clips)
+            answers = [AnswerTokens(side.processor.answer_ids("none"), supervised=True)]
+            rows = [Row(side.prompt(i), f, answers) for i, f in enumerate(frames)]
+            learner.update(
+                rows, lambda logprobs, _, micro: (cross_entropy_sum(logprobs, micro.weights) / 8, {}), 1.0, 1e-2
+            )
+            sender.deliver(version)
+    finally:
+        sender.close()
+    learner.export(export)
+
+
+def join_alone() -> Any:
+    """The learner's process group, of this process alone; lives as long as the store that is returned."""
+    store = stream.host_store("127.0.0.1", 0, 60.0)
+    os.environ |= {
+        distributed.RANK: "0", distributed.WORLD_SIZE: "1", distributed.LOCAL_RANK: "0",
+        distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port),
+        "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu",
+    }  # fmt: skip
+    distributed.join(60.0)
+    return store
+
+
+def write_clips(folder: Path) -> list[Path]:
+    """Two clips of noise with a rising tone."""
+    rng, paths = np.random.default_rng(0), []
+    for i, seconds in enumerate(SECONDS):
+        time = np.arange(round(seconds * 16000)) / 16000
+        wave = 0.05 * rng.normal(size=len(time)) + 0.3 * np.sin(2 * np.pi * (300 + 200 * time) * time)
+        paths.append(folder / f"clip{i}.wav")
+        soundfile.write(paths[-1], wave.astype(np.float32), 16000)
+    return paths
