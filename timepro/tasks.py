@@ -42,6 +42,11 @@ class Sample:
     target: tuple[Event, ...]
 
 
+def question(task: str, query: str = "") -> str:
+    """What is asked for a task; `ag` asks for a query."""
+    return _QUESTIONS[task].format(query=query)
+
+
 def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[Sample]:
     """Questions for a task, in the manifest's order, of the clips that serve it.
 
@@ -68,7 +73,7 @@ def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[S
         else:
             reference, target = clip.labelled("exact"), clip.labelled(times)
         samples.append(
-            Sample(clip.id, task, clip.audio, clip.duration, _QUESTIONS[task], tuple(reference), tuple(target))
+            Sample(clip.id, task, clip.audio, clip.duration, question(task), tuple(reference), tuple(target))
         )
     return samples
 
@@ -122,8 +127,8 @@ def _grounding_samples(clip: Clip, times: str) -> list[Sample]:
             raise ValueError(f"clip {clip.id}: query {query.text!r} has no annotated_intervals; set label_times=exact")
         reference = tuple(Event(a, b, "") for a, b in query.intervals)
         target = reference if times == "exact" else tuple(Event(a, b, "") for a, b in annotated or ())
-        question = _QUESTIONS["ag"].format(query=query.text)
-        samples.append(Sample(f"{clip.id}#{number}", "ag", clip.audio, clip.duration, question, reference, target))
+        asked = question("ag", query.text)
+        samples.append(Sample(f"{clip.id}#{number}", "ag", clip.audio, clip.duration, asked, reference, target))
     return samples
 
 

@@ -1,0 +1,130 @@
+"""Attention from said times to timestamps, against transformers' own attention weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from timepro.astp import expand_prompt
+from timepro.attention import NEAR, time_attention, times_said
+from timepro.cli import main
+from timepro.data.sounds import SOUNDS
+from timepro.features import Processor
+from timepro.tasks import question, tokenizer_texts
+from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+
+ANSWER = "<0.40><0.92>dog_bark\n<1.04><1.20>siren"
+
+
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_qwen2_audio"])
+def folder(request) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "clip.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32), 16000)
+    return path
+
+
+def small(folder: Path, **changes) -> Path:
+    config = TinyModelConfig(
+        hidden_size=64, heads=2, key_value_heads=1, feed_forward=96, encoder_width=32, encoder_layers=1,
+        encoder_heads=2, encoder_feed_forward=48, **changes,
+    )  # fmt: skip
+    build_tiny_checkpoint(folder, config, SOUNDS, tokenizer_texts())
+    return folder
+
+
+@torch.no_grad()
+def expected(folder: Path, clip: Path) -> np.ndarray:
+    """(layers, said times, timestamps), from the decoder's own `output_attentions`."""
+    processor = Processor(folder)
+    model = processor.family.load(folder, torch.float32)
+    (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(clip)])
+    ids = processor.prompt_ids(question("sed"))
+    prompt = expand_prompt(ids, [len(frames)], processor.audio_token_id, processor.layout, 25.0)
+    tokens = torch.tensor([prompt + processor.answer_ids(ANSWER)])
+    embeds = model.get_input_embeddings()(tokens).masked_scatter(
+        (tokens == processor.audio_token_id)[..., None], frames
+    )
+    text_model = processor.family.text_model(model)
+    text_model.set_attn_implementation("eager")
+    attentions = text_model(inputs_embeds=embeds, output_attentions=True).attentions
+    first = processor.layout.first_token_id
+    is_time = (tokens[0] >= first) & (tokens[0] < first + processor.layout.vocabulary.size)
+    places = [i for i in range(len(prompt)) if is_time[i]]
+    said = [i - 1 for i in range(len(prompt), tokens.shape[1]) if is_time[i]]
+    return np.stack([a[0].mean(0)[said][:, places].double().numpy() for a in attentions])
+
+
+def test_weights_are_those_of_the_decoder(folder: Path, clip: Path) -> None:
+    layers = expected(folder, clip)
+    whole = time_attention(folder, clip, question("sed"), ANSWER)
+    assert [said.seconds for said in whole.said] == [0.40, 0.92, 1.04, 1.20]
+    np.testing.assert_allclose(whole.times, np.arange(len(whole.times)) * 0.04)
+    np.testing.assert_allclose([s.weights for s in whole.said], layers.mean(0), atol=1e-6)
+    for layer in (0, -1):
+        one = time_attention(folder, clip, question("sed"), ANSWER, layer)
+        np.testing.assert_allclose([s.weights for s in one.said], layers[layer], atol=1e-6)
+    for said in whole.said:
+        around = [w for t, w in zip(whole.times, said.weights, strict=True) if said.seconds - NEAR - 1e-9 <= t]
+        around = around[: sum(t <= said.seconds + NEAR + 1e-9 for t in whole.times if t >= said.seconds - NEAR - 1e-9)]
+        assert said.near == pytest.approx(sum(around) / said.weights.sum())
+        assert 0 < said.on_timestamps < 1
+
+
+def test_a_time_in_digits_is_all_the_tokens_that_spell_it(tmp_path: Path, clip: Path) -> None:
+    folder = small(tmp_path / "digits", answer_style="digits")
+    processor = Processor(folder)
+    ids = processor.answer_ids("siren 0.40-11.28")
+    said = list(times_said(processor, ids))
+    assert [seconds for seconds, _ in said] == [0.40, 11.28]
+    for (_, tokens), text in zip(said, ("0.40", "11.28"), strict=True):
+        assert text in processor.tokenizer.decode([ids[k] for k in tokens])
+    assert set(said[0][1]).isdisjoint(said[1][1])
+    assert len(time_attention(folder, clip, question("sed"), "siren 0.40-1.28").said) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"answer": "none"}, "the answer 'none' says no time"),
+        ({"answer": ANSWER, "layer": 7}, "no layer 7; the decoder has 2, 0 to 1"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(tiny_checkpoint: Path, clip: Path, arguments, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        time_attention(tiny_checkpoint, clip, question("sed"), **arguments)
+
+
+def test_a_checkpoint_without_timestamps_is_refused(tmp_path: Path, clip: Path) -> None:
+    with pytest.raises(ValueError, match="ASTP off"):
+        time_attention(small(tmp_path / "off", astp=False), clip, question("sed"), ANSWER)
+
+
+def test_the_command_draws_a_picture(tiny_checkpoint: Path, clip: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "picture.png"
+    command = ["attention", str(tiny_checkpoint), str(clip), "--out", str(out)]
+    assert main([*command, "--answer", ANSWER]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "0.92 s: " in capsys.readouterr().out
+    assert main([*command, "--answer", "none"]) == 2
+    assert "says no time" in capsys.readouterr().err
+    assert main([*command[:2], str(tmp_path / "gone.wav")]) == 2
+    assert "gone.wav" in capsys.readouterr().err
+
+
+def test_without_an_answer_the_model_gives_its_own(tiny_checkpoint: Path, clip: Path) -> None:
+    """A random model says something, perhaps no time: then the refusal quotes it."""
+    try:
+        found = time_attention(tiny_checkpoint, clip, question("ag", "siren"), max_tokens=6)
+    except ValueError as error:
+        assert "says no time" in str(error)
+    else:
+        assert found.answer and found.said

@@ -1,0 +1,172 @@
+"""Where the model looks when it says a time: attention from an answer's times to the prompt's timestamps.
+
+A time is said over one token (`<1.24>`) or several (`1.24` in digits); what is shown for it is the attention of the
+positions that predict those tokens, averaged over them, over heads, and over layers unless one is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from timepro.astp import expand_prompt
+from timepro.features import Processor
+
+_TIME = re.compile(r"\d+\.\d+")
+NEAR = 0.2
+"""Seconds around a said time within which attention counts as near it: the collar of event-based F1."""
+
+
+@dataclass(frozen=True)
+class SaidTime:
+    """One time of an answer, and where the model looked for it.
+
+    Args:
+        seconds: the time said.
+        weights: (P,) attention to each timestamp of the prompt; what is left to 1 goes to all other tokens.
+        near: the share of `weights` within `NEAR` of the time said.
+    """
+
+    seconds: float
+    weights: np.ndarray
+    near: float
+
+    @property
+    def on_timestamps(self) -> float:
+        """The share of all attention that goes to timestamps."""
+        return float(self.weights.sum())
+
+
+@dataclass(frozen=True)
+class TimeAttention:
+    """All times of one answer; `times` are the seconds of the prompt's P timestamps."""
+
+    answer: str
+    times: np.ndarray
+    said: tuple[SaidTime, ...]
+
+
+@torch.no_grad()
+def time_attention(
+    folder: Path, clip: Path, question: str, answer: str | None = None, layer: int | None = None, max_tokens: int = 128
+) -> TimeAttention:
+    """Attention from an answer's times to the timestamps of its prompt.
+
+    Args:
+        folder: a checkpoint folder, with ASTP on.
+        answer: as the model would write it; None lets the model answer (greedily).
+        layer: one layer, counted from 0 or, below 0, from the end; None for the mean over all.
+
+    Raises:
+        ValueError: a checkpoint without timestamps in its prompts, no such layer, or an answer without a time.
+    """
+    processor = Processor(folder)
+    if not processor.layout.enabled:
+        raise ValueError(f"{folder} has ASTP off: its prompts hold no timestamps to attend to")
+    model = processor.family.load(folder, torch.float32)
+    frames = processor.family.encode(processor.family.audio_encoder(model), [processor.features(clip)])[0]
+    prompt = expand_prompt(
+        processor.prompt_ids(question), [len(frames)], processor.audio_token_id, processor.layout,
+        processor.family.frame_rate,
+    )  # fmt: skip
+    ids = processor.answer_ids(answer) if answer is not None else _greedy(processor, model, prompt, frames, max_tokens)
+    text_model = processor.family.text_model(model)
+    wanted = _chosen_layers(text_model, layer)
+    said = list(times_said(processor, ids))
+    if not said:
+        raise ValueError(f"the answer {processor.answer_text(ids)!r} says no time")
+    first, vocabulary = processor.layout.first_token_id, processor.layout.vocabulary
+    places = [i for i, token in enumerate(prompt) if first <= token < first + vocabulary.size]
+    times = np.array([(prompt[i] - first) * processor.layout.stride for i in places])
+    rows = [[len(prompt) - 1 + k for k in tokens] for _, tokens in said]
+    embeds = _embeds(processor, model, prompt + ids[:-1], frames)
+    weights = _attention(text_model, wanted, embeds, rows)[:, places].double().numpy()
+    return TimeAttention(
+        processor.answer_text(ids), times,
+        tuple(SaidTime(s, w, _near(times, w, s)) for (s, _), w in zip(said, weights, strict=True)),
+    )  # fmt: skip
+
+
+def times_said(processor: Processor, answer_ids: Sequence[int]) -> Iterator[tuple[float, list[int]]]:
+    """Each time of an answer, in seconds, with the indices of the tokens that spell it."""
+    ids = list(answer_ids)
+    ends = [len(processor.tokenizer.decode(ids[: k + 1], skip_special_tokens=False)) for k in range(len(ids))]
+    for match in _TIME.finditer(processor.tokenizer.decode(ids, skip_special_tokens=False)):
+        starts = [0, *ends]
+        tokens = [k for k in range(len(ids)) if starts[k] < match.end() and ends[k] > match.start()]
+        yield float(match.group()), tokens
+
+
+def _near(times: np.ndarray, weights: np.ndarray, seconds: float) -> float:
+    return float(weights[np.abs(times - seconds) <= NEAR + 1e-9].sum() / max(weights.sum(), 1e-12))
+
+
+def _chosen_layers(text_model: nn.Module, layer: int | None) -> list[nn.Module]:
+    layers = list(text_model.layers)
+    if layer is None:
+        return layers
+    if not -len(layers) <= layer < len(layers):
+        raise ValueError(f"there is no layer {layer}; the decoder has {len(layers)}, 0 to {len(layers) - 1}")
+    return [layers[layer]]
+
+
+def _embeds(processor: Processor, model: Any, ids: list[int], frames: Tensor) -> Tensor:
+    """(1, T, H), the clip's frames in place of the placeholders."""
+    tokens = torch.tensor([ids])
+    embeds = model.get_input_embeddings()(tokens)
+    return embeds.masked_scatter((tokens == processor.audio_token_id)[..., None], frames)
+
+
+def _greedy(processor: Processor, model: Any, prompt: list[int], frames: Tensor, max_tokens: int) -> list[int]:
+    out = model.generate(
+        inputs_embeds=_embeds(processor, model, prompt, frames),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=max_tokens,
+        suppress_tokens=list(processor.layout.banned_token_ids),
+        eos_token_id=processor.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )[0].tolist()
+    return out if out and out[-1] == processor.eos_token_id else [*out, processor.eos_token_id]
+
+
+def _attention(text_model: Any, layers: Sequence[nn.Module], embeds: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """(len(rows), T): mean over layers, heads and each row's positions. Only those positions are kept of a layer."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        weights = output[1][0].mean(0)  # of (1, heads, T, T)
+        found.append(torch.stack([weights[row].mean(0) for row in rows]))
+
+    with _eager(text_model), _hooks(layers, keep):
+        text_model(inputs_embeds=embeds, use_cache=False)
+    return torch.stack(found).mean(0)
+
+
+@contextmanager
+def _eager(text_model: Any) -> Iterator[None]:
+    """Attention that gives its weights; the fused kernels never have them."""
+    before = text_model.config._attn_implementation
+    text_model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        text_model.set_attn_implementation(before)
+
+
+@contextmanager
+def _hooks(layers: Sequence[Any], hook: Any) -> Iterator[None]:
+    handles = [layer.self_attn.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

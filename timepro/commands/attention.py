@@ -1,0 +1,51 @@
+"""Draw where a model looks when it says a time: its attention to the timestamps of the prompt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "draw how an answer's times attend to the prompt's timestamps"
+EXAMPLES = """\
+  timepro attention runs/sed_grpo/checkpoint clip.flac                          the model's own answer
+  timepro attention CHECKPOINT clip.wav --query "glass breaking" --layer -1     a grounding question, the last layer
+  timepro attention CHECKPOINT clip.wav --answer "dog_bark 0.40-1.20"           an answer of yours
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint folder, with timestamps in its prompts")
+    parser.add_argument("clip", type=Path, help="an audio file")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--task", choices=("sed", "dac"), default="sed", help="what is asked (default: %(default)s)")
+    asked.add_argument("--query", help="ask when this sound occurs")
+    parser.add_argument("--answer", help="instead of the model's own, in the model's way of writing times")
+    parser.add_argument("--layer", type=int, help="one layer, from 0, or from the end below 0 (default: mean of all)")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of the model's answer (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="the picture (default: the clip's name with .attention.png, here)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw; returns 0, or 2 for what is the user's to mend."""
+    from timepro.attention import NEAR, time_attention
+    from timepro.attention_plot import draw_attention
+    from timepro.tasks import question
+
+    out = options.out or Path(options.clip.with_suffix(".attention.png").name)
+    try:
+        asked = question("ag", options.query) if options.query else question(options.task)
+        found = time_attention(
+            options.checkpoint, options.clip, asked, options.answer, options.layer, options.max_tokens
+        )
+        draw_attention(out, options.clip, found)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"timepro: {error}", file=sys.stderr)
+        return 2
+    print(f"answer: {found.answer}")
+    for said in found.said:
+        share = f"{100 * said.on_timestamps:.1f} % of its attention is on timestamps"
+        print(f"{said.seconds:8.2f} s: {share}, {100 * said.near:.1f} % of that within {NEAR} s")
+    print(f"picture: {out}")
+    return 0
