@@ -13,8 +13,13 @@ ifeq ($(strip $(EXP)),)
 $(error make train needs EXP=name, one of: $(or $(EXPERIMENTS),(no experiments/*.yaml found)))
 endif
 endif
+ifneq ($(filter sweep,$(MAKECMDGOALS)),)
+ifeq ($(strip $(SWEEP)),)
+$(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yaml,%,$(wildcard experiments/sweeps/*.yaml)))
+endif
+endif
 
-.PHONY: help setup train test parity lint clean
+.PHONY: help setup train sweep test parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -25,6 +30,9 @@ setup: ## install into VENV=.venv with PYTHON=python3 for PLATFORM=cpu, gpu or a
 
 train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
 	@exec "$(VENV)/bin/timepro" train $(EXP) $(ARGS)
+
+sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="--slots 2 key=value ..."
+	@exec "$(VENV)/bin/timepro" sweep $(SWEEP)$(if $(SCALE),_$(SCALE)) $(ARGS)
 
 test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
 	@exec "$(VENV)/bin/python" -m pytest $(ARGS)

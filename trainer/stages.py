@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from rich.console import Console
 from timepro.progress import clock
 
 _DONE = "stage.json"
+_WAIT_S = 48 * 3600.0  # for another run that makes the same result; far more than any stage takes
+_REPORT_S = 60.0
 console = Console(stderr=True, highlight=False)
 
 
@@ -49,7 +53,7 @@ def is_kept(name: str, cache: Path, key: str) -> bool:
 def cached_stage(
     name: str, cache: Path, key: str, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
 ) -> tuple[Path, dict[str, Any]]:
-    """Run a stage, or use its kept result.
+    """Run a stage, or use its kept result. Of several runs that need the same one, the first makes it.
 
     Args:
         key: from `digest`.
@@ -59,13 +63,23 @@ def cached_stage(
 
     Returns:
         the result's folder and its facts.
+
+    Raises:
+        RuntimeError: another run has been at it for days.
     """
     folder = cache / f"{name}-{key}"
     marker = folder / _DONE
-    if marker.is_file():
-        console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
-        log.seconds[name] = 0.0
-        return folder, json.loads(marker.read_text())
+    with nullcontext() if marker.is_file() else _alone(name, folder):
+        if not marker.is_file():
+            return folder, _make(name, folder, marker, work, log, what)
+    console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
+    log.seconds[name] = 0.0
+    return folder, json.loads(marker.read_text())
+
+
+def _make(
+    name: str, folder: Path, marker: Path, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
+) -> dict[str, Any]:
     console.print(f"[bold]{name}[/]  {what}")
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +89,36 @@ def cached_stage(
     os.replace(partial, marker)
     log.seconds[name] = time.monotonic() - started
     console.print(f"[bold]{name}[/]  done in {clock(log.seconds[name])}")
-    return folder, facts
+    return facts
+
+
+@contextmanager
+def _alone(name: str, folder: Path) -> Iterator[None]:
+    """Hold the stage's lock, which the system takes back from a process that ends, however it ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
+        began = reported = time.monotonic()
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                now = time.monotonic()
+                if not waited or now - reported > _REPORT_S:
+                    lock.seek(0)
+                    owner = lock.read().strip() or "?"
+                    console.print(f"[bold]{name}[/]  being made by process {owner}; waiting ({clock(now - began)})")
+                    waited, reported = True, now
+                if now - began > _WAIT_S:
+                    raise RuntimeError(
+                        f"{folder} has been in the making for {clock(now - began)}; end that run"
+                    ) from None
+                time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def require_disk(folder: Path, gib: float) -> None:

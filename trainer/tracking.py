@@ -40,11 +40,17 @@ class Tracker:
         self._path = folder / f"metrics.{job}.jsonl"
         self._file = self._path.open("a", buffering=1)
         self._started = time.monotonic()
+        # An agent of W&B has its own number for a trial. It is that of RL; the SFT before it is a run of its own.
+        agent = "WANDB_SWEEP_ID" in os.environ
+        if agent and job != "grpo":
+            for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+                os.environ.pop(variable, None)
+        taken = agent and job == "grpo"
         self._run = wandb.init(
             project=config.project,
             name=f"{name}-{job}",
-            id=run_id,
-            resume="allow",
+            id=None if taken else run_id,
+            resume=None if taken else "allow",
             group=config.group or name,
             job_type=job,
             tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -46,3 +47,15 @@ def test_a_job_that_never_recorded_can_be_resumed(tmp_path):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="wandb.mode is 'onlin'"):
         wandb_mode(WandbConfig(mode="onlin"))
+
+
+@pytest.mark.parametrize("job", ["sft", "grpo"])
+def test_a_trial_of_a_wandb_agent_is_its_rl_run_mocked(tmp_path, monkeypatch, job):
+    given = {}
+    monkeypatch.setattr(
+        "wandb.init", lambda **arguments: given.update(arguments, sweep=os.environ.get("WANDB_SWEEP_ID"))
+    )
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    Tracker(WandbConfig(mode="disabled"), tmp_path, "run", job, {}, "abcd1234")
+    expected = {"sft": ("abcd1234", None), "grpo": (None, "s1")}[job]
+    assert (given["id"], given["sweep"]) == expected

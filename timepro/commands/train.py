@@ -18,12 +18,13 @@ EXAMPLES = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("experiment", help="a file of experiments/, without .yaml")
+    parser.add_argument("experiment", help="a file of experiments/, without .yaml (or experiment=NAME)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
     parser.add_argument("--resume", action="store_true", help="continue the run of this name")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved configuration and batch plan, and stop"
     )
+    parser.add_argument("--sweep", metavar="NAME", help="the run is a trial of this sweep, and named by its key=values")
     parser.add_argument("--experiments", type=Path, default=default_experiments(), help=argparse.SUPPRESS)
 
 
