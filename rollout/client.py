@@ -114,21 +114,33 @@ class RolloutPool:
         self._session: aiohttp.ClientSession | None = None
 
     def submit(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+        version: int | None = None,
     ) -> Future[list[AnswerGroup]]:
         """Start generating; the future gives the groups in the order of the prompts."""
-        return asyncio.run_coroutine_threadsafe(self._generate(list(prompts), sampling, progress), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._generate(list(prompts), sampling, progress, version), self._loop)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+        version: int | None = None,
     ) -> list[AnswerGroup]:
         """Generate one group a prompt, in order. Every group is complete, or this raises.
+
+        Args:
+            version: the weights that every answer must come from; a worker with others has not served, and another
+                one is asked. None takes any.
 
         Raises:
             WorkerError: a group failed on every attempt.
             ValueError: a worker refused a prompt (too long, an unreadable clip).
         """
-        return self.submit(prompts, sampling, progress).result()
+        return self.submit(prompts, sampling, progress, version).result()
 
     def close(self) -> None:
         """Close connections and end the event loop."""
@@ -138,7 +150,11 @@ class RolloutPool:
         self._thread.join(timeout=10)
 
     async def _generate(
-        self, prompts: list[Prompt], sampling: Sampling, progress: Callable[[int], None] | None
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None,
+        version: int | None,
     ) -> list[AnswerGroup]:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0)
@@ -147,7 +163,7 @@ class RolloutPool:
 
         async def one(prompt: Prompt) -> AnswerGroup:
             async with slots:
-                group = await self._with_retries(prompt, sampling)
+                group = await self._with_retries(prompt, sampling, version)
             if progress is not None:
                 progress(1)
             return group
@@ -159,7 +175,7 @@ class RolloutPool:
             for task in tasks:  # one failed: the others' answers are of no use any more
                 task.cancel()
 
-    async def _with_retries(self, prompt: Prompt, sampling: Sampling) -> AnswerGroup:
+    async def _with_retries(self, prompt: Prompt, sampling: Sampling, version: int | None) -> AnswerGroup:
         failures: list[str] = []
         untried = list(self.urls)
         for _ in range(self._retries + 1):
@@ -168,7 +184,7 @@ class RolloutPool:
             untried.remove(url)
             self._load[url] += 1
             try:
-                return await self._request(url, prompt, sampling)
+                return of_version(await self._request(url, prompt, sampling), version)
             except (TimeoutError, aiohttp.ClientError, WorkerError) as error:
                 failures.append(f"{url}: {type(error).__name__} {error}".strip())
             finally:
@@ -247,6 +263,18 @@ def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, second
             Answer(tokens, [entry["logprob"] for entry in entries], choice["finish_reason"] == "length", versions)
         )
     return AnswerGroup(prompt_id, body.get("prompt_token_ids") or [], answers, worker, seconds)
+
+
+def of_version(group: AnswerGroup, version: int | None) -> AnswerGroup:
+    """The group, all of whose answers are from the weights `version` (or any, for None).
+
+    Raises:
+        WorkerError: they are from others: the worker was started again, or missed a sync.
+    """
+    found = {v for answer in group.answers for v in answer.weight_versions}
+    if version is not None and (found != {version} or not all(answer.weight_versions for answer in group.answers)):
+        raise WorkerError(f"answered prompt {group.id} with weights {sorted(found)}, not {version}")
+    return group
 
 
 def _version(label: str) -> int:

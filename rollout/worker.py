@@ -41,6 +41,8 @@ class WorkerConfig:
     threads: int = 2  # CPU threads of a worker
     compile: bool = False
     start_timeout_s: float = 600.0
+    max_restarts: int = 3  # of each worker that died or fell silent; then the run stops with a checkpoint
+    silence_timeout_s: float = 15.0  # a worker that does not answer for so long is ended and started again
     request_timeout_s: float = 300.0
     max_in_flight: int = 64  # prompts at a time from one learner rank
     retries: int = 2
@@ -125,11 +127,24 @@ class Worker:
 
     def __init__(self, index: int, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
         self.index, self.url, self.log = index, url, log
-        self.started = time.monotonic()
+        self._command, self._environment = command, environment
+        self.restarts = 0
+        self._start()
+
+    def restart(self) -> None:
+        """Start it again at the same address, after ending what is left of it."""
+        self.end(grace_s=0.0)
+        self.restarts += 1
+        self._start()
+
+    def _start(self) -> None:
+        log = self.log
+        self.started = self.last_answer = time.monotonic()
+        self.served = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                command, env=environment, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                self._command, env=self._environment, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -145,10 +160,28 @@ class Worker:
                 f"rollout worker {self.index} ended with exit code {code} before it was ready.\n"
                 f"The end of its log ({self.log}):\n{log_tail(self.log)}"
             )
+        return self.answers()
+
+    def answers(self) -> bool:
+        """Ask the health route; remembers when it last answered well."""
         try:
-            return requests.get(f"{self.url}/health", timeout=2).status_code == 200
+            well = requests.get(f"{self.url}/health", timeout=2).status_code == 200
         except requests.RequestException:
             return False
+        if well:
+            self.served, self.last_answer = True, time.monotonic()
+        return well
+
+    def complaint(self, start_timeout_s: float, silence_timeout_s: float) -> str:
+        """Why this worker must be started again; empty while it is well, or still starting."""
+        code, now = self.process.poll(), time.monotonic()
+        if code is not None:
+            return f"ended (exit code {code})"
+        if self.served and now - self.last_answer > silence_timeout_s:
+            return f"has not answered for {now - self.last_answer:.0f} s"
+        if not self.served and now - self.started > start_timeout_s:
+            return f"was not ready within rollout.start_timeout_s={start_timeout_s:.0f} s"
+        return ""
 
     def wait_ready(self, timeout_s: float) -> float:
         """Wait until the server is up; returns the seconds that took since its start.

@@ -46,8 +46,12 @@ def evaluate(
     samples: Sequence[Sample],
     max_tokens: int,
     progress: Callable[[int], None] | None = None,
+    version: int | None = None,
 ) -> Scored:
     """Ask the workers for one greedy answer a sample and score all of them.
+
+    Args:
+        version: the weights to be evaluated; None for whatever the workers have.
 
     Raises:
         ValueError: no samples.
@@ -56,7 +60,7 @@ def evaluate(
         raise ValueError("there is nothing to evaluate: the sample list is empty")
     sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, stop_token_ids=(processor.eos_token_id,))
     prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio) for s in samples]
-    groups = pool.generate(prompts, sampling, progress)
+    groups = pool.generate(prompts, sampling, progress, version)
     return score(list(samples), [answer_text(processor, group) for group in groups])
 
 

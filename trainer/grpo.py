@@ -24,6 +24,7 @@ from trainer.advantages import group_advantages, has_spread, is_scored, squared_
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
 from trainer.losses import KlConfig, ObjectiveConfig, cross_entropy_sum, divisor, kl_sum, policy_terms, token_weight
+from trainer.recovery import WorkersLost
 from trainer.rollouts import GroupSampler, RolloutSettings, ScoredGroup, record
 from trainer.rows import AnswerTokens, MicroBatch, Row
 from trainer.schedule import learning_rate_factor
@@ -82,6 +83,9 @@ def train_grpo(
 
     Returns:
         the signal that stopped it, 0 for none.
+
+    Raises:
+        WorkersLost: the workers are gone for good; there is a checkpoint.
     """
     started = time.monotonic() - state.elapsed
     with ProgressBar("GRPO", config.max_steps, "steps", visible=distributed.rank() == 0) as bar:
@@ -91,11 +95,13 @@ def train_grpo(
             if signal:
                 save_checkpoint(learner, run, state, sampler.cursor)
                 return signal
-            clock = PhaseClock()
-            samples = sampler.next_samples()
-            groups = clock.time("generate", lambda s=samples: sampler.generate(s, state.step, state.version))
-            drawn = clock.time("score", lambda s=samples, g=groups: sampler.score(s, g))
-            trained = clock.time("resample", lambda d=drawn: sampler.resample(d, state.step, state.version))
+            clock, place = PhaseClock(), sampler.cursor.state()
+            try:
+                drawn, trained = _draw(sampler, state, clock)
+            except WorkersLost:
+                sampler.cursor.restore(place)  # a resumed run asks for this step's groups again
+                save_checkpoint(learner, run, state, sampler.cursor)
+                raise
             advantages = advantages_of(trained, config)
             rows = clock.time("rows", lambda t=trained, a=advantages: build_rows(learner, t, a, config))
             if config.kl.coefficient:
@@ -103,20 +109,36 @@ def train_grpo(
             report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
             state.step += 1
             state.version += 1
-            sync = clock.time("sync", lambda: sender.deliver(state.version))
-            state.syncs.append(sync.seconds)
+            record(run, state.step, drawn, trained, advantages)
+            sync, lost = None, None
+            try:
+                sync = clock.time("sync", lambda: sampler.recovery.deliver(state.version))
+            except WorkersLost as error:
+                lost = error  # the step is done all the same
+            state.syncs += [sync.seconds] if sync else []
             state.checksum_failures = sender.checksum_failures
             state.elapsed = time.monotonic() - started
-            record(run, state.step, drawn, trained, advantages)
             metrics = collect(drawn, trained, sampler.reward.part_names, report, clock, sync)
+            metrics["perf/recoveries"] = float(sampler.recovery.count)
             if tracker is not None:
                 tracker.log(state.step, metrics)
+            if lost is not None:
+                save_checkpoint(learner, run, state, sampler.cursor)
+                raise lost
             bar.advance(note=f"reward {metrics['reward']:.3f}")
             if config.validate_every and state.step % config.validate_every == 0:
                 validate(state.step)
             if config.save_every and state.step % config.save_every == 0:
                 save_checkpoint(learner, run, state, sampler.cursor)
     return 0
+
+
+def _draw(sampler: GroupSampler, state: GrpoState, clock: PhaseClock) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
+    """The step's groups as first drawn, and those to train on."""
+    samples = sampler.next_samples()
+    groups = clock.time("generate", lambda: sampler.generate(samples, state.step, state.version))
+    drawn = clock.time("score", lambda: sampler.score(samples, groups))
+    return drawn, clock.time("resample", lambda: sampler.resample(drawn, state.step, state.version))
 
 
 def build_rows(

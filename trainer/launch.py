@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,8 @@ from rollout.worker import Worker, WorkerConfig, group_alive, log_tail, worker_c
 from trainer import distributed
 from trainer.experiment import ExperimentConfig, LearnerConfig
 from trainer.job import JobSpec
+
+_HEALTH_EVERY_S = 3.0  # between two questions to all workers
 
 
 class Interrupted(Exception):
@@ -59,6 +62,7 @@ class WorkerSet:
         self.config = config
         self.token = secrets.token_urlsafe(32)
         self.workers: list[Worker] = []
+        self._asked = time.monotonic()
         try:
             for index in range(config.workers):
                 self._start(index, folder, media_root, logs)
@@ -94,13 +98,28 @@ class WorkerSet:
         for worker in self.workers:
             worker.end()
 
-    def failure(self) -> str:
-        """A line on a worker that has ended, or an empty string."""
+    def tend(self) -> None:
+        """Start workers again that have ended or fallen silent; to be called often.
+
+        Raises:
+            RuntimeError: one of them more often than `max_restarts`.
+        """
+        config = self.config
+        if time.monotonic() - self._asked > _HEALTH_EVERY_S:
+            with ThreadPoolExecutor(len(self.workers)) as pool:
+                list(pool.map(Worker.answers, self.workers))
+            self._asked = time.monotonic()
         for worker in self.workers:
-            code = worker.process.poll()
-            if code is not None:
-                return f"rollout worker {worker.index} ended (exit code {code}); its log: {worker.log}"
-        return ""
+            why = worker.complaint(config.start_timeout_s, config.silence_timeout_s)
+            if not why:
+                continue
+            if worker.restarts >= config.max_restarts:
+                raise RuntimeError(
+                    f"rollout worker {worker.index} {why} and has been started again {worker.restarts} times already "
+                    f"(rollout.max_restarts); its log: {worker.log}\n{log_tail(worker.log)}"
+                )
+            print(f"\n  rollout worker {worker.index} {why}; starting it again", file=sys.stderr, flush=True)
+            worker.restart()
 
 
 def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | None) -> None:
@@ -182,9 +201,8 @@ def _watch(ranks: list[subprocess.Popen[bytes]], workers: WorkerSet | None, work
                 raise RuntimeError(
                     f"learner rank {rank} ended with exit code {code}; the others are ended too.\n{tail}"
                 )
-        failure = workers.failure() if workers is not None else ""
-        if failure:
-            raise RuntimeError(failure)
+        if workers is not None:
+            workers.tend()
         time.sleep(0.1)
 
 

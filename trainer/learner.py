@@ -29,6 +29,7 @@ from trainer.cursor import Mixture
 from trainer.evaluation import Scored, evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, write_result
+from trainer.recovery import Recovery, WorkersLost
 from trainer.rollouts import GroupSampler
 from trainer.sender import WeightSender
 from trainer.sft import train_sft
@@ -86,6 +87,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     pool = RolloutPool(job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries)
     own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
     sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
+    recovery = Recovery(sender, job.workers, rollout, stop)
     tracker = _tracker(job, config)
     if tracker is not None:
         tracker.resume_from(state.step, state.elapsed)
@@ -96,21 +98,21 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         sender.connect()
         sender.deliver(state.version)
         if not (run / "eval" / "sft.jsonl").is_file():
-            _evaluate(job, config, learner, pool, "sft", tracker)
+            _evaluate(job, config, learner, pool, recovery, state.version, "sft", tracker)
 
         def validate(step: int) -> None:
-            _validate(job, config, learner, pool, step, tracker)
+            _validate(job, config, learner, pool, recovery, state.version, step, tracker)
 
         reward = build_reward(config.rewards)
         began, steps_before = time.monotonic(), state.step
-        sampler = GroupSampler(learner.processor, pool, reward, samples, cursor, config.trainer, config.seed)
+        sampler = GroupSampler(learner.processor, pool, reward, samples, cursor, config.trainer, config.seed, recovery)
         signal = grpo.train_grpo(learner, sampler, sender, config.trainer, run, state, stop, tracker, validate)
         if signal:
             exit_code = 128 + signal
             return signal
         seconds = time.monotonic() - began
         grpo.save_checkpoint(learner, run, state, cursor)
-        _evaluate(job, config, learner, pool, "grpo", tracker)
+        _evaluate(job, config, learner, pool, recovery, state.version, "grpo", tracker)
         learner.export(Path(job.output))
         if first:
             write_result(run, {"seconds": seconds, "steps": state.step - steps_before, "grpo": asdict(state)})
@@ -124,13 +126,26 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
 
 
 def _evaluate(
-    job: JobSpec, config: ExperimentConfig, learner: Learner, pool: RolloutPool, name: str, tracker: Tracker | None
+    job: JobSpec,
+    config: ExperimentConfig,
+    learner: Learner,
+    pool: RolloutPool,
+    recovery: Recovery,
+    version: int,
+    name: str,
+    tracker: Tracker | None,
 ) -> None:
     """Rank 0 evaluates on the test set; the others wait for it."""
-    if distributed.rank() == 0:
+
+    def work() -> Scored | None:
+        if distributed.rank():
+            return None
         samples = evaluation_samples(job.test, config)
         with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
-            scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, bar.advance)
+            return evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, bar.advance, version)
+
+    scored = recovery.attempt(work, version)
+    if scored is not None:
         save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
         if tracker is not None:
             tracker.summary(evaluation_metrics(name, scored))
@@ -138,14 +153,26 @@ def _evaluate(
 
 
 def _validate(
-    job: JobSpec, config: ExperimentConfig, learner: Learner, pool: RolloutPool, step: int, tracker: Tracker | None
+    job: JobSpec,
+    config: ExperimentConfig,
+    learner: Learner,
+    pool: RolloutPool,
+    recovery: Recovery,
+    version: int,
+    step: int,
+    tracker: Tracker | None,
 ) -> None:
     """Rank 0 scores greedy answers on the validation set; the others wait for it."""
-    if distributed.rank() == 0:
+
+    def work() -> Scored | None:
+        if distributed.rank():
+            return None
         samples = evaluation_samples(job.validation, config)
-        scored = evaluate(pool, learner.processor, samples, config.evaluation.max_tokens)
-        if tracker is not None:
-            tracker.log(step, evaluation_metrics("validation", scored))
+        return evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, version=version)
+
+    scored = recovery.attempt(work, version)
+    if scored is not None and tracker is not None:
+        tracker.log(step, evaluation_metrics("validation", scored))
     distributed.barrier()
 
 
@@ -198,6 +225,12 @@ def main() -> int:
     except (ValueError, FileNotFoundError) as error:  # the user's to mend: the message says it all
         print(f"learner rank {distributed.rank()}: {error}", file=sys.stderr, flush=True)
         os._exit(2)  # the other ranks wait in a collective for this one; the launcher ends them
+    except WorkersLost as error:  # on every rank
+        if distributed.rank() == 0:
+            print(f"timepro: {error}; the run has a checkpoint to resume from", file=sys.stderr, flush=True)
+        signal = stop.signal
+        torch.distributed.destroy_process_group()
+        return 128 + signal if signal else 1
     torch.distributed.destroy_process_group()
     return 128 + signal if signal else 0
 

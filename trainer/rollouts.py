@@ -20,6 +20,7 @@ from timepro.tasks import Sample
 from trainer import distributed
 from trainer.advantages import has_spread
 from trainer.cursor import Mixture, share
+from trainer.recovery import Recovery
 
 FLAT_GROUPS = ("skip", "resample")
 
@@ -57,6 +58,7 @@ class GroupSampler:
     Args:
         samples: all training samples, on every rank.
         cursor: the order of the global batch; moves alike on every rank.
+        recovery: what to do when workers fail.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class GroupSampler:
         cursor: Mixture,
         settings: RolloutSettings,
         seed: int,
+        recovery: Recovery,
     ) -> None:
-        self.processor, self.pool, self.reward = processor, pool, reward
+        self.processor, self.pool, self.reward, self.recovery = processor, pool, reward, recovery
         self.samples, self.cursor, self.settings, self.seed = samples, cursor, settings, seed
 
     def next_samples(self) -> list[Sample]:
@@ -78,10 +81,10 @@ class GroupSampler:
         return [self.samples[i] for i in share(indices, distributed.rank(), distributed.world_size())]
 
     def generate(self, samples: Sequence[Sample], step: int, version: int) -> list[AnswerGroup]:
-        """One group of answers for each sample, all of one weight version.
+        """One group of answers for each sample, all of one weight version. A collective.
 
         Raises:
-            RuntimeError: an answer of other weights than `version`.
+            WorkersLost: the workers failed for good.
         """
         settings = self.settings
         eos = (self.processor.eos_token_id,)
@@ -90,15 +93,7 @@ class GroupSampler:
             Prompt(s.id, self.processor.prompt_ids(s.question), s.audio, seed=prompt_seed(self.seed, step, s.id))
             for s in samples
         ]
-        groups = self.pool.generate(prompts, sampling)
-        for group in groups:
-            for answer in group.answers:
-                if answer.weight_versions != (version,):
-                    raise RuntimeError(
-                        f"worker {group.worker} answered prompt {group.id} with weights {answer.weight_versions}, "
-                        f"not {version}: it missed a sync"
-                    )
-        return groups
+        return self.recovery.attempt(lambda: self.pool.generate(prompts, sampling, version=version), version)
 
     def score(self, samples: Sequence[Sample], groups: Sequence[AnswerGroup]) -> list[ScoredGroup]:
         """Read events from the answers and score each group as a whole."""
@@ -134,7 +129,7 @@ class GroupSampler:
             indices = self.cursor.take(int(sum(wanted)))
             first = int(sum(wanted[: distributed.rank()]))
             samples = [self.samples[i] for i in indices[first : first + len(flat)]]
-            fresh = self.score(samples, self.generate(samples, step, version)) if samples else []
+            fresh = self.score(samples, self.generate(samples, step, version))
             for place, group in zip(flat, fresh, strict=True):
                 current[place] = group
         return current

@@ -36,7 +36,7 @@ def collect(
     part_names: Sequence[str],
     report: Mapping[str, float],
     clock: PhaseClock,
-    sync: SyncReport,
+    sync: SyncReport | None,
 ) -> dict[str, float]:
     """The step's metrics over all ranks. A collective.
 
@@ -47,6 +47,7 @@ def collect(
         part_names: all parts that the reward can record. A part is averaged over the groups that have it: with
             several tasks, each may have rewards of its own. Answers that were not scored are in no mean; they are
             counted in `rewards/NAME/skipped` for the reward that gave up on them.
+        sync: None where the workers were lost.
     """
     answers = [answer for group in drawn for answer in group.answers.answers]
     sums = {
@@ -79,9 +80,6 @@ def collect(
         "perf/resampled_groups": total["replaced"],
         "completions/mean_length": total["length"] / n_answers,
         "completions/clipped_ratio": total["cut"] / n_answers,
-        "sync/bytes": float(sync.bytes),
-        "sync/seconds": sync.seconds,
-        "sync/gather_seconds": sync.gather_seconds,
         "perf/answers_per_second": n_answers / max(slowest["generate"], 1e-9),
         "learning_rate": report["learning_rate"],
         "perf/skipped_step": report["skipped"],
@@ -92,6 +90,9 @@ def collect(
             metrics[f"rewards/{name}/std"] = total[f"{name}/std"] / total[f"{name}/n"]
         if total[f"{name}/skipped"]:
             metrics[f"rewards/{name}/skipped"] = total[f"{name}/skipped"]
+    if sync is not None:
+        metrics["sync/bytes"] = float(sync.bytes)
+        metrics |= {"sync/seconds": sync.seconds, "sync/gather_seconds": sync.gather_seconds}
     metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
     return metrics if report["skipped"] else metrics | _update_metrics(report)
 

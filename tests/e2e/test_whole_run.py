@@ -19,7 +19,7 @@ import yaml
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 4
+STEPS = 5
 OVERRIDES = [
     "data.sft_clips=48",
     "data.rl_clips=24",
@@ -215,16 +215,27 @@ def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
         assert processor.answer_text(out[0].tolist()) == answers[sample.id]
 
 
-def test_interrupted_run_resumes_to_the_same_numbers(whole: Path, runs: Path) -> None:
-    options = (f"runs={runs}", "name=broken", "trainer.save_every=1")
-    process = start(runs, *options)
+def wait_for(path: Path, process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + 300
-    while not (runs / "broken" / "rollouts" / "step-000002.rank0.jsonl").is_file():
-        assert process.poll() is None, (runs / "log.txt").read_text()[-4000:]
+    while not path.is_file():
+        assert process.poll() is None, (folder / "log.txt").read_text()[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbers(whole: Path, runs: Path) -> None:
+    options = (f"runs={runs}", "name=broken", "trainer.save_every=1")
+    process = start(runs, *options)
+    wait_for(runs / "broken" / "rollouts" / "step-000001.rank0.jsonl", process, runs)
+    servers = [p for p in psutil.Process(process.pid).children() if "rollout.serve" in p.cmdline()]
+    assert len(servers) == 1
+    servers[0].kill()  # its engine stays behind, for the launcher to end
+    wait_for(runs / "broken" / "rollouts" / "step-000003.rank0.jsonl", process, runs)
     process.send_signal(signal.SIGINT)
     assert finish(process, runs) == 128 + signal.SIGINT
+    log = (runs / "log.txt").read_text()
+    assert "rollout worker 0 ended (exit code -9); starting it again" in log
+    assert "all workers have weights" in log
     assert not leftovers(runs)
     done = len(metrics_of(runs / "broken"))
     assert done < STEPS, "the run was over before the signal came"

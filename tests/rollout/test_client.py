@@ -224,6 +224,25 @@ def test_an_answer_that_makes_no_sense_goes_to_another_against_a_stand_in_worker
     assert broken.requests
 
 
+def with_weights(*versions):
+    def reply(body):
+        spans = [{"version": str(v)} for v in versions]
+        choices = [choice(i, (body["token_ids"][0], 7), weight_versions=spans) for i in range(2)]
+        return 200, {"choices": choices, "prompt_token_ids": body["token_ids"]}
+
+    return reply
+
+
+@pytest.mark.parametrize("stale", [("default",), (4,), (4, 5), ()])
+def test_a_worker_with_other_weights_is_never_sampled_from_against_a_stand_in_worker(stand_in, pool, stale):
+    restarted, current = stand_in(with_weights(*stale)), stand_in(with_weights(5))
+    groups = pool(restarted.url, current.url, retries=1).generate(prompts(4), SAMPLING, version=5)
+    assert [group.worker for group in groups] == [current.url] * 4
+    with pytest.raises(WorkerError, match="answered prompt p0 with weights .*not 5"):
+        pool(restarted.url, retries=1).generate(prompts(1), SAMPLING, version=5)
+    assert len(pool(restarted.url).generate(prompts(1), SAMPLING)) == 1  # where any will do
+
+
 def test_a_group_that_fails_everywhere_names_every_attempt_against_a_stand_in_worker(stand_in, pool):
     workers = [stand_in(lambda body: (500, {"error": "engine died"})) for _ in range(2)]
     with pytest.raises(WorkerError, match="no worker answered prompt p0") as error:

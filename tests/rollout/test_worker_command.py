@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -202,3 +203,64 @@ def test_the_end_of_a_log(tmp_path):
     assert log_tail(tmp_path / "none") == "(no log)"
     (tmp_path / "log").write_bytes(b"\n".join(b"line %d" % i for i in range(50)) + b"\n\xff")
     assert log_tail(tmp_path / "log", 3) == "line 48\nline 49\n\ufffd"
+
+
+HEALTH = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
+"""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A worker whose process is a stand-in that answers the health route alone."""
+    from trainer.launch import free_port
+
+    port = free_port("127.0.0.1")
+    command = [sys.executable, "-c", HEALTH, str(port)]
+    worker = Worker(0, command, {}, f"http://127.0.0.1:{port}", tmp_path / "worker.log")
+    worker.wait_ready(30)
+    yield worker
+    worker.end()
+
+
+def test_a_worker_that_ended_or_fell_silent_is_complained_of_and_started_again_with_a_stand_in(server):
+    limits = {"start_timeout_s": 30.0, "silence_timeout_s": 0.5}
+    assert server.answers() and not server.complaint(**limits)
+    first = server.process.pid
+    server.process.kill()
+    server.process.wait()
+    assert server.complaint(**limits) == "ended (exit code -9)"
+    server.restart()
+    assert server.process.pid != first and server.restarts == 1
+    assert not server.complaint(**limits)  # starting is no silence
+    server.wait_ready(30)
+    server.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.6)
+    assert not server.answers()
+    assert "has not answered for" in server.complaint(**limits)
+    server.restart()
+    server.wait_ready(30)
+    assert server.restarts == 2 and not server.complaint(**limits)
+
+
+def test_a_worker_that_never_gets_ready_is_complained_of(tmp_path):
+    worker = Worker(
+        0, [sys.executable, "-c", "import time; time.sleep(60)"], {}, "http://127.0.0.1:9", tmp_path / "log"
+    )
+    try:
+        assert not worker.complaint(5.0, 0.1)
+        worker.started -= 6.0
+        assert "was not ready within rollout.start_timeout_s=5 s" in worker.complaint(5.0, 0.1)
+    finally:
+        worker.end()

@@ -46,7 +46,7 @@ def scored(monkeypatch):
     def make(*unscored):
         reward = build_reward({"name": "eb_f1", "on_error": "skip"})
         reward.reward = GivesUp([TEXTS[i] for i in unscored])
-        sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0)
+        sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0, None)
         answers = [Answer([i], [-0.5], i == 3, (0,)) for i in range(4)]
         return sampler.score([SAMPLE], [AnswerGroup("clip-1", [7], answers, "worker", 0.1)])
 
@@ -109,7 +109,7 @@ def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
 
 def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
     reward = build_reward({"name": "eb_f1", "slow": True})
-    sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0)
+    sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0, None)
     answers = [Answer([i], [-0.5], False, (0,)) for i in range(4)]
     groups = sampler.score([SAMPLE] * 3, [AnswerGroup("clip-1", [7], answers, "worker", 0.1)] * 3)
     try:

@@ -40,7 +40,8 @@ clear=()
 [[ -f $stamp && $(<"$stamp") != "$platform "* ]] && clear=(--clear)
 rm -f "$stamp"
 "$python" -m venv "${clear[@]}" "$venv"
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints")
+# Without compiling: Python does it for the modules that are imported, and most of these never are.
+pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --constraint "$constraints")
 torch_build() { "$venv/bin/python" -W ignore -c 'import torch; v = torch.version.cuda; print(f"CUDA {v}" if v else "cpu")'; }
 
 if [[ $platform == cpu ]]; then
