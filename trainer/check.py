@@ -64,9 +64,16 @@ def _check_algorithm(config: GrpoConfig) -> None:
         raise ValueError(f"trainer.flat_groups is {config.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
     if config.group_size < 2:
         raise ValueError(f"trainer.group_size is {config.group_size}; a group needs at least 2 answers to compare")
+    if config.keep_checkpoints < 1:
+        raise ValueError(f"trainer.keep_checkpoints is {config.keep_checkpoints}; at least the newest must stay")
 
 
 def _check_workers(config: WorkerConfig) -> None:
+    if config.max_restarts < 0 or config.silence_timeout_s <= 0:
+        raise ValueError(
+            f"rollout.max_restarts ({config.max_restarts}) must be at least 0, rollout.silence_timeout_s "
+            f"({config.silence_timeout_s}) above 0"
+        )
     if config.gpus:
         worker_gpus(config, 0)
     if config.base_port:

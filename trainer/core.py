@@ -17,6 +17,7 @@ from torch import Tensor
 
 from timepro.features import Processor
 from trainer import distributed, zero
+from trainer.checkpoint_files import STATE, damage, note_checksums
 from trainer.encoder import FrameCache
 from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter, trained_share
 from trainer.losses import cross_entropy_sum
@@ -180,7 +181,9 @@ class Learner:
         return Row([token], frames, [AnswerTokens([token], [0.0], weight=0.0)])
 
     def save(self, folder: Path, state: dict[str, Any], with_encoder: bool = False) -> None:
-        """Write a resumable checkpoint: weights, optimiser, and `state`. Complete when `state.json` is there.
+        """Write a resumable checkpoint: weights, optimiser, and `state`. A collective.
+
+        It is complete when `state.json` is there.
 
         Args:
             with_encoder: where the encoder is not that of the checkpoint folder that the learner started from.
@@ -196,32 +199,36 @@ class Learner:
             str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=adapters_only
         )
         distributed.barrier()
+        if distributed.rank() == 0 and with_encoder:
+            tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
+            save_file(tensors, folder / _ENCODER_FILE)
+        distributed.barrier()
+        note_checksums(folder, distributed.rank(), distributed.world_size())
+        distributed.barrier()
         if distributed.rank() == 0:
-            if with_encoder:
-                tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
-                save_file(tensors, folder / _ENCODER_FILE)
-            partial = folder / "state.json.partial"
+            partial = folder / f"{STATE}.partial"
             partial.write_text(json.dumps(state))
-            os.replace(partial, folder / "state.json")
+            os.replace(partial, folder / STATE)
         distributed.barrier()
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read what `save` wrote.
+        """Read what `save` wrote. A collective.
 
         Raises:
-            ValueError: an incomplete checkpoint.
+            ValueError: an incomplete or damaged checkpoint.
         """
         from safetensors.torch import load_file
 
-        if not (folder / "state.json").is_file():
-            raise ValueError(f"{folder} is not a complete checkpoint: state.json is missing; resume from another one")
+        wrong = damage(folder) if distributed.rank() == 0 else ""
+        if distributed.from_first([float(bool(wrong))])[0]:
+            raise ValueError(f"{folder} is not a whole checkpoint: {wrong or 'see rank 0'}; resume from another one")
         strict = self.lora.rank == 0
         loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=strict)
         if loaded is None:
             raise ValueError(f"{folder} holds no engine state for {distributed.world_size()} ranks")
         if (folder / _ENCODER_FILE).is_file():
             self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))
-        return json.loads((folder / "state.json").read_text())
+        return json.loads((folder / STATE).read_text())
 
     def export(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that HF, vLLM and this project load. A collective."""

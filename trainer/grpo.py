@@ -21,6 +21,7 @@ from torch import Tensor
 from timepro.progress import ProgressBar
 from trainer import distributed
 from trainer.advantages import group_advantages, has_spread, is_scored, squared_deviations
+from trainer.checkpoint_files import newest_whole
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
 from trainer.losses import KlConfig, ObjectiveConfig, cross_entropy_sum, divisor, kl_sum, policy_terms, token_weight
@@ -52,6 +53,7 @@ class GrpoConfig(RolloutSettings, OptimiserConfig):
     batch: BatchConfig = field(default_factory=BatchConfig)
     validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
     save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
+    keep_checkpoints: int = 2  # the newest; an older one serves where the newest is damaged
 
 
 @dataclass
@@ -93,14 +95,14 @@ def train_grpo(
         while state.step < config.max_steps:
             signal = stop.agreed()
             if signal:
-                save_checkpoint(learner, run, state, sampler.cursor)
+                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
                 return signal
             clock, place = PhaseClock(), sampler.cursor.state()
             try:
                 drawn, trained = _draw(sampler, state, clock)
             except WorkersLost:
                 sampler.cursor.restore(place)  # a resumed run asks for this step's groups again
-                save_checkpoint(learner, run, state, sampler.cursor)
+                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
                 raise
             advantages = advantages_of(trained, config)
             rows = clock.time("rows", lambda t=trained, a=advantages: build_rows(learner, t, a, config))
@@ -123,13 +125,13 @@ def train_grpo(
             if tracker is not None:
                 tracker.log(state.step, metrics)
             if lost is not None:
-                save_checkpoint(learner, run, state, sampler.cursor)
+                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
                 raise lost
             bar.advance(note=f"reward {metrics['reward']:.3f}")
             if config.validate_every and state.step % config.validate_every == 0:
                 validate(state.step)
             if config.save_every and state.step % config.save_every == 0:
-                save_checkpoint(learner, run, state, sampler.cursor)
+                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
     return 0
 
 
@@ -246,22 +248,22 @@ def loss_divisor(rows: Sequence[Row], config: GrpoConfig) -> float:
     return divisor(lengths, weights, config.objective.aggregation, config.max_tokens)
 
 
-def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture) -> None:
-    """Write `checkpoints/step-N`, unless it is there, and remove the ones before it. A collective."""
+def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture, keep: int) -> None:
+    """Write `checkpoints/step-N`, unless it is there, and remove those that are too old. A collective."""
     folder = run / "checkpoints" / f"step-{state.step:06d}"
     if distributed.from_first([float((folder / "state.json").is_file())])[0]:
         return  # the last regular one was of this very step
     learner.save(folder, {"grpo": vars(state), "cursor": cursor.state()})
     if distributed.rank() == 0:
-        for old in sorted((run / "checkpoints").glob("step-*")):
-            if old.name < folder.name:
-                shutil.rmtree(old)
+        for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    complete = [p for p in sorted((run / "checkpoints").glob("step-*")) if (p / "state.json").is_file()]
-    return complete[-1] if complete else None
+    """The newest checkpoint of a run that is whole, or None. A collective: rank 0 looks."""
+    found = newest_whole(run / "checkpoints") if distributed.rank() == 0 else None
+    step = int(distributed.from_first([float(found.name.removeprefix("step-")) if found else -1.0])[0])
+    return run / "checkpoints" / f"step-{step:06d}" if step >= 0 else None
 
 
 def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:

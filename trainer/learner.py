@@ -111,7 +111,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
             exit_code = 128 + signal
             return signal
         seconds = time.monotonic() - began
-        grpo.save_checkpoint(learner, run, state, cursor)
+        grpo.save_checkpoint(learner, run, state, cursor, config.trainer.keep_checkpoints)
         _evaluate(job, config, learner, pool, recovery, state.version, "grpo", tracker)
         learner.export(Path(job.output))
         if first:
