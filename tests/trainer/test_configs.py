@@ -81,7 +81,7 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("trainer.keep_checkpoints=0", "trainer.keep_checkpoints is 0"),
         ("rollout.max_restarts=-1", "rollout.max_restarts"),
         ("rollout.silence_timeout_s=0", "rollout.silence_timeout_s"),
-        ("trainer.objective.mismatch.mode=cut", "mismatch.mode is .cut."),
+        ("trainer.objective.mismatch.mode=cut", "mismatch.mode is 'cut'"),
         ("trainer.flat_groups=keep", "trainer.flat_groups"),
         ("lora.rank=-8", "lora.rank"),
         ("trainer.advantage_scale=std", "trainer.advantage_scale"),
