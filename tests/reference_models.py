@@ -16,7 +16,11 @@ def load_reference(family: str, folder: Path) -> Any:
         "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
         "qwen2_audio": "Qwen2AudioForConditionalGeneration",
     }[family]
-    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
+    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
+    if family == "qwen2_audio" and model.config.text_config.tie_word_embeddings:
+        # No published checkpoint of this class is tied, and it would leave the head as it was made: random.
+        model.lm_head.weight = model.get_input_embeddings().weight
+    return model
 
 
 @torch.no_grad()

@@ -41,26 +41,33 @@ class Side:
     processor: Processor
     clips: list[Path]
     dtype: str
+    base: Path  # the checkpoint that the worker has loaded
 
     def cell(self, checkpoint: Path, n_clips: int) -> dict[str, Any]:
         """Differences over one batch of `n_clips`, `checkpoint` holding the weights that the worker has now."""
-        model = load_reference(self.processor.family.name, checkpoint).to(getattr(torch, self.dtype))
+        model, base = (
+            load_reference(self.processor.family.name, folder).to(getattr(torch, self.dtype))
+            for folder in (checkpoint, self.base)
+        )
         sampled, greedy = self.answers(n_clips, 4, 1.0), self.answers(n_clips, 1, 0.0)
-        differences, identical = [], True
+        differences, identical, moved = [], True, 0.0
         for number in range(n_clips):
             features, prompt = self.features(number), self.prompt(number)
             for group in (sampled[number], greedy[number]):
                 identical &= group.prompt_token_ids == prompt
                 for answer in group.answers:
                     expected = self.logprobs(model, features, prompt, answer.token_ids)
-                    own = expected.gather(-1, torch.tensor(answer.token_ids)[:, None])[:, 0]
+                    tokens = torch.tensor(answer.token_ids)[:, None]
+                    own = expected.gather(-1, tokens)[:, 0]
                     differences += (own - torch.tensor(answer.logprobs)).abs().tolist()
+                    before = self.logprobs(base, features, prompt, answer.token_ids).gather(-1, tokens)[:, 0]
+                    moved = max(moved, (own - before).abs().max().item())
                     if group is greedy[number] and self.dtype == "float32":
                         identical &= expected.argmax(-1).tolist() == answer.token_ids
         values = np.array(differences)
         return {
             "tokens": len(values), "max": float(values.max()), "mean": float(values.mean()),
-            "p99": float(np.quantile(values, 0.99)), "identical": bool(identical),
+            "p99": float(np.quantile(values, 0.99)), "identical": bool(identical), "moved": moved,
         }  # fmt: skip
 
     def answers(self, n_clips: int, n: int, temperature: float) -> list[AnswerGroup]:
@@ -107,7 +114,7 @@ def run_row(family: str, layout: str, head: str, dtype: str, folder: str) -> dic
         workers.wait()
         pool = RolloutPool(workers.urls, workers.token)
         try:
-            side = Side(pool, Processor(checkpoint), write_clips(work), dtype)
+            side = Side(pool, Processor(checkpoint), write_clips(work), dtype, checkpoint)
             return cells(side, checkpoint, workers)
         finally:
             pool.close()
@@ -134,7 +141,8 @@ def train_and_send(
     side: Side, checkpoint: Path, lora: LoraConfig, updates: int, workers: WorkerSet, export: Path
 ) -> None:
     """A learner that starts from the checkpoint, updates and sends its weights so often, and exports the last."""
-    optimiser = zero.OptimiserConfig(learning_rate=1e-2, warmup_steps=0)
+    rate = 1e-2 if lora.rank else 1e-3  # more, and the model is certain of one answer
+    optimiser = zero.OptimiserConfig(learning_rate=rate, warmup_steps=0)
     learner = Learner(checkpoint, optimiser, zero.ZeroConfig(dtype=side.dtype), BatchConfig(), lora)
     learner.start()
     sender = WeightSender(learner.engine, workers.urls, workers.token, SyncConfig(transport="gloo"), own_gpus=False)
@@ -145,7 +153,7 @@ def train_and_send(
             answers = [AnswerTokens(side.processor.answer_ids("none"), supervised=True)]
             rows = [Row(side.prompt(i), f, answers) for i, f in enumerate(frames)]
             learner.update(
-                rows, lambda logprobs, _, micro: (cross_entropy_sum(logprobs, micro.weights) / 8, {}), 1.0, 1e-2
+                rows, lambda logprobs, _, micro: (cross_entropy_sum(logprobs, micro.weights) / 8, {}), 1.0, rate
             )
             sender.deliver(version)
     finally:
