@@ -7,7 +7,6 @@ interval is about other clips, for these seeds. The spread over seeds is shown b
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.text import Text
 
-from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
-from timepro.metrics.tasks import MAIN_METRIC, main_counts
+from timepro.metrics.tasks import MAIN_METRIC
+from timepro.runs import read_counts
 from timepro.sweeps import Trial, trial_name
 from timepro.tables import plain_table, print_table
 
@@ -57,18 +56,6 @@ def read_arms(trials: Sequence[Trial], folders: Sequence[Path]) -> list[Arm]:
         name = trial_name(shared)
         arms.setdefault(name, Arm(name)).counts[str(seed)] = stages
     return list(arms.values())
-
-
-def read_counts(path: Path) -> dict[str, tuple[list[str], np.ndarray]]:
-    """By task: sample ids, and what their answers count for the task's main metric, from an evaluation's file."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    found = {}
-    for task in dict.fromkeys(line["task"] for line in lines):
-        own = [line for line in lines if line["task"] == task]
-        references = [[Event(**event) for event in line["reference"]] for line in own]
-        answers = [ParsedAnswer([Event(**event) for event in line["events"]], line["ok"]) for line in own]
-        found[task] = ([line["id"] for line in own], main_counts(task, references, answers))
-    return found
 
 
 def difference(first: Arm, other: Arm, task: str) -> tuple[float, tuple[float, float], int] | str:

@@ -155,6 +155,7 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
     print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))
     if "rollouts" in there:
         print(f"a step       timepro inspect {run} --sort spread")
+    print(f"a page       timepro report {run}")
     print(
         'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", a checkpoint: ARGS="model.path=FOLDER",\n'
         '             your data: ARGS="data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."'

@@ -1,0 +1,37 @@
+"""Write one HTML page on finished runs: the comparison, training curves, and every clip with sound and timeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "write an HTML page that compares runs, clip by clip"
+EXAMPLES = """\
+  timepro report runs/sed_grpo                             one run, before and after RL: runs/sed_grpo/report.html
+  timepro report runs/a runs/b --out compare.html          the last stage of each run
+  timepro report runs/a --audio 200                        put more clips in with their sound
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, tested on the same samples")
+    parser.add_argument("--out", type=Path, help="the page (default: report.html in the first run's folder)")
+    parser.add_argument(
+        "--audio", type=int, default=24, help="clips whose sound is put into the page (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page; returns 0, or 2 for what is the user's to mend."""
+    from timepro.report import write_report
+
+    out = options.out or options.runs[0] / "report.html"
+    try:
+        size = write_report(options.runs, out, options.audio)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"timepro: {error}", file=sys.stderr)
+        return 2
+    print(f"{out}: {size / 2**20:.1f} MiB; open it in a browser")
+    return 0

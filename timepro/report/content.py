@@ -1,0 +1,171 @@
+"""What a report shows, as plain data: systems and their numbers, curves, and every clip with all answers."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
+from timepro.metrics.tasks import MAIN_METRIC, main_counts
+from timepro.runs import Evaluated, read_curves, read_evaluation, read_summary, stages_of
+
+_CURVES = {
+    "reward": "reward",
+    "entropy": "entropy",
+    "completions/mean_length": "answer length (tokens)",
+    "frac_reward_zero_std": "groups without spread",
+    "grad_norm": "gradient norm",
+    "kl": "KL to the reference",
+}
+_TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
+_LARGEST_CLIP = 4 << 20  # bytes of one clip that are put into the page
+
+
+@dataclass
+class System:
+    """One column of the comparison: a stage of a run, and its answers by sample."""
+
+    name: str
+    run: Path
+    stage: str
+    answers: dict[str, Evaluated]
+
+
+def systems_of(runs: Sequence[Path]) -> list[System]:
+    """All stages of one run, or the last stage of each of several.
+
+    Raises:
+        ValueError: a folder without an evaluation, or two runs that were tested on other samples.
+    """
+    found = []
+    for run in runs:
+        stages = stages_of(run)
+        for stage in stages if len(runs) == 1 else stages[-1:]:
+            lines = read_evaluation(run / "eval" / f"{stage}.jsonl")
+            found.append(System(f"{run.name}: {stage}", run, stage, {line.id: line for line in lines}))
+    first = found[0]
+    for other in found[1:]:
+        if other.answers.keys() != first.answers.keys():
+            only = sorted(other.answers.keys() ^ first.answers.keys())[0]
+            raise ValueError(f"{first.name} and {other.name} were tested on other samples ({only} is in one alone)")
+    return found
+
+
+def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
+    """Everything that the page shows, JSON-ready.
+
+    Args:
+        audio: how many clips to put in with their sound: the most changed, the worst and the best ones first.
+    """
+    systems = systems_of(runs)
+    ids = list(systems[0].answers)
+    counts = {system.name: _counts(system, ids) for system in systems}
+    scores = np.array([_clip_scores(counts[system.name]) for system in systems])  # (S, N)
+    sounding = set(_telling(scores, audio))
+    return {
+        "title": " and ".join(run.name for run in runs),
+        "systems": [
+            {"name": s.name, "metrics": _metrics(s), **_against(systems[0], s, counts, ids)} for s in systems
+        ],
+        "main": {task: MAIN_METRIC[task] for task in _tasks(systems[0])},
+        "curves": _curves(runs),
+        "clips": [_clip(systems, scores, i, clip, i in sounding) for i, clip in enumerate(ids)],
+    }  # fmt: skip
+
+
+def _tasks(system: System) -> list[str]:
+    return list(dict.fromkeys(line.task for line in system.answers.values()))
+
+
+def _counts(system: System, ids: Sequence[str]) -> np.ndarray:
+    """(N, 3), in the order of ids, each clip by its task's main metric."""
+    found = np.zeros((len(ids), 3))
+    lines = [system.answers[i] for i in ids]
+    for task in _tasks(system):
+        at = [k for k, line in enumerate(lines) if line.task == task]
+        found[at] = main_counts(task, [lines[k].reference for k in at], [lines[k].answer for k in at])
+    return found
+
+
+def _clip_scores(counts: np.ndarray) -> np.ndarray:
+    return micro_f1(counts)
+
+
+def _telling(scores: np.ndarray, count: int) -> list[int]:
+    """Clips worth listening to: in turn the most gained, the most lost, the worst and the best of the last system."""
+    change, last = scores[-1] - scores[0], scores[-1]
+    orders = [np.argsort(-change, kind="stable"), np.argsort(change, kind="stable")] if len(scores) > 1 else []
+    orders += [np.argsort(last, kind="stable"), np.argsort(-last, kind="stable")]
+    chosen: dict[int, None] = {}
+    for place in range(scores.shape[1]):
+        for order in orders:
+            if len(chosen) < count:
+                chosen[int(order[place])] = None
+    return list(chosen)
+
+
+def _metrics(system: System) -> dict[str, float]:
+    """The summary's numbers for the stage; with several tasks, by `task/name`."""
+    stored = read_summary(system.run).get("eval", {}).get(system.stage, {})
+    flat = {}
+    for key, value in stored.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for name, number in inner:
+            if isinstance(number, (int, float)) and math.isfinite(number):
+                flat[f"{key}/{name}" if name else key] = number
+    return flat
+
+
+def _against(first: System, system: System, counts: dict[str, np.ndarray], ids: Sequence[str]) -> dict[str, Any]:
+    """By task: the difference in the main metric from the first system, with its interval."""
+    if system is first:
+        return {}
+    gains = {}
+    for task in _tasks(first):
+        at = [k for k, i in enumerate(ids) if first.answers[i].task == task]
+        value, (low, high) = paired_bootstrap(counts[first.name][at], counts[system.name][at])
+        gains[task] = [value, low, high]
+    return {"gain": gains}
+
+
+def _curves(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    read = {run.name: read_curves(run, list(_CURVES)) for run in runs}
+    panels = []
+    for key, title in _CURVES.items():
+        series = [{"name": name, "points": curves[key]} for name, curves in read.items() if key in curves]
+        if series and any(value for one in series for _, value in one["points"]):
+            panels.append({"title": title, "series": series})
+    return panels
+
+
+def _clip(systems: Sequence[System], scores: np.ndarray, place: int, clip: str, sounding: bool) -> dict[str, Any]:
+    line = systems[0].answers[clip]
+    return {
+        "id": clip, "task": line.task, "question": line.question, "duration": line.duration, "path": str(line.audio),
+        "audio": _sound(line.audio) if sounding else "", "reference": _events(line.reference),
+        "answers": [
+            {
+                "score": round(float(scores[k, place]), 4), "text": system.answers[clip].text,
+                "ok": system.answers[clip].answer.ok, "events": _events(system.answers[clip].answer.events),
+            }
+            for k, system in enumerate(systems)
+        ],
+    }  # fmt: skip
+
+
+def _events(events: Sequence[Any]) -> list[list[Any]]:
+    return [[round(e.onset, 3), round(e.offset, 3), e.label] for e in events]
+
+
+def _sound(path: Path) -> str:
+    """The file as a data address; empty where it is gone, too large, or not a kind that browsers play."""
+    kind = _TYPES.get(path.suffix.lower())
+    if kind is None or not path.is_file() or path.stat().st_size > _LARGEST_CLIP:
+        return ""
+    return f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()
