@@ -34,6 +34,7 @@ from trainer.rollouts import GroupSampler
 from trainer.sender import WeightSender
 from trainer.sft import train_sft
 from trainer.tracking import Tracker
+from trainer.wandb_tables import COLUMNS, clip_rows
 from trainer.warmup import warm_up
 
 
@@ -98,7 +99,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         sender.connect()
         sender.deliver(state.version)
         if not (run / "eval" / "sft.jsonl").is_file():
-            _evaluate(job, config, learner, pool, recovery, state.version, "sft", tracker)
+            _evaluate(job, config, learner, pool, recovery, state, "sft", tracker)
 
         def validate(step: int) -> None:
             _validate(job, config, learner, pool, recovery, state.version, step, tracker)
@@ -112,7 +113,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
             return signal
         seconds = time.monotonic() - began
         grpo.save_checkpoint(learner, run, state, cursor, config.trainer.keep_checkpoints)
-        _evaluate(job, config, learner, pool, recovery, state.version, "grpo", tracker)
+        _evaluate(job, config, learner, pool, recovery, state, "grpo", tracker)
         learner.export(Path(job.output))
         if first:
             write_result(run, {"seconds": seconds, "steps": state.step - steps_before, "grpo": asdict(state)})
@@ -131,11 +132,12 @@ def _evaluate(
     learner: Learner,
     pool: RolloutPool,
     recovery: Recovery,
-    version: int,
+    state: grpo.GrpoState,
     name: str,
     tracker: Tracker | None,
 ) -> None:
     """Rank 0 evaluates on the test set; the others wait for it."""
+    version, step = state.version, state.step
 
     def work() -> Scored | None:
         if distributed.rank():
@@ -149,6 +151,9 @@ def _evaluate(
         save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
         if tracker is not None:
             tracker.summary(evaluation_metrics(name, scored))
+            if tracker.records_tables:
+                rows = clip_rows(scored, config.evaluation.examples)
+                tracker.table(step, f"eval/{name}/clips", COLUMNS, rows)
     distributed.barrier()
 
 

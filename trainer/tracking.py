@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ class WandbConfig:
     group: str = ""
     tags: str = ""  # comma-separated
     mode: str = "auto"  # auto: online when logged in, else offline; or online, offline, disabled
+
+
+_BEST = {"reward": "max", "eval/validation/*": "max", "loss": "min", "eval/validation/loss": "min"}
 
 
 class Tracker:
@@ -40,6 +43,8 @@ class Tracker:
         self._path = folder / f"metrics.{job}.jsonl"
         self._file = self._path.open("a", buffering=1)
         self._started = time.monotonic()
+        # Sounds and pictures in tables wait here for an upload; elsewhere than in the run's folder they would get lost.
+        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").absolute()))
         # An agent of W&B has its own number for a trial. It is that of RL; the SFT before it is a run of its own.
         agent = "WANDB_SWEEP_ID" in os.environ
         if agent and job != "grpo":
@@ -59,6 +64,8 @@ class Tracker:
             mode=wandb_mode(config),
             settings=wandb.Settings(console="off", silent=True, x_disable_stats=False),
         )
+        for metric, best in _BEST.items():
+            self._run.define_metric(metric, summary=f"{best},last")
 
     def resume_from(self, step: int, elapsed: float) -> None:
         """Drop what was recorded after the checkpoint that a resumed job goes on from: it is about to come again.
@@ -81,6 +88,17 @@ class Tracker:
             json.dumps({"step": step, "elapsed_s": round(time.monotonic() - self._started, 3), **metrics}) + "\n"
         )
         self._run.log(dict(metrics), step=step)
+
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table, in W&B alone: cells may be sounds and pictures."""
+        import wandb
+
+        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step)
+
+    @property
+    def records_tables(self) -> bool:
+        """Whether making a table is worth the while."""
+        return not self._run.disabled
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Set summary values, the ones that a comparison table shows."""

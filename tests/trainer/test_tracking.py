@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 
+from timepro.events import Event
+from timepro.tasks import Sample
+from trainer.evaluation import score
 from trainer.tracking import Tracker, WandbConfig, wandb_mode
+from trainer.wandb_tables import COLUMNS, clip_rows
 
 
 def tracker(folder) -> Tracker:
@@ -52,10 +61,88 @@ def test_an_unknown_mode_is_refused():
 @pytest.mark.parametrize("job", ["sft", "grpo"])
 def test_a_trial_of_a_wandb_agent_is_its_rl_run_mocked(tmp_path, monkeypatch, job):
     given = {}
-    monkeypatch.setattr(
-        "wandb.init", lambda **arguments: given.update(arguments, sweep=os.environ.get("WANDB_SWEEP_ID"))
-    )
+
+    def init(**arguments):
+        given.update(arguments, sweep=os.environ.get("WANDB_SWEEP_ID"))
+        return SimpleNamespace(define_metric=lambda *names, **options: None)
+
+    monkeypatch.setattr("wandb.init", init)
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     Tracker(WandbConfig(mode="disabled"), tmp_path, "run", job, {}, "abcd1234")
     expected = {"sft": ("abcd1234", None), "grpo": (None, "s1")}[job]
     assert (given["id"], given["sweep"]) == expected
+
+
+def records(path):
+    """The raw records of a `.wandb` file: LevelDB's log format behind a header of seven bytes, blocks of 32 KiB."""
+    data, at, whole = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])  # behind a checksum
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # all of it, or its last part
+            yield whole
+            whole = b""
+
+
+def read_back(folder):
+    """What an offline run's file holds: history rows by step, the summary, and what the run is."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    history, summary, about = {}, {}, {}
+    found, deadline = [], time.monotonic() + 20
+    while not any(record.WhichOneof("record_type") == "exit" for record in found):  # W&B's process writes it out late
+        assert time.monotonic() < deadline, "the file was never finished"
+        time.sleep(0.05)
+        found = [wandb_internal_pb2.Record.FromString(raw) for raw in records(path)]
+    for record in found:
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            history.setdefault(row["_step"], {}).update(row)
+        elif kind == "summary":
+            for item in record.summary.update:
+                summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "run":
+            run = record.run
+            about = {item.key: json.loads(item.value_json) for item in run.config.update}
+            about |= {"id": run.run_id, "group": run.run_group, "job": run.job_type, "tags": list(run.tags)}
+    return history, summary, about
+
+
+def test_an_offline_file_holds_what_was_logged(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb" / "data"))  # as a run sets it, once a process
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.zeros(32000), 16000)
+    reference = (Event(0.2, 1.0, "siren"),)
+    sample = Sample("clip-1", "sed", clip, 2.0, "What?", reference, reference)
+    config = WandbConfig(mode="offline", group="sweep", tags="a, b")
+    one = Tracker(config, tmp_path, "run", "grpo", {"seed": 3, "trainer": {"max_steps": 2}}, "abcd1234")
+    one.table(0, "eval/sft/clips", COLUMNS, clip_rows(score([sample], ["<0.24>siren<1.04>"]), 6))
+    for step in (1, 2):
+        one.log(step, {"reward": 0.5 / step, "rewards/eb_f1/mean": 0.25 * step})
+    one.summary({"eval/grpo/eb_f1_micro": 0.75})
+    one.finish()
+
+    history, summary, configuration = read_back(tmp_path)
+    assert {key: configuration[key] for key in ("id", "group", "job", "tags", "seed")} == {
+        "id": "abcd1234", "group": "sweep", "job": "grpo", "tags": ["a", "b"], "seed": 3,
+    }  # fmt: skip
+    assert configuration["trainer"] == {"max_steps": 2}
+    for step in (1, 2):
+        assert history[step]["reward"] == 0.5 / step
+        assert history[step]["rewards/eb_f1/mean"] == 0.25 * step
+    assert summary["eval/grpo/eb_f1_micro"] == 0.75
+    table = json.loads(next((tmp_path / "wandb").glob("*/files/media/table/eval/sft/clips_*.json")).read_text())
+    (row,) = (dict(zip(table["columns"], values, strict=True)) for values in table["data"])
+    assert (row["id"], row["metric"], row["score"]) == ("clip-1", "eb_f1_micro", 1.0)
+    assert (row["reference"], row["answer"]) == ("0.20-1.00 siren", "<0.24>siren<1.04>")
+    kept = [path.read_bytes() for path in (tmp_path / "wandb" / "data").rglob("*") if path.is_file()]
+    assert clip.read_bytes() in kept  # the sound, and a picture
+    assert any(content.startswith(b"\x89PNG") for content in kept)

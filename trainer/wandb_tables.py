@@ -1,0 +1,49 @@
+"""Tables of clips for W&B: sound, picture, reference, answer and score of a few test clips."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from timepro.events import Event
+from timepro.metrics.bootstrap import micro_f1
+from timepro.metrics.tasks import MAIN_METRIC, main_counts
+from timepro.plots import ClipPicture, draw_clips
+from timepro.tasks import Sample
+from trainer.evaluation import Scored
+
+COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", "metric", "score")
+
+
+def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
+    """Rows of `COLUMNS` for clips spread evenly over the test set, always the same ones."""
+    import wandb
+    from PIL import Image
+
+    n = len(scored.samples)
+    rows: list[list[Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(0, n, max(1, n // max(count, 1)))[:count]:
+            sample, answer = scored.samples[index], scored.answers[index]
+            score = micro_f1(main_counts(sample.task, [list(sample.reference)], [answer])[0])
+            picture = Path(folder) / f"{index}.png"
+            draw_clips(picture, [_picture(sample, list(answer.events))])
+            rows.append(
+                [
+                    sample.id, sample.task, sample.question, wandb.Audio(str(sample.audio), caption=sample.id),
+                    wandb.Image(Image.open(picture).copy()), _lines(sample.reference), scored.texts[index],
+                    MAIN_METRIC[sample.task], float(score),
+                ]
+            )  # fmt: skip
+    return rows
+
+
+def _picture(sample: Sample, found: list[Event]) -> ClipPicture:
+    inside = [Event(e.onset, min(e.offset, sample.duration), e.label) for e in found if e.onset < sample.duration]
+    lanes = [("reference", list(sample.reference)), ("answer", inside)]
+    return ClipPicture(sample.id, sample.audio, sample.duration, lanes)
+
+
+def _lines(events: tuple[Event, ...]) -> str:
+    return "\n".join(f"{e.onset:.2f}-{e.offset:.2f} {e.label}".strip() for e in events) or "none"
