@@ -10,7 +10,18 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "sweep", "report", "inspect", "evaluate", "attention", "check-reward", "data", "init-model")
+COMMANDS = (
+    "train",
+    "sweep",
+    "report",
+    "plot",
+    "inspect",
+    "evaluate",
+    "attention",
+    "check-reward",
+    "data",
+    "init-model",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -49,6 +49,25 @@ class RecordedGroup:
         return float(scored.mean()) if len(scored) else -np.inf
 
 
+def steps_of(run: Path) -> list[int]:
+    """The steps that a run has recorded.
+
+    Raises:
+        ValueError: none at all.
+    """
+    return sorted(_files_of(run))
+
+
+def _files_of(run: Path) -> dict[int, list[Path]]:
+    files: dict[int, list[Path]] = {}
+    for path in sorted((run / "rollouts").glob("step-*.jsonl")):
+        if found := _FILE.fullmatch(path.name):
+            files.setdefault(int(found[1]), []).append(path)
+    if not files:
+        raise ValueError(f"{run} holds no rollouts; give the folder of a GRPO run, runs/NAME")
+    return files
+
+
 def read_step(run: Path, step: int | None) -> tuple[int, list[RecordedGroup]]:
     """A step's groups of all ranks.
 
@@ -58,12 +77,7 @@ def read_step(run: Path, step: int | None) -> tuple[int, list[RecordedGroup]]:
     Raises:
         ValueError: no such run or step, or a damaged file.
     """
-    files: dict[int, list[Path]] = {}
-    for path in sorted((run / "rollouts").glob("step-*.jsonl")):
-        if found := _FILE.fullmatch(path.name):
-            files.setdefault(int(found[1]), []).append(path)
-    if not files:
-        raise ValueError(f"{run} holds no rollouts; give the folder of a GRPO run, runs/NAME")
+    files = _files_of(run)
     step = max(files) if step is None else step
     if step not in files:
         raise ValueError(f"{run} has no step {step}; it has {min(files)} to {max(files)}")

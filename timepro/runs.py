@@ -96,3 +96,42 @@ def read_curves(run: Path, keys: Sequence[str], most: int = 300) -> dict[str, li
             parts = [points[i : i + width] for i in range(0, len(points), width)]
             curves[key] = [(part[-1][0], float(np.mean([value for _, value in part]))) for part in parts]
     return curves
+
+
+Lanes = tuple[Path, float, list[tuple[str, Sequence[Event]]]]  # a clip's audio, its seconds, and what to draw below
+
+
+def clip_lanes(run: Path, sample: str) -> Lanes:
+    """A test sample's reference and every stage's answer.
+
+    Raises:
+        ValueError: no such sample.
+    """
+    lanes: list[tuple[str, Sequence[Event]]] = []
+    line = None
+    for stage in stages_of(run):
+        found = [one for one in read_evaluation(run / "eval" / f"{stage}.jsonl") if one.id == sample]
+        if not found:
+            raise ValueError(f"{run} has not evaluated a sample {sample!r} (eval/{stage}.jsonl)")
+        (line,) = found
+        lanes.append((stage, inside(line.answer.events, line.duration)))
+    assert line is not None, "stages_of returns at least one"
+    return line.audio, line.duration, [("reference", list(line.reference)), *lanes]
+
+
+def group_lanes(run: Path, step: int, sample: str) -> Lanes:
+    """A training sample's reference and the answers sampled for it in a step, each with its reward."""
+    from timepro.events import parse_answer
+    from timepro.inspection import choose, read_step
+
+    (group,) = choose(read_step(run, step)[1], "batch", 1, sample)
+    duration = float(group.line["duration"])
+    lanes: list[tuple[str, Sequence[Event]]] = [("reference", [Event(**e) for e in group.line["reference"]])]
+    for answer, reward in zip(group.line["answers"], group.rewards, strict=True):
+        lanes.append((f"reward {reward:.3f}", inside(parse_answer(answer["text"]).events, duration)))
+    return Path(group.line["audio"]), duration, lanes
+
+
+def inside(events: Sequence[Event], duration: float) -> list[Event]:
+    """The events as far as they lie in the clip: an answer may claim times beyond it."""
+    return [Event(e.onset, min(e.offset, duration), e.label) for e in events if e.onset < duration]

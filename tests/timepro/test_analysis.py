@@ -1,0 +1,160 @@
+"""Boundary errors and confusion against counting by hand, and the pictures of both."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from timepro.analysis import boundary_errors, confusion, overlap_pairs
+from timepro.analysis_plots import arm_of
+from timepro.cli import main
+from timepro.events import Event, ParsedAnswer
+from timepro.runs import Evaluated, clip_lanes, read_curves
+
+
+def line(reference, found, ok=True, task="sed"):
+    return Evaluated("c", task, "?", Path("a.wav"), 10.0, tuple(reference), "", ParsedAnswer(list(found), ok))
+
+
+def test_boundary_errors_are_answer_minus_reference_of_overlapping_events() -> None:
+    reference = [Event(1.0, 2.0, "dog"), Event(1.5, 3.0, "cat"), Event(6.0, 7.0, "dog")]
+    found = [Event(1.2, 2.4, "dog"), Event(1.5, 3.0, "bird"), Event(8.0, 9.0, "dog")]
+    b = boundary_errors([line(reference, found)])
+    assert b.onset.tolist() == pytest.approx([0.2])
+    assert b.offset.tolist() == pytest.approx([0.4])
+    assert (b.label, b.duration.tolist()) == (["dog"], [1.0])
+    assert len(boundary_errors([line(reference, found, task="ag")]).onset) == 2  # labels do not matter there
+    assert len(boundary_errors([line(reference, found, ok=False)]).onset) == 0
+
+
+def total(reference, found, pairs):
+    def overlap(a, b):
+        shared = min(a.offset, b.offset) - max(a.onset, b.onset)
+        return max(0.0, shared) / (max(a.offset, b.offset) - min(a.onset, b.onset))
+
+    return sum(overlap(reference[i], found[j]) for i, j in pairs)
+
+
+def draw(rng, n):
+    starts = [rng.uniform(0, 5) for _ in range(n)]
+    return [Event(s, s + rng.uniform(0.2, 2), rng.choice("ab")) for s in starts]
+
+
+def test_pairs_have_the_largest_overlap_of_all_one_to_one_choices() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        reference, found = draw(rng, rng.randint(0, 3)), draw(rng, rng.randint(0, 4))
+        pairs = overlap_pairs(reference, found, same_label=True)
+        assert all(reference[i].label == found[j].label for i, j in pairs)
+        best = 0.0
+        for chosen in itertools.permutations([*range(len(found)), *[None] * len(reference)], len(reference)):
+            tried = [(i, j) for i, j in enumerate(chosen) if j is not None and reference[i].label == found[j].label]
+            best = max(best, total(reference, found, tried))
+        assert total(reference, found, pairs) == pytest.approx(best)
+
+
+def test_confusion_counts_every_event_once() -> None:
+    reference = [Event(0, 1, "cat"), Event(2, 3, "dog"), Event(5, 6, "dog")]
+    found = [Event(0.1, 1, "dog"), Event(2, 3, "dog"), Event(2, 3, "cat"), Event(8, 9, "bird")]
+    labels, counts = confusion([line(reference, found)])
+    assert labels == ["bird", "cat", "dog"]
+    expected = np.zeros((4, 4), int)
+    expected[1, 2] = 1  # the cat was taken for a dog
+    expected[2, 2] = 1
+    expected[2, 3] = 1  # the second dog was missed
+    expected[3, 1] = expected[3, 0] = 1  # made up: a cat beside the dog, and a bird
+    np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "arm"),
+    [
+        ("rewards=eb_f1,seed=0", "rewards=eb_f1"),
+        ("seed=2,rewards=eb_f1", "rewards=eb_f1"),
+        ("sed_grpo-seed1", "sed_grpo"),
+        ("seed=1", "all seeds"),
+        ("sed_grpo", "sed_grpo"),
+    ],
+)
+def test_arms_are_names_without_seeds(name: str, arm: str) -> None:
+    assert arm_of(name) == arm
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    audio = tmp_path / "clip.wav"
+    soundfile.write(audio, np.random.default_rng(0).normal(0, 0.1, 64000), 16000)
+    folder = tmp_path / "sed_grpo-seed0"
+    reference = [asdict(Event(0.4, 1.2, "dog")), asdict(Event(1.0, 2.0, "cat"))]
+    found = [asdict(Event(0.6, 1.4, "dog")), asdict(Event(3.0, 9.0, "cat"))]
+    (folder / "eval").mkdir(parents=True)
+    for stage in ("sft", "grpo"):
+        row = {"id": "test-1", "task": "sed", "question": "?", "audio": str(audio), "duration": 4.0}
+        row |= {"reference": reference, "answer": "x", "events": found, "ok": True}
+        (folder / "eval" / f"{stage}.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "rollouts").mkdir()
+    for step in (1, 2, 3):
+        answers = [{"text": "dog 0.40-1.20", "reward": step / 3}, {"text": "none", "reward": None}]
+        group = {"id": "rl-1", "question": "?", "audio": str(audio), "duration": 4.0}
+        group |= {"reference": reference, "answers": answers}
+        (folder / "rollouts" / f"step-{step:06d}.rank0.jsonl").write_text(json.dumps(group) + "\n")
+    steps = [{"step": s, "reward": s / 10, "kl": 0.0} for s in range(1, 11)]
+    (folder / "metrics.grpo.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps))
+    return folder
+
+
+def test_every_kind_of_picture_is_drawn(run: Path, tmp_path: Path) -> None:
+    other = run.with_name("sed_grpo-seed1")
+    shutil.copytree(run, other)
+    for arguments in (
+        ["errors", run],
+        ["confusion", run],
+        ["confusion", run, "--stage", "sft"],
+        ["rewards", run],
+        ["curves", run, other],
+        ["clip", run, "test-1"],
+        ["clip", run, "rl-1", "--step", "2"],
+    ):
+        out = tmp_path / "picture.png"
+        out.unlink(missing_ok=True)
+        assert main(["plot", *map(str, arguments), "--out", str(out)]) == 0, arguments
+        assert out.read_bytes().startswith(b"\x89PNG")
+    assert main(["plot", "errors", str(run)]) == 0
+    assert (run / "errors.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["errors", "gone"], "gone is no folder"),
+        (["confusion", "RUN", "--stage", "control"], "no stage 'control'; it has sft, grpo"),
+        (["clip", "RUN", "test-9"], "has not evaluated a sample 'test-9'"),
+        (["clip", "RUN", "rl-1", "--step", "9"], "has no step 9"),
+        (["rewards", "gone"], "holds no rollouts"),
+        (["curves", "gone"], "none of the runs has recorded"),
+        (["curves", "RUN", "--keys", "rewart"], "none of the runs has recorded"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(run: Path, capsys, arguments, words) -> None:
+    assert main(["plot", *[str(run) if a == "RUN" else a for a in arguments]]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_answer_beyond_the_clip_is_cut_for_the_picture(run: Path) -> None:
+    _, _, lanes = clip_lanes(run, "test-1")
+    assert [name for name, _ in lanes] == ["reference", "sft", "grpo"]
+    assert max(e.offset for _, events in lanes for e in events) == 4.0
+
+
+def test_curves_are_thinned_to_means(run: Path) -> None:
+    found = read_curves(run, ["reward"], most=5)["reward"]
+    assert [step for step, _ in found] == [2, 4, 6, 8, 10]
+    assert [value for _, value in found] == pytest.approx([(s - 0.5) / 10 for s in (2, 4, 6, 8, 10)])
