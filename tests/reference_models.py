@@ -62,3 +62,24 @@ def reference_logits(family: str, model: Any, features: Tensor, ids: list[int], 
     embeds[0, places] = frames
     mask = torch.ones_like(tokens)
     return model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
+
+
+@torch.no_grad()
+def greedy_answer(processor: Any, model: Any, sample: Any, max_tokens: int = 20) -> str:
+    """transformers' own greedy answer to a sample, its prompt laid out as the learner does it."""
+    from trainer.sft import expanded_prompt
+
+    (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(sample.audio)])
+    ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
+    embeds = model.get_input_embeddings()(ids)
+    embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
+    out = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_tokens,
+        suppress_tokens=list(processor.layout.banned_token_ids),
+        eos_token_id=processor.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+    return processor.answer_text(out[0].tolist())

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from reference_models import greedy_answer
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,29 +114,13 @@ def test_the_worker_answers_with_the_merged_weights(run: Path) -> None:
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
     from timepro.tasks import samples_of_tasks
-    from trainer.sft import expanded_prompt
 
     job = json.loads((run / "job.grpo.json").read_text())
     processor = Processor(run / "checkpoint")
     model = processor.family.load(run / "checkpoint", torch.float32)
-    encoder = processor.family.audio_encoder(model)
     lines = map(json.loads, (run / "eval" / "grpo.jsonl").read_text().splitlines())
     answers = {line["id"]: line["answer"] for line in lines}
     samples = [s for part in samples_of_tasks(read_manifest(Path(job["test"])), ["sed", "ag", "dac"]) for s in part]
     assert len(samples) == len(answers)
     for sample in samples:
-        with torch.no_grad():
-            frames = processor.family.encode(encoder, [processor.features(sample.audio)])[0]
-            ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
-            embeds = model.get_input_embeddings()(ids)
-            embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
-            out = model.generate(
-                inputs_embeds=embeds,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=20,
-                suppress_tokens=list(processor.layout.banned_token_ids),
-                eos_token_id=processor.eos_token_id,
-                pad_token_id=processor.tokenizer.pad_token_id,
-            )
-        assert processor.answer_text(out[0].tolist()) == answers[sample.id]
+        assert greedy_answer(processor, model, sample) == answers[sample.id]

@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 
+from reference_models import greedy_answer
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +190,6 @@ def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
     from timepro.tasks import samples_of
-    from trainer.sft import expanded_prompt
 
     job = json.loads((whole / "job.grpo.json").read_text())
     processor = Processor(whole / "checkpoint")
@@ -198,21 +199,7 @@ def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
     }
     samples = samples_of(read_manifest(Path(job["test"])), "sed")[:20]
     for sample in samples:
-        frames = processor.family.encode(model.audio_tower, [processor.features(sample.audio)])[0]
-        ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
-        embeds = model.get_input_embeddings()(ids)
-        embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
-        with torch.no_grad():
-            out = model.generate(
-                inputs_embeds=embeds,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=20,
-                suppress_tokens=list(processor.layout.banned_token_ids),
-                eos_token_id=processor.eos_token_id,
-                pad_token_id=processor.tokenizer.pad_token_id,
-            )
-        assert processor.answer_text(out[0].tolist()) == answers[sample.id]
+        assert greedy_answer(processor, model, sample) == answers[sample.id]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], folder: Path) -> None:
