@@ -64,6 +64,13 @@ def _check_algorithm(config: GrpoConfig) -> None:
         raise ValueError(f"trainer.flat_groups is {config.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
     if config.group_size < 2:
         raise ValueError(f"trainer.group_size is {config.group_size}; a group needs at least 2 answers to compare")
+    if config.ahead not in (0, 1):
+        raise ValueError(f"trainer.ahead is {config.ahead}; it must be 0 (strictly on-policy) or 1")
+    if config.ahead and config.flat_groups == "resample":
+        raise ValueError(
+            "trainer.ahead=1 and trainer.flat_groups=resample do not go together: the workers are busy with the next "
+            "step when this one's flat groups are known; set one of them back"
+        )
     if config.keep_checkpoints < 1:
         raise ValueError(f"trainer.keep_checkpoints is {config.keep_checkpoints}; at least the newest must stay")
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,13 +180,20 @@ class Learner:
         token = self.processor.eos_token_id  # one that is not banned: zero probability times zero weight is NaN
         return Row([token], frames, [AnswerTokens([token], [0.0], weight=0.0)])
 
-    def save(self, folder: Path, state: dict[str, Any], with_encoder: bool = False) -> None:
+    def save(
+        self,
+        folder: Path,
+        state: dict[str, Any],
+        with_encoder: bool = False,
+        own_files: Mapping[str, str] | None = None,
+    ) -> None:
         """Write a resumable checkpoint: weights, optimiser, and `state`. A collective.
 
         It is complete when `state.json` is there.
 
         Args:
             with_encoder: where the encoder is not that of the checkpoint folder that the learner started from.
+            own_files: texts by file name that this rank puts beside.
         """
         from safetensors.torch import save_file
 
@@ -202,6 +209,8 @@ class Learner:
         if distributed.rank() == 0 and with_encoder:
             tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             save_file(tensors, folder / _ENCODER_FILE)
+        for name, text in (own_files or {}).items():
+            (folder / name).write_text(text)
         distributed.barrier()
         note_checksums(folder, distributed.rank(), distributed.world_size())
         distributed.barrier()

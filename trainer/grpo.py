@@ -53,6 +53,7 @@ class GrpoConfig(RolloutSettings, OptimiserConfig):
     batch: BatchConfig = field(default_factory=BatchConfig)
     validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
     save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
+    ahead: int = 0  # 1: a step's groups are generated while the one before trains, with weights one update older
     keep_checkpoints: int = 2  # the newest; an older one serves where the newest is damaged
 
 
@@ -95,15 +96,18 @@ def train_grpo(
         while state.step < config.max_steps:
             signal = stop.agreed()
             if signal:
-                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
+                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
                 return signal
             clock, place = PhaseClock(), sampler.cursor.state()
             try:
                 drawn, trained = _draw(sampler, state, clock)
             except WorkersLost:
                 sampler.cursor.restore(place)  # a resumed run asks for this step's groups again
-                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
+                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
                 raise
+            place = sampler.cursor.state()
+            if config.ahead and state.step + 1 < config.max_steps:
+                sampler.upcoming = sampler.ask(sampler.next_samples(), state.step + 1, state.version)
             advantages = advantages_of(trained, config)
             rows = clock.time("rows", lambda t=trained, a=advantages: build_rows(learner, t, a, config))
             if config.kl.coefficient:
@@ -114,32 +118,39 @@ def train_grpo(
             record(run, state.step, drawn, trained, advantages)
             sync, lost = None, None
             try:
+                if sampler.upcoming is not None:  # an answer's tokens shall all be of the same weights
+                    clock.time("ahead", lambda: sampler.answered(sampler.upcoming, state.version))
                 sync = clock.time("sync", lambda: sampler.recovery.deliver(state.version))
             except WorkersLost as error:
                 lost = error  # the step is done all the same
+                if sampler.upcoming is not None and sampler.upcoming.groups is None:
+                    sampler.upcoming = None
+                    sampler.cursor.restore(place)
             state.syncs += [sync.seconds] if sync else []
             state.checksum_failures = sender.checksum_failures
             state.elapsed = time.monotonic() - started
             metrics = collect(drawn, trained, sampler.reward.part_names, report, clock, sync)
             metrics["perf/recoveries"] = float(sampler.recovery.count)
+            metrics["sampling/staleness"] = staleness(trained, state.version - 1)
             if tracker is not None:
                 tracker.log(state.step, metrics)
             if lost is not None:
-                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
+                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
                 raise lost
             bar.advance(note=f"reward {metrics['reward']:.3f}")
             if config.validate_every and state.step % config.validate_every == 0:
                 validate(state.step)
             if config.save_every and state.step % config.save_every == 0:
-                save_checkpoint(learner, run, state, sampler.cursor, config.keep_checkpoints)
+                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
     return 0
 
 
 def _draw(sampler: GroupSampler, state: GrpoState, clock: PhaseClock) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
     """The step's groups as first drawn, and those to train on."""
-    samples = sampler.next_samples()
-    groups = clock.time("generate", lambda: sampler.generate(samples, state.step, state.version))
-    drawn = clock.time("score", lambda: sampler.score(samples, groups))
+    asked = sampler.upcoming or sampler.ask(sampler.next_samples(), state.step, state.version)
+    sampler.upcoming = None
+    groups = clock.time("generate", lambda: sampler.answered(asked, state.version))
+    drawn = clock.time("score", lambda: sampler.score(asked.samples, groups))
     return drawn, clock.time("resample", lambda: sampler.resample(drawn, state.step, state.version))
 
 
@@ -248,12 +259,20 @@ def loss_divisor(rows: Sequence[Row], config: GrpoConfig) -> float:
     return divisor(lengths, weights, config.objective.aggregation, config.max_tokens)
 
 
-def save_checkpoint(learner: Learner, run: Path, state: GrpoState, cursor: Mixture, keep: int) -> None:
+def staleness(scored: Sequence[ScoredGroup], version: int) -> float:
+    """Mean number of updates that answers are behind the weights that they train, over all ranks. A collective."""
+    behind = [version - answer.weight_versions[0] for group in scored for answer in group.answers.answers]
+    total, count = distributed.total([float(sum(behind)), float(len(behind))])
+    return total / max(count, 1.0)
+
+
+def save_checkpoint(learner: Learner, run: Path, state: GrpoState, sampler: GroupSampler, keep: int) -> None:
     """Write `checkpoints/step-N`, unless it is there, and remove those that are too old. A collective."""
     folder = run / "checkpoints" / f"step-{state.step:06d}"
     if distributed.from_first([float((folder / "state.json").is_file())])[0]:
         return  # the last regular one was of this very step
-    learner.save(folder, {"grpo": vars(state), "cursor": cursor.state()})
+    own = {_upcoming_file(): sampler.upcoming_as_json()}
+    learner.save(folder, {"grpo": vars(state), "cursor": sampler.cursor.state()}, own_files=own)
     if distributed.rank() == 0:
         for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
             shutil.rmtree(old)
@@ -271,3 +290,12 @@ def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
     saved = learner.load(folder)
     cursor.restore(saved["cursor"])
     return GrpoState(**saved["grpo"])
+
+
+def restore_upcoming(sampler: GroupSampler, folder: Path) -> None:
+    """The groups that this rank had ahead when the checkpoint was written."""
+    sampler.restore_upcoming((folder / _upcoming_file()).read_text())
+
+
+def _upcoming_file() -> str:
+    return f"upcoming.{distributed.rank()}.json"

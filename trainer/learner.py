@@ -78,8 +78,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     if config.trainer.kl.coefficient:
         learner.add_reference()
     samples, cursor = training_samples(job.manifest, config, "exact")
-    state = grpo.GrpoState()
-    if job.resume and (checkpoint := grpo.latest_checkpoint(run)):
+    state, checkpoint = grpo.GrpoState(), grpo.latest_checkpoint(run) if job.resume else None
+    if checkpoint is not None:
         state = grpo.restore(learner, checkpoint, cursor)
         if first:
             print(f"  resumed from {checkpoint} at step {state.step}", file=sys.stderr, flush=True)
@@ -107,12 +107,14 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         reward = build_reward(config.rewards)
         began, steps_before = time.monotonic(), state.step
         sampler = GroupSampler(learner.processor, pool, reward, samples, cursor, config.trainer, config.seed, recovery)
+        if checkpoint is not None:
+            grpo.restore_upcoming(sampler, checkpoint)
         signal = grpo.train_grpo(learner, sampler, sender, config.trainer, run, state, stop, tracker, validate)
         if signal:
             exit_code = 128 + signal
             return signal
         seconds = time.monotonic() - began
-        grpo.save_checkpoint(learner, run, state, cursor, config.trainer.keep_checkpoints)
+        grpo.save_checkpoint(learner, run, state, sampler, config.trainer.keep_checkpoints)
         _evaluate(job, config, learner, pool, recovery, state, "grpo", tracker)
         learner.export(Path(job.output))
         if first:

@@ -28,7 +28,7 @@ class Policy(nn.Module):
         model: the Hugging Face model; its text model and head are taken, not copied.
         layout: names the timestamp rows, which are frozen, and the banned tokens.
         lora: adapters instead of full fine-tuning, where its rank is above 0.
-        logit_chunk: answer tokens whose logits (V each) exist at the same time.
+        logit_elements: most logits that exist at the same time; with a vocabulary of 150,000, those of 447 tokens.
     """
 
     def __init__(
@@ -37,14 +37,15 @@ class Policy(nn.Module):
         family: ModelFamily,
         layout: AstpLayout,
         lora: LoraConfig | None = None,
-        logit_chunk: int = 2048,
+        logit_elements: int = 1 << 26,
     ) -> None:
         super().__init__()
-        self.family, self.logit_chunk = family, logit_chunk
+        self.family = family
         self.soft_time: SoftTime | None = None  # of supervised answers, in training alone
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
         self.text_model = family.text_model(model)
         self.lm_head = model.lm_head
+        self.logit_chunk = max(1, logit_elements // model.lm_head.weight.shape[0])  # tokens
         self.embeddings = model.get_input_embeddings()
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
         self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
@@ -84,11 +85,20 @@ class Policy(nn.Module):
         hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
         chosen = hidden.flatten(0, 1)[batch.sources]
         temperatures = torch.where(batch.supervised, 1.0, temperature)
+        return self.scores(chosen, batch.targets, temperatures, batch.supervised)
+
+    def scores(
+        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (K,) and entropies (K,) of tokens from the hidden states (K, H) that predict them.
+
+        Only some tokens' logits exist at a time; the backward pass makes them again.
+        """
         logprobs, entropies = [], []
-        for start in range(0, len(chosen), self.logit_chunk):
+        for start in range(0, len(hidden), self.logit_chunk):
             part = slice(start, start + self.logit_chunk)
-            arguments = (chosen[part], batch.targets[part], temperatures[part], batch.supervised[part])
-            if len(chosen) > self.logit_chunk and torch.is_grad_enabled():
+            arguments = (hidden[part], targets[part], temperatures[part], supervised[part])
+            if len(hidden) > self.logit_chunk and torch.is_grad_enabled():
                 chunk = checkpoint(self._score, *arguments, use_reentrant=False)
             else:
                 chunk = self._score(*arguments)

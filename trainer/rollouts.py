@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from rewards import Completion, Group
 from rewards.registry import BuiltReward
-from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
+from rollout.client import Answer, AnswerGroup, Prompt, RolloutPool, Sampling
 from timepro.events import parse_answer
 from timepro.features import Processor
 from timepro.tasks import Sample
@@ -52,8 +53,27 @@ class ScoredGroup:
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
+@dataclass
+class Asked:
+    """A rank's groups of a step: asked for, or there.
+
+    Args:
+        step: whose groups these are; their sampling seeds depend on it.
+        version: the weights that were asked.
+        on_its_way: what the workers were asked to generate; None once it is there, or has to be asked for again.
+    """
+
+    step: int
+    version: int
+    samples: list[Sample]
+    on_its_way: Future[list[AnswerGroup]] | None = None
+    groups: list[AnswerGroup] | None = None
+
+
 class GroupSampler:
     """Draws one rank's groups of a step. A group never leaves its rank.
+
+    `upcoming` holds the next step's groups where they are asked for one step ahead.
 
     Args:
         samples: all training samples, on every rank.
@@ -74,26 +94,74 @@ class GroupSampler:
     ) -> None:
         self.processor, self.pool, self.reward, self.recovery = processor, pool, reward, recovery
         self.samples, self.cursor, self.settings, self.seed = samples, cursor, settings, seed
+        self.upcoming: Asked | None = None
 
     def next_samples(self) -> list[Sample]:
         """This rank's share of the step's prompts."""
         indices = self.cursor.take(self.settings.prompts_per_step)
         return [self.samples[i] for i in share(indices, distributed.rank(), distributed.world_size())]
 
-    def generate(self, samples: Sequence[Sample], step: int, version: int) -> list[AnswerGroup]:
-        """One group of answers for each sample, all of one weight version. A collective.
+    def ask(self, samples: Sequence[Sample], step: int, version: int) -> Asked:
+        """Start generating one group of answers for each sample."""
+        prompts, sampling = self._prompts(samples, step)
+        return Asked(step, version, list(samples), self.pool.submit(prompts, sampling, version=version))
+
+    def answered(self, asked: Asked, version: int) -> list[AnswerGroup]:
+        """The groups of what was asked, each of one weight version. A collective, unless they are there.
+
+        Args:
+            version: the learner's weights now, which failing workers are brought to and asked again with.
 
         Raises:
             WorkersLost: the workers failed for good.
         """
+
+        def work() -> list[AnswerGroup]:
+            if asked.on_its_way is not None:
+                coming, asked.on_its_way = asked.on_its_way, None
+                return coming.result()
+            asked.version = version
+            prompts, sampling = self._prompts(asked.samples, asked.step)
+            return self.pool.generate(prompts, sampling, version=version)
+
+        if asked.groups is None:
+            asked.groups = self.recovery.attempt(work, version)
+        return asked.groups
+
+    def generate(self, samples: Sequence[Sample], step: int, version: int) -> list[AnswerGroup]:
+        """`ask`, and wait. A collective."""
+        return self.answered(self.ask(samples, step, version), version)
+
+    def _prompts(self, samples: Sequence[Sample], step: int) -> tuple[list[Prompt], Sampling]:
         settings = self.settings
         eos = (self.processor.eos_token_id,)
-        sampling = Sampling(settings.group_size, settings.temperature, settings.max_tokens, eos)
         prompts = [
             Prompt(s.id, self.processor.prompt_ids(s.question), s.audio, seed=prompt_seed(self.seed, step, s.id))
             for s in samples
         ]
-        return self.recovery.attempt(lambda: self.pool.generate(prompts, sampling, version=version), version)
+        return prompts, Sampling(settings.group_size, settings.temperature, settings.max_tokens, eos)
+
+    def upcoming_as_json(self) -> str:
+        """The next step's groups for a checkpoint; they are there, or there are none."""
+        asked = self.upcoming
+        if asked is None:
+            return "null"
+        assert asked.groups is not None, "a checkpoint is written between steps, when all groups asked for are there"
+        groups = [asdict(group) for group in asked.groups]
+        return json.dumps({"step": asked.step, "version": asked.version, "groups": groups})
+
+    def restore_upcoming(self, text: str) -> None:
+        """Read what `upcoming_as_json` gave."""
+        stored = json.loads(text)
+        if stored is None:
+            return
+        by_id = {sample.id: sample for sample in self.samples}
+        groups = [
+            AnswerGroup(**{**group, "answers": [_answer(answer) for answer in group["answers"]]})
+            for group in stored["groups"]
+        ]
+        samples = [by_id[group.id] for group in groups]
+        self.upcoming = Asked(stored["step"], stored["version"], samples, None, groups)
 
     def score(self, samples: Sequence[Sample], groups: Sequence[AnswerGroup]) -> list[ScoredGroup]:
         """Read events from the answers and score each group as a whole."""
@@ -133,6 +201,10 @@ class GroupSampler:
             for place, group in zip(flat, fresh, strict=True):
                 current[place] = group
         return current
+
+
+def _answer(stored: dict[str, Any]) -> Answer:
+    return Answer(**{**stored, "weight_versions": tuple(stored["weight_versions"])})
 
 
 def prompt_seed(seed: int, step: int, sample_id: str) -> int:

@@ -234,3 +234,15 @@ def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbe
         assert [[a["text"] for a in g["answers"]] for g in rollouts_of(runs / "broken", step)] == texts
     ids = {json.loads((runs / "broken" / "run.json").read_text())["wandb_id"]}
     assert {p.stem.removeprefix("run-") for p in (runs / "broken" / "wandb").glob("offline-run-*/run-*.wandb")} == ids
+
+
+def test_one_step_ahead_answers_are_one_update_old(whole: Path, runs: Path) -> None:
+    code = finish(start(runs, f"runs={runs}", "name=ahead", "trainer.ahead=1"), runs)
+    assert code == 0, (runs / "log.txt").read_text()[-4000:]
+    metrics = metrics_of(runs / "ahead")
+    assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))
+    assert [m["sampling/staleness"] for m in metrics] == [0.0] + [1.0] * (STEPS - 1)
+    for step in range(1, STEPS + 1):
+        versions = {a["weight_version"] for g in rollouts_of(runs / "ahead", step) for a in g["answers"]}
+        assert versions == {max(0, step - 2)}
+    assert not leftovers(runs)

@@ -78,6 +78,8 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("learner.ranks=0", "learner.ranks"),
         ("trainer.prompts_per_step=1", "trainer.prompts_per_step"),
         ("trainer.group_size=1", "trainer.group_size"),
+        ("trainer.ahead=2", "trainer.ahead is 2"),
+        ("trainer.ahead=1 trainer.flat_groups=resample", "do not go together"),
         ("trainer.keep_checkpoints=0", "trainer.keep_checkpoints is 0"),
         ("rollout.max_restarts=-1", "rollout.max_restarts"),
         ("rollout.silence_timeout_s=0", "rollout.silence_timeout_s"),

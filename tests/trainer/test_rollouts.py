@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from rewards import build_reward
-from rollout.client import Answer, AnswerGroup
+from rollout.client import Answer, AnswerGroup, WorkerError
 from timepro.events import Event
 from timepro.tasks import Sample
 from trainer import distributed
@@ -45,6 +46,14 @@ class ScriptedPool:
             )
             for p in prompts
         ]
+
+    def submit(self, prompts, sampling, version=None):
+        future = Future()
+        try:
+            future.set_result(self.generate(prompts, sampling, version))
+        except WorkerError as error:
+            future.set_exception(error)
+        return future
 
 
 PROCESSOR = SimpleNamespace(eos_token_id=0, prompt_ids=lambda question: [7], answer_text=lambda ids: TEXT[ids[0]])
@@ -118,6 +127,41 @@ def test_every_rank_takes_its_own_part_of_the_replacements(monkeypatch, rank, re
     assert made.pool.asked[1] == replacement
     assert ids(kept) == (["d", "a"] if rank == 0 else ["e", "f"])
     assert made.cursor.take(1) == [7]  # both ranks have moved the cursor by all three
+
+
+def test_groups_that_are_ahead_come_back_from_a_checkpoint_as_they_were(monkeypatch):
+    made = sampler(["a", "b"], ScriptedPool(version=3), monkeypatch, prompts_per_step=2)
+    assert made.upcoming_as_json() == "null"
+    made.upcoming = made.ask(made.next_samples(), 5, 3)
+    groups = made.answered(made.upcoming, 4)
+    assert made.pool.versions == [3]  # those that were asked, whatever the learner has by now
+    other = sampler(["a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    other.restore_upcoming(made.upcoming_as_json())
+    assert (other.upcoming.step, other.upcoming.version) == (5, 3)
+    assert other.answered(other.upcoming, 4) == groups and other.pool.asked == []
+    assert [sample.id for sample in other.upcoming.samples] == [group.id for group in groups] == ["a", "b"]
+    other.restore_upcoming("null")
+
+
+def test_groups_whose_worker_failed_are_asked_for_again_with_the_weights_of_now(monkeypatch):
+    made = sampler(["a"], ScriptedPool(), monkeypatch, prompts_per_step=1)
+    generate, failing = made.pool.generate, [True]
+
+    def once(prompts, sampling, version=None):
+        if failing.pop() if failing else False:
+            raise WorkerError("gone")
+        return generate(prompts, sampling, version)
+
+    def attempt(work, version):
+        try:
+            return work()
+        except WorkerError:
+            return work()
+
+    made.pool.generate, made.recovery = once, SimpleNamespace(attempt=attempt)
+    asked = made.ask(made.next_samples(), 5, 3)
+    assert len(made.answered(asked, 4)) == 1
+    assert (made.pool.versions, asked.version) == ([4], 4)
 
 
 def test_groups_are_asked_for_with_their_weight_version(monkeypatch):

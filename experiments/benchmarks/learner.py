@@ -1,0 +1,288 @@
+"""The learner's step beside what one would write first, and the memory of its log-probabilities.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python experiments/benchmarks/learner.py [--width 128]
+
+In one run, in this process, on one ZeRO-3 rank:
+
+- `speedup`: tokens a second of our step (one prompt a group, the audio once a clip, log-probabilities at answer tokens)
+  over those of a plain one: transformers' own forward pass over padded sequences, each answer with its prompt and its
+  audio, in micro-batches of the same number of padded tokens, under the same DeepSpeed. Tokens are those of the plain
+  sequences, for both; both take an optimiser step of the same objective, and their losses are compared.
+- `logprob_memory`: peak memory of log-probabilities and their gradients at a vocabulary of 150,000 over that of full
+  logits; each in a process of its own.
+- `loop_overhead`: seconds of our step over those of its forward and backward passes alone, without DeepSpeed, minus 1.
+
+`--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+TARGETS = {"speedup": 2.0, "logprob_memory": 0.25, "loop_overhead": 0.05}
+PROMPTS, GROUP = 12, 8
+VOCABULARY, TOKENS, WIDTH = 150_000, 2048, 64  # of the memory measurement
+TOKEN_BUDGET = 4608
+
+
+def main() -> int:
+    """Measure, print a JSON line; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", choices=("full", "ours"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(logprob_memory(options.memory))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        figures = step_figures(Path(folder), options.width, options.layers, options.repeats)
+    figures["logprob_memory"] = memory_apart("ours") / memory_apart("full")
+    holds = figures["speedup"] >= TARGETS["speedup"] and all(
+        figures[key] <= TARGETS[key] for key in ("logprob_memory", "loop_overhead")
+    )
+    print(json.dumps({"benchmark": "learner", "figures": figures, "targets": TARGETS, "holds": holds}))
+    return 0 if holds else 1
+
+
+def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[str, Any]:
+    """Both steps on the same groups; the least time of several, since other work only ever adds."""
+    from trainer import distributed, zero
+    from trainer.core import BatchConfig, Learner
+    from trainer.lora import LoraConfig
+
+    store = join_alone()
+    checkpoint = build(folder, width, layers)
+    learner = Learner(
+        checkpoint,
+        zero.OptimiserConfig(),
+        zero.ZeroConfig(),
+        BatchConfig(micro_batch_tokens=TOKEN_BUDGET),
+        LoraConfig(),
+    )
+    rows, features = make_rows(learner)
+    n_tokens = sum(len(r.prompt_ids) + len(a.token_ids) - 1 for r in rows for a in r.answers)
+    bare = least(repeats, lambda: forward_backward(learner, rows))
+    learner.start()
+    loss = our_step(learner, rows, rate=0.0)
+    ours = least(repeats, lambda: our_step(learner, rows))
+    plain = PlainStep(checkpoint, learner.processor)
+    plain_loss = plain.step(rows, features)  # before its first update
+    theirs = least(max(1, repeats // 2), lambda: plain.step(rows, features))
+    del store
+    assert distributed.world_size() == 1
+    return {
+        "parameters": sum(p.ds_numel for p in learner.engine.module.parameters()),
+        "tokens": n_tokens,
+        "tokens_per_second": n_tokens / ours,
+        "speedup": theirs / ours,
+        "loop_overhead": ours / bare - 1.0,
+        "loss_difference": abs(loss - plain_loss),
+    }
+
+
+def build(folder: Path, width: int, layers: int) -> Path:
+    """A checkpoint of the embedded model's kind."""
+    from timepro.data.sounds import SOUNDS
+    from timepro.tasks import tokenizer_texts
+    from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+
+    heads = max(2, width // 32 if width <= 128 else width // 64)
+    config = TinyModelConfig(hidden_size=width, layers=layers, heads=heads, key_value_heads=max(1, heads // 2))
+    config.feed_forward = 2 * width if width <= 128 else 4 * width
+    build_tiny_checkpoint(folder / "checkpoint", config, SOUNDS, tokenizer_texts())
+    return folder / "checkpoint"
+
+
+def make_rows(learner: Any) -> tuple[list[Any], list[Tensor]]:
+    """Groups with the length spread of real answers: one to four events in clips of 4 to 10 s."""
+    from timepro.astp import expand_prompt
+    from timepro.tasks import question
+    from trainer.rows import AnswerTokens, Row
+
+    rng, processor, rows, features = np.random.default_rng(0), learner.processor, [], []
+    for _ in range(PROMPTS):
+        waveform = rng.normal(0, 0.1, int(rng.uniform(4, 10) * 16000)).astype(np.float32)
+        features.append(processor.features_of(waveform))
+        with torch.no_grad():
+            (frames,) = processor.family.encode(learner.encoder, [features[-1]])
+        prompt = expand_prompt(
+            processor.prompt_ids(question("sed")), [len(frames)], processor.audio_token_id, processor.layout, 25.0
+        )
+        answers = []
+        for _ in range(GROUP):
+            onsets = np.sort(rng.uniform(0, 3.5, rng.integers(1, 5)))
+            ids = processor.answer_ids("".join(f"<{int(o / 0.04) * 0.04:.2f}>siren<3.96>" for o in onsets))
+            answers.append(AnswerTokens(ids, [-1.0] * len(ids), advantage=float(rng.normal())))
+        rows.append(Row(prompt, frames, answers))
+    return rows, features
+
+
+def objective(logprobs: Tensor, advantages: Tensor, count: float) -> Tensor:
+    """The policy gradient, unclipped; what both steps minimise."""
+    return -(logprobs * advantages).sum() / count
+
+
+def answer_tokens(rows: list[Any]) -> float:
+    return float(sum(len(a.token_ids) for r in rows for a in r.answers))
+
+
+def our_step(learner: Any, rows: list[Any], rate: float = 1e-6) -> float:
+    count = answer_tokens(rows)
+
+    def loss(logprobs: Tensor, entropies: Tensor, micro: Any) -> tuple[Tensor, dict[str, float]]:
+        value = objective(logprobs, micro.advantages, count)
+        return value, {"loss": float(value.detach())}
+
+    return learner.update(rows, loss, 1.0, rate)["loss"]
+
+
+def forward_backward(learner: Any, rows: list[Any]) -> None:
+    """Our passes alone: the same micro-batches, no DeepSpeed, no optimiser."""
+    from trainer.rows import plan_micro_batches
+
+    count = answer_tokens(rows)
+    for part in plan_micro_batches([row.length for row in rows], TOKEN_BUDGET):
+        micro = learner._collate([rows[i] for i in part])
+        logprobs, _ = learner._policy(micro, 1.0)
+        objective(logprobs, micro.advantages, count).backward()
+    learner._policy.zero_grad(set_to_none=True)
+
+
+class PlainStep:
+    """transformers' forward pass over padded sequences under DeepSpeed ZeRO-3."""
+
+    def __init__(self, checkpoint: Path, processor: Any) -> None:
+        from trainer import zero
+
+        self.processor = processor
+        model = processor.family.load(checkpoint, torch.float32)
+        processor.family.audio_encoder(model).requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if name.startswith("visual"):
+                parameter.requires_grad_(False)
+        model.train()
+        deepspeed = zero.import_deepspeed()
+        optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+        config = zero.deepspeed_config(zero.OptimiserConfig(), zero.ZeroConfig())
+        self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
+
+    def step(self, rows: list[Any], features: list[Tensor]) -> float:
+        """One optimiser step; returns the loss."""
+        sequences = [(r, f, a) for r, f in zip(rows, features, strict=True) for a in r.answers]
+        count, total = answer_tokens(rows), 0.0
+        longest = max(len(r.prompt_ids) + len(a.token_ids) for r, _, a in sequences)
+        size = max(1, TOKEN_BUDGET // longest)
+        starts = range(0, len(sequences), size)
+        for start in starts:
+            loss = self._loss(sequences[start : start + size], count)
+            self.engine.set_gradient_accumulation_boundary(start == starts[-1])
+            self.engine.backward(loss)
+            total += float(loss.detach())
+        self.engine.step()
+        return total
+
+    def _loss(self, part: list[Any], count: float) -> Tensor:
+        width = max(len(r.prompt_ids) + len(a.token_ids) for r, _, a in part)
+        ids = torch.full((len(part), width), self.processor.tokenizer.pad_token_id)
+        for k, (row, _, answer) in enumerate(part):
+            tokens = row.prompt_ids + answer.token_ids
+            ids[k, : len(tokens)] = torch.tensor(tokens)
+        mask = torch.zeros_like(ids)
+        for k, (row, _, answer) in enumerate(part):
+            mask[k, : len(row.prompt_ids) + len(answer.token_ids)] = 1
+        mels = [f for _, f, _ in part]
+        audio = nn.utils.rnn.pad_sequence([m.T for m in mels], batch_first=True).transpose(1, 2)
+        audio_mask = torch.zeros(len(part), audio.shape[-1], dtype=torch.long)
+        for k, m in enumerate(mels):
+            audio_mask[k, : m.shape[-1]] = 1
+        logits = self.engine(
+            input_ids=ids, attention_mask=mask, input_features=audio, feature_attention_mask=audio_mask,
+            position_ids=torch.arange(width).expand(3, len(part), -1), use_cache=False,
+        ).logits  # fmt: skip
+        logits[..., list(self.processor.layout.banned_token_ids)] = -torch.inf
+        logprobs = logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+        parts = []
+        for k, (row, _, answer) in enumerate(part):
+            first = len(row.prompt_ids) - 1
+            parts.append(logprobs[k, first : first + len(answer.token_ids)] * answer.advantage)
+        return -torch.cat(parts).sum() / count
+
+
+def least(repeats: int, work: Callable[[], object]) -> float:
+    """Seconds of the fastest of several calls, after one that warms up."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return min(taken) if len(taken) < 3 else statistics.quantiles(taken, n=4)[0]
+
+
+def memory_apart(which: str) -> float:
+    """Peak memory above the tensors that both need, in MiB, measured in a process of its own."""
+    command = [sys.executable, __file__, "--memory", which]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def logprob_memory(which: str) -> float:
+    """Log-probabilities of TOKENS tokens from hidden states, and the gradient of their sum; MiB at the peak."""
+    from trainer.policy import Policy
+
+    torch.set_num_threads(1)
+    head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+    hidden, targets = torch.randn(TOKENS, WIDTH, requires_grad=True), torch.randint(0, VOCABULARY, (TOKENS,))
+    head.weight.grad = torch.zeros_like(head.weight)  # both need it
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if which == "full":
+        logprobs = head(hidden).float().log_softmax(-1)
+        logprobs.gather(-1, targets[:, None]).sum().backward()
+    else:
+        policy = Policy.__new__(Policy)
+        nn.Module.__init__(policy)
+        policy.lm_head, policy.soft_time, policy.logit_chunk = head, None, max(1, (1 << 26) // VOCABULARY)
+        policy.register_buffer("banned", torch.zeros(0, dtype=torch.long), persistent=False)
+        ones, no = torch.ones(TOKENS), torch.zeros(TOKENS, dtype=torch.bool)
+        logprobs, _ = policy.scores(hidden, targets, ones, no)
+        logprobs.sum().backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def join_alone() -> Any:
+    """A learner's process group of this process alone; lives as long as what is returned."""
+    from rollout import stream
+    from trainer import distributed
+
+    store = stream.host_store("127.0.0.1", 0, 60.0)
+    os.environ |= {
+        distributed.RANK: "0", distributed.WORLD_SIZE: "1", distributed.LOCAL_RANK: "0",
+        distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port),
+        "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    distributed.join(60.0)
+    return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())
