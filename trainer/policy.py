@@ -28,7 +28,7 @@ class Policy(nn.Module):
         model: the Hugging Face model; its text model and head are taken, not copied.
         layout: names the timestamp rows, which are frozen, and the banned tokens.
         lora: adapters instead of full fine-tuning, where its rank is above 0.
-        logit_elements: most logits that exist at the same time; with a vocabulary of 150,000, those of 223 tokens.
+        logit_elements: most logits that exist at the same time; with a vocabulary of 150,000, those of 111 tokens.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Policy(nn.Module):
         family: ModelFamily,
         layout: AstpLayout,
         lora: LoraConfig | None = None,
-        logit_elements: int = 1 << 25,
+        logit_elements: int = 1 << 24,
     ) -> None:
         super().__init__()
         self.family = family

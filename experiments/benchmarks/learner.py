@@ -260,7 +260,7 @@ def logprob_memory(which: str) -> float:
     else:
         policy = Policy.__new__(Policy)
         nn.Module.__init__(policy)
-        policy.lm_head, policy.soft_time, policy.logit_chunk = head, None, max(1, (1 << 25) // VOCABULARY)
+        policy.lm_head, policy.soft_time, policy.logit_chunk = head, None, max(1, (1 << 24) // VOCABULARY)
         policy.register_buffer("banned", torch.zeros(0, dtype=torch.long), persistent=False)
         ones, no = torch.ones(TOKENS), torch.zeros(TOKENS, dtype=torch.bool)
         logprobs, _ = policy.scores(hidden, targets, ones, no)
