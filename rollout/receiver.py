@@ -82,6 +82,21 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
+        self._renew_tied_heads()
+
+    def _renew_tied_heads(self) -> None:
+        """Prepare heads anew that share their weight with the input embeddings.
+
+        The weight arrives under the embeddings' name alone, so layer-by-layer loading never comes to the head; on a CPU
+        it would go on computing with the packed copy that vLLM made of the old weights.
+        """
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+        tables = [m for m in self.model.modules() if isinstance(m, VocabParallelEmbedding)]
+        embeddings = {table.weight.data_ptr() for table in tables if not isinstance(table, ParallelLMHead)}
+        for table in tables:
+            if isinstance(table, ParallelLMHead) and table.weight.data_ptr() in embeddings:
+                table.quant_method.process_weights_after_loading(table)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The base class synchronises an accelerator at the end, which raises where there is none.
