@@ -61,6 +61,20 @@ def join(timeout_s: float) -> None:
     )
 
 
+def join_alone(timeout_s: float = 60.0) -> stream.TCPStore:
+    """Form a process group of this process alone: for tools that use the learner without a launcher.
+
+    Returns:
+        the group's meeting point, on loopback; the group lives as long as it does.
+    """
+    store = stream.host_store("127.0.0.1", 0, timeout_s)
+    os.environ |= {RANK: "0", WORLD_SIZE: "1", LOCAL_RANK: "0", STORE_HOST: "127.0.0.1", STORE_PORT: str(store.port)}
+    if device().type == "cpu":
+        os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu"}
+    join(timeout_s)
+    return store
+
+
 def total(values: Sequence[float]) -> list[float]:
     """Element-wise sums over all ranks."""
     return _reduce(values, dist.ReduceOp.SUM)

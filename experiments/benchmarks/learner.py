@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -70,7 +69,8 @@ def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[st
     from trainer.core import BatchConfig, Learner
     from trainer.lora import LoraConfig
 
-    store = join_alone()
+    torch.set_num_threads(1)
+    store = distributed.join_alone()
     checkpoint = build(folder, width, layers)
     learner = Learner(
         checkpoint,
@@ -266,22 +266,6 @@ def logprob_memory(which: str) -> float:
         logprobs, _ = policy.scores(hidden, targets, ones, no)
         logprobs.sum().backward()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def join_alone() -> Any:
-    """A learner's process group of this process alone; lives as long as what is returned."""
-    from rollout import stream
-    from trainer import distributed
-
-    store = stream.host_store("127.0.0.1", 0, 60.0)
-    os.environ |= {
-        distributed.RANK: "0", distributed.WORLD_SIZE: "1", distributed.LOCAL_RANK: "0",
-        distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port),
-        "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    distributed.join(60.0)
-    return store
 
 
 if __name__ == "__main__":

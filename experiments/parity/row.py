@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from matrix import BATCHES, HEADS, LAYOUTS, WEIGHTS
 from torch import Tensor
 
 from reference_models import load_reference, reference_logits
-from rollout import stream
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
 from rollout.worker import WorkerConfig
 from timepro.data.sounds import SOUNDS
@@ -108,7 +106,7 @@ def run_row(family: str, layout: str, head: str, dtype: str, folder: str) -> dic
     texts = tokenizer_texts() + [text for sound in SOUNDS.values() for text in (sound.spoken, *sound.captions)]
     tiny = TinyModelConfig(family=family, tie_word_embeddings=HEADS[head], **LAYOUTS[layout])
     build_tiny_checkpoint(checkpoint, tiny, SOUNDS, texts)
-    store = join_alone()
+    store = distributed.join_alone()
     workers = WorkerSet(WorkerConfig(dtype=dtype, threads=1), checkpoint, work, work / "logs")
     try:
         workers.wait()
@@ -159,18 +157,6 @@ def train_and_send(
     finally:
         sender.close()
     learner.export(export)
-
-
-def join_alone() -> Any:
-    """The learner's process group, of this process alone; lives as long as the store that is returned."""
-    store = stream.host_store("127.0.0.1", 0, 60.0)
-    os.environ |= {
-        distributed.RANK: "0", distributed.WORLD_SIZE: "1", distributed.LOCAL_RANK: "0",
-        distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port),
-        "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    distributed.join(60.0)
-    return store
 
 
 def write_clips(folder: Path) -> list[Path]:
