@@ -59,12 +59,12 @@ class Sweep:
 
 
 def trial_name(words: Sequence[str]) -> str:
-    """A folder name for a trial, from the `key=value` words of its command that say what it is.
+    """A folder name for a trial, from the `key=value` words of its command that say what it is, in any order.
 
     Long ones are cut and told apart by a digest.
     """
     pairs = [word for word in words if "=" in word and not word.startswith("-")]
-    whole = ",".join(pair for pair in pairs if re.split("[.=]", pair)[0] not in PLACES) or "defaults"
+    whole = ",".join(pair for pair in sorted(pairs) if re.split("[.=]", pair)[0] not in PLACES) or "defaults"
     name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", whole).strip("_")
     if len(name) <= _LONGEST and name == whole:
         return name

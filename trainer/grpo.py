@@ -286,8 +286,8 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
-    """Load a checkpoint of this run. A collective."""
-    saved = learner.load(folder)
+    """Load what `latest_checkpoint` found. A collective."""
+    saved = learner.load(folder, checked=True)
     cursor.restore(saved["cursor"])
     return GrpoState(**saved["grpo"])
 

@@ -54,6 +54,10 @@ def signals_raise() -> Iterator[None]:
             signal.signal(sign, previous)
 
 
+class WorkersBeyondRepair(RuntimeError):
+    """A rollout worker failed more often than it may be started again."""
+
+
 class WorkerSet:
     """The rollout workers of this machine."""
 
@@ -102,7 +106,7 @@ class WorkerSet:
         """Start workers again that have ended or fallen silent; to be called often.
 
         Raises:
-            RuntimeError: one of them more often than `max_restarts`.
+            WorkersBeyondRepair: one of them more often than `max_restarts`.
         """
         config = self.config
         if time.monotonic() - self._asked > _HEALTH_EVERY_S:
@@ -114,7 +118,7 @@ class WorkerSet:
             if not why:
                 continue
             if worker.restarts >= config.max_restarts:
-                raise RuntimeError(
+                raise WorkersBeyondRepair(
                     f"rollout worker {worker.index} {why} and has been started again {worker.restarts} times already "
                     f"(rollout.max_restarts); its log: {worker.log}\n{log_tail(worker.log)}"
                 )
@@ -143,6 +147,11 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | Non
     except Interrupted as stop:
         print("\n  stopping: the learner saves a checkpoint", file=sys.stderr, flush=True)
         _end_ranks(ranks, stop.number, config.learner.stop_timeout_s)
+        raise
+    except WorkersBeyondRepair as failure:
+        print(f"\n  stopping: {failure}", file=sys.stderr, flush=True)
+        print("  the learner saves a checkpoint", file=sys.stderr, flush=True)
+        _end_ranks(ranks, signal.SIGTERM, config.learner.stop_timeout_s)
         raise
     finally:
         _end_ranks(ranks, signal.SIGTERM, 5.0)

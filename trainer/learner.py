@@ -234,7 +234,7 @@ def main() -> int:
         os._exit(2)  # the other ranks wait in a collective for this one; the launcher ends them
     except WorkersLost as error:  # on every rank
         if distributed.rank() == 0:
-            print(f"timepro: {error}; the run has a checkpoint to resume from", file=sys.stderr, flush=True)
+            print(f"timepro: {error}; the same command with --resume continues this run", file=sys.stderr, flush=True)
         signal = stop.signal
         torch.distributed.destroy_process_group()
         return 128 + signal if signal else 1

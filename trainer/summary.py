@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.metrics.tasks import MAIN_METRIC
 from timepro.plots import ClipPicture, draw_clips, draw_curves
+from timepro.runs import inside, read_curves
 from timepro.tables import print_table, results_table
 from trainer.evaluation import Scored, load_scored
 from trainer.experiment import ExperimentConfig
@@ -112,12 +112,7 @@ def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str,
         sample = any_scored.samples[index]
         lanes = [("reference", list(sample.reference))]
         for name, scored in evaluations.items():
-            # An answer may claim times beyond the clip; the picture ends where the clip does.
-            shown = [
-                replace(event, offset=min(event.offset, sample.duration))
-                for event in scored.answers[index].events
-                if event.onset < sample.duration
-            ]
+            shown = inside(scored.answers[index].events, sample.duration)
             lanes.append((_NAMES[name].removesuffix(" (control)"), shown))
         pictures.append(ClipPicture(sample.id, sample.audio, sample.duration, lanes))
     draw_clips(run / "examples.png", pictures)
@@ -125,15 +120,7 @@ def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str,
 
 def draw_run_curves(run: Path) -> None:
     """Training curves from the run's metrics file."""
-    path = run / "metrics.grpo.jsonl"
-    if not path.is_file():
-        return
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    series = {
-        title: [(row["step"], row[key]) for row in rows if key in row]
-        for key, title in _CURVES.items()
-        if any(key in row for row in rows)
-    }
+    series = {_CURVES[key]: points for key, points in read_curves(run, list(_CURVES)).items()}
     if series:
         draw_curves(run / "curves.png", series, run.name)
 

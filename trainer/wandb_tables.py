@@ -10,6 +10,7 @@ from timepro.events import Event
 from timepro.metrics.bootstrap import micro_f1
 from timepro.metrics.tasks import MAIN_METRIC, main_counts
 from timepro.plots import ClipPicture, draw_clips
+from timepro.runs import inside
 from timepro.tasks import Sample
 from trainer.evaluation import Scored
 
@@ -40,8 +41,7 @@ def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
 
 
 def _picture(sample: Sample, found: list[Event]) -> ClipPicture:
-    inside = [Event(e.onset, min(e.offset, sample.duration), e.label) for e in found if e.onset < sample.duration]
-    lanes = [("reference", list(sample.reference)), ("answer", inside)]
+    lanes = [("reference", list(sample.reference)), ("answer", inside(found, sample.duration))]
     return ClipPicture(sample.id, sample.audio, sample.duration, lanes)
 
 

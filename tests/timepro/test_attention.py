@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from reference_models import greedy_answer, load_reference
 from timepro.astp import expand_prompt
 from timepro.attention import NEAR, time_attention, times_said
 from timepro.cli import main
@@ -122,9 +124,16 @@ def test_the_command_draws_a_picture(tiny_checkpoint: Path, clip: Path, tmp_path
 
 def test_without_an_answer_the_model_gives_its_own(tiny_checkpoint: Path, clip: Path) -> None:
     """A random model says something, perhaps no time: then the refusal quotes it."""
+    asked = question("ag", "siren")
+    own = greedy_answer(
+        Processor(tiny_checkpoint),
+        load_reference("qwen2_5_omni", tiny_checkpoint),
+        SimpleNamespace(audio=clip, question=asked),
+        max_tokens=6,
+    )
     try:
-        found = time_attention(tiny_checkpoint, clip, question("ag", "siren"), max_tokens=6)
+        found = time_attention(tiny_checkpoint, clip, asked, max_tokens=6)
     except ValueError as error:
-        assert "says no time" in str(error)
+        assert "says no time" in str(error) and repr(own) in str(error)
     else:
-        assert found.answer and found.said
+        assert found.answer == own and found.said

@@ -66,7 +66,7 @@ def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
     systems = systems_of(runs)
     ids = list(systems[0].answers)
     counts = {system.name: _counts(system, ids) for system in systems}
-    scores = np.array([_clip_scores(counts[system.name]) for system in systems])  # (S, N)
+    scores = np.array([micro_f1(counts[system.name]) for system in systems])  # (S, N)
     sounding = set(_telling(scores, audio))
     return {
         "title": " and ".join(run.name for run in runs),
@@ -91,10 +91,6 @@ def _counts(system: System, ids: Sequence[str]) -> np.ndarray:
         at = [k for k, line in enumerate(lines) if line.task == task]
         found[at] = main_counts(task, [lines[k].reference for k in at], [lines[k].answer for k in at])
     return found
-
-
-def _clip_scores(counts: np.ndarray) -> np.ndarray:
-    return micro_f1(counts)
 
 
 def _telling(scores: np.ndarray, count: int) -> list[int]:
