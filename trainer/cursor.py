@@ -12,7 +12,7 @@ import numpy as np
 class Cursor:
     """Walks over `n` samples, shuffled anew every epoch from `seed`.
 
-    The order does not depend on the number of ranks: each takes its slice of the same global batch.
+    The order does not depend on the number of ranks: each takes its part of the same global batch.
     """
 
     def __init__(self, n: int, seed: int) -> None:
@@ -112,8 +112,24 @@ class Mixture:
         self._taken = list(state["taken"])
 
 
-def share(items: list[int], rank: int, world_size: int) -> list[int]:
-    """A rank's contiguous slice of a global batch; the first ranks take one more where it does not divide."""
+def share(items: Sequence[int], rank: int, world_size: int) -> list[int]:
+    """A rank's part of a global batch of sample indices, in their order.
+
+    A sample goes to rank `index % world_size` as long as that rank has room, so that the rank that has encoded a clip
+    mostly meets it again in the next epoch. Every rank gets equally many; the first ones take one more where it does
+    not divide.
+    """
     base, extra = divmod(len(items), world_size)
-    start = rank * base + min(rank, extra)
-    return items[start : start + base + (rank < extra)]
+    room = [base + (r < extra) for r in range(world_size)]
+    owners, left = [-1] * len(items), []
+    for place, item in enumerate(items):
+        wanted = item % world_size
+        if room[wanted]:
+            room[wanted] -= 1
+            owners[place] = wanted
+        else:
+            left.append(place)
+    free = (r for r in range(world_size) for _ in range(room[r]))
+    for place in left:
+        owners[place] = next(free)
+    return [item for item, owner in zip(items, owners, strict=True) if owner == rank]

@@ -32,7 +32,6 @@ class FrameCache:
         self._bytes = 0
         self.encoded = 0  # clips that went through the encoder
 
-    @torch.no_grad()
     def __call__(self, paths: Sequence[Path]) -> list[Tensor]:
         """Frames of each file, in order; on the encoder's device.
 
@@ -43,15 +42,32 @@ class FrameCache:
         for path in found:
             self._frames.move_to_end(path)
         missing = [path for path in dict.fromkeys(paths) if path not in found]
-        parameter = next(self._encoder.parameters())
         for start in range(0, len(missing), self._batch):
             part = missing[start : start + self._batch]
-            features = [self._processor.features(p).to(parameter.device, parameter.dtype) for p in part]
-            for path, frames in zip(part, self._processor.family.encode(self._encoder, features), strict=True):
-                found[path] = frames.clone()  # a view would keep its whole batch alive
-                self._keep(path, found[path])
-        self.encoded += len(missing)
+            found |= self._encode(part, [self._processor.features(path) for path in part])
         return [found[path] for path in paths]
+
+    def add(self, paths: Sequence[Path], features: Sequence[Tensor]) -> None:
+        """Encode clips whose features are at hand, as far as there is room to keep them.
+
+        Args:
+            features: (128, M + margin) each, as `Processor.features` makes them, in any precision.
+        """
+        for start in range(0, len(paths), self._batch):
+            if self._bytes >= self._limit:
+                return
+            self._encode(paths[start : start + self._batch], features[start : start + self._batch])
+
+    @torch.no_grad()
+    def _encode(self, paths: Sequence[Path], features: Sequence[Tensor]) -> dict[Path, Tensor]:
+        parameter = next(self._encoder.parameters())
+        inputs = [f.to(parameter.device, parameter.dtype) for f in features]
+        found = {}
+        for path, frames in zip(paths, self._processor.family.encode(self._encoder, inputs), strict=True):
+            found[path] = frames.clone()  # a view would keep its whole batch alive
+            self._keep(path, found[path])
+        self.encoded += len(paths)
+        return found
 
     def _keep(self, path: Path, frames: Tensor) -> None:
         size = frames.numel() * frames.element_size()

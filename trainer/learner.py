@@ -35,7 +35,7 @@ from trainer.sender import WeightSender
 from trainer.sft import train_sft
 from trainer.tracking import Tracker
 from trainer.wandb_tables import COLUMNS, clip_rows
-from trainer.warmup import warm_up
+from trainer.warmup import all_features, own_share, warm_up
 
 
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
@@ -67,7 +67,13 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
 def _warm_up(learner: Learner, job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Train a random encoder on the clips' events, whatever the task asks of them."""
     events = samples_of(read_manifest(Path(job.manifest)), "sed", config.sft.label_times)
-    return warm_up(learner.encoder, learner.processor, events, config.sft.encoder_warmup, config.seed, stop)
+    mine = own_share(events)
+    features = all_features(mine, learner.processor, visible=distributed.rank() == 0)
+    settings = config.sft.encoder_warmup
+    signal = warm_up(learner.encoder, learner.processor, events, settings, config.seed, stop, features)
+    if not signal:  # the features are at hand, and now the encoder is what it will be
+        learner.frames.add([sample.audio for sample in mine], features)
+    return signal
 
 
 def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:

@@ -71,19 +71,20 @@ def warm_up(
     config: WarmupConfig,
     seed: int,
     stop: distributed.StopRequest,
+    features: Sequence[Tensor],
 ) -> int:
     """Train the encoder in place on frame-wise targets, data-parallel over the ranks.
 
     Args:
         samples: sound-event samples; the `target` times are the labels.
+        features: of this rank's share of the samples, `own_share`.
 
     Returns:
         the signal that ended it early, 0 for none. A warm-up takes a minute or two and is begun anew, not resumed.
     """
     rank, world = distributed.rank(), distributed.world_size()
     labels = sorted({event.label for sample in samples for event in sample.target})
-    mine = samples[rank::world]
-    features = _all_features(mine, processor, visible=rank == 0)
+    mine = own_share(samples)
     family = processor.family
     targets = [
         frame_targets(s.target, labels, family.audio_frames(f.shape[-1] - family.mel_margin), family.frame_rate)
@@ -123,7 +124,12 @@ def warm_up(
     return 0
 
 
-def _all_features(samples: Sequence[Sample], processor: Processor, visible: bool) -> list[Tensor]:
+def own_share(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """What this rank warms up on: those that it will mostly be given afterwards, too (`trainer.cursor.share`)."""
+    return samples[distributed.rank() :: distributed.world_size()]
+
+
+def all_features(samples: Sequence[Sample], processor: Processor, visible: bool) -> list[Tensor]:
     """Log-mel features of every clip, in half precision: they are read many times."""
     features = []
     with ProgressBar("reading clips", len(samples), "clips", visible) as bar:

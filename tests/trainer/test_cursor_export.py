@@ -91,8 +91,24 @@ def test_a_mixture_refuses_the_state_of_other_tasks():
 def test_the_shares_of_any_number_of_ranks_make_up_the_global_batch(n, world_size):
     items = list(range(100, 100 + n))
     shares = [share(items, rank, world_size) for rank in range(world_size)]
-    assert [i for part in shares for i in part] == items
+    assert sorted(i for part in shares for i in part) == items
+    assert all(part == sorted(part) for part in shares), "a rank's samples keep the batch's order"
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_rank_meets_most_of_its_samples_again_in_the_next_epoch():
+    met = {0: set(), 1: set()}
+    again = total = 0
+    cursor = Cursor(640, seed=0)
+    for step in range(40):
+        batch = cursor.take(32)
+        for rank in (0, 1):
+            mine = set(share(batch, rank, 2))
+            if step >= 20:
+                again, total = again + len(mine & met[rank]), total + len(mine)
+            else:
+                met[rank] |= mine
+    assert total == 640 and again / total > 0.8  # half of them where the rank is chosen blindly
 
 
 @pytest.fixture
