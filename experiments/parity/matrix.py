@@ -1,6 +1,6 @@
 """vLLM against Hugging Face, cell by cell: the same prompt, the same weights, the same log-probabilities.
 
-    make parity                                             all cells, about ten minutes on two cores
+    make parity                                             all cells; a row takes 50 to 70 s on two cores
     python experiments/parity/matrix.py --families qwen2_audio --layouts off on --heads tied
 
 Every row is a checkpoint of its own (family, prompt layout, tied or untied head) with its own worker. Its columns are
