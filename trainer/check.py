@@ -64,6 +64,11 @@ def _check_algorithm(config: GrpoConfig) -> None:
         raise ValueError(f"trainer.flat_groups is {config.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
     if config.group_size < 2:
         raise ValueError(f"trainer.group_size is {config.group_size}; a group needs at least 2 answers to compare")
+    if not 1 <= config.minibatches <= config.prompts_per_step:
+        raise ValueError(
+            f"trainer.minibatches is {config.minibatches}; it must be 1 to trainer.prompts_per_step "
+            f"({config.prompts_per_step}), since a group stays whole"
+        )
     if config.ahead not in (0, 1):
         raise ValueError(f"trainer.ahead is {config.ahead}; it must be 0 (strictly on-policy) or 1")
     if config.ahead and config.flat_groups == "resample":
@@ -106,7 +111,7 @@ def describe(config: ExperimentConfig) -> str:
     per_rank = -(-trainer.prompts_per_step // learner.ranks)
     longest = config.data.soundscape.max_duration
     frames = int(longest * 25)
-    prompt = 2 * frames if config.model.tiny.astp else frames
+    prompt = frames + frames // config.model.tiny.astp_every if config.model.tiny.astp else frames
     row = prompt + trainer.group_size * trainer.max_tokens
     rows = max(1, trainer.batch.micro_batch_tokens // row)
     micro, budget = -(-per_rank // rows), trainer.batch.micro_batch_tokens

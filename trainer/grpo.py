@@ -50,6 +50,7 @@ class GrpoConfig(RolloutSettings, OptimiserConfig):
     advantage_scale: str = "group"
     reference_weight: float = 0.0  # cross-entropy on the right answer beside the RL loss
     mask_truncated: bool = True  # an answer that was cut off teaches nothing
+    minibatches: int = 1  # parts of a step's groups, an optimiser update each, on the answers of the same weights
     batch: BatchConfig = field(default_factory=BatchConfig)
     validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
     save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
@@ -112,7 +113,7 @@ def train_grpo(
             rows = clock.time("rows", lambda t=trained, a=advantages: build_rows(learner, t, a, config))
             if config.kl.coefficient:
                 rows = clock.time("reference", lambda r=rows: learner.with_reference(r, config.temperature))
-            report = clock.time("train", lambda r=rows: update(learner, r, config, state.step))
+            report = clock.time("train", lambda r=rows: update_in_parts(learner, r, config, state.step))
             state.step += 1
             state.version += 1
             record(run, state.step, drawn, trained, advantages)
@@ -199,6 +200,23 @@ def advantages_of(scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[np.
     total, count = distributed.total(squared_deviations(groups))
     batch_std = math.sqrt(total / max(count, 1.0))
     return group_advantages(groups, config.advantage_scale, config.advantage_baseline, batch_std=batch_std)
+
+
+def update_in_parts(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int) -> dict[str, float]:
+    """The step's updates, `minibatches` of them (PPO, arXiv 1707.06347); metrics as `update`, their means.
+
+    From the second update on the weights are no longer those that answered, which the ratio's clipping bounds.
+    """
+    parts = [update(learner, rows[i :: config.minibatches], config, step) for i in range(config.minibatches)]
+    taken = [part for part in parts if not part["skipped"]]
+    if not taken:
+        return parts[0]
+    means = {key: sum(part[key] for part in taken) / len(taken) for key in taken[0]}
+    return means | {
+        "ratio_max": max(part["ratio_max"] for part in taken),
+        "refused": sum(part["refused"] for part in taken),
+        "micro_batches": sum(part["micro_batches"] for part in taken),
+    }
 
 
 def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int) -> dict[str, float]:

@@ -80,6 +80,7 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("trainer.group_size=1", "trainer.group_size"),
         ("trainer.ahead=2", "trainer.ahead is 2"),
         ("trainer.ahead=1 trainer.flat_groups=resample", "do not go together"),
+        ("trainer.minibatches=25", "trainer.minibatches is 25; it must be 1 to trainer.prompts_per_step (24)"),
         ("trainer.keep_checkpoints=0", "trainer.keep_checkpoints is 0"),
         ("rollout.max_restarts=-1", "rollout.max_restarts"),
         ("rollout.silence_timeout_s=0", "rollout.silence_timeout_s"),

@@ -1,0 +1,44 @@
+"""Several optimiser updates on one step's groups (the update itself is a stand-in here)."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer import grpo
+from trainer.grpo import GrpoConfig, update_in_parts
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    seen: list[list[int]] = []
+
+    def stand_in(learner, rows, config, step):
+        seen.append(list(rows))
+        if not any(rows):  # groups without spread: nothing to learn from
+            return {"learning_rate": 0.1, "skipped": 1.0}
+        number = float(len(seen))
+        return {"learning_rate": 0.1, "skipped": 0.0, "policy_loss": number, "ratio_max": 3.0 - number, "refused": 1.0,
+                "micro_batches": 2.0}  # fmt: skip
+
+    monkeypatch.setattr(grpo, "update", stand_in)
+    return seen
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_every_group_is_trained_on_once(updates, parts: int) -> None:
+    update_in_parts(None, [1, 2, 3, 4, 5], GrpoConfig(minibatches=parts), step=0)
+    assert len(updates) == parts
+    assert sorted(row for part in updates for row in part) == [1, 2, 3, 4, 5]
+    assert max(map(len, updates)) - min(map(len, updates)) <= 1
+
+
+def test_the_step_reports_means_the_largest_ratio_and_what_adds_up(updates) -> None:
+    report = update_in_parts(None, [1, 2], GrpoConfig(minibatches=2), step=0)
+    assert report["policy_loss"] == 1.5 and report["ratio_max"] == 2.0
+    assert (report["refused"], report["micro_batches"], report["skipped"]) == (2.0, 4.0, 0.0)
+
+
+def test_a_part_without_anything_to_learn_from_does_not_count(updates) -> None:
+    report = update_in_parts(None, [0, 7], GrpoConfig(minibatches=2), step=0)
+    assert report["policy_loss"] == 2.0 and report["micro_batches"] == 2.0
+    assert update_in_parts(None, [0, 0], GrpoConfig(minibatches=2), step=0)["skipped"] == 1.0
