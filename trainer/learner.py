@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import math
 import os
 import random
@@ -10,7 +12,7 @@ import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -220,7 +222,7 @@ def _tracker(job: JobSpec, config: ExperimentConfig) -> Tracker | None:
     return Tracker(config.wandb, Path(job.work), config.name, job.kind, resolved, job.run_id)
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run the job; the exit code is 128 + signal where a signal ended it."""
     end_with_parent()
     # torch announces a renaming once a call that DeepSpeed makes; nothing to do for anybody who reads it here.
@@ -241,12 +243,23 @@ def main() -> int:
     except WorkersLost as error:  # on every rank
         if distributed.rank() == 0:
             print(f"timepro: {error}; the same command with --resume continues this run", file=sys.stderr, flush=True)
-        signal = stop.signal
-        torch.distributed.destroy_process_group()
-        return 128 + signal if signal else 1
+        _leave(128 + stop.signal if stop.signal else 1)
+    _leave(128 + signal if signal else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this rank, whose work is done and on disk.
+
+    Not by returning: while the interpreter is taken down, threads of gloo or OpenMP can outlive what they use, and the
+    rank then ends with SIGABRT ("terminate called without an active exception") after everything has succeeded.
+    """
     torch.distributed.destroy_process_group()
-    return 128 + signal if signal else 0
+    logging.shutdown()
+    atexit._run_exitfuncs()  # what libraries have to tidy up: W&B's service, temporary files
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
