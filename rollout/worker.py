@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import requests
 
 from rollout import device
 from rollout.auth import TOKEN_VARIABLE
+from rollout.network import interface_of, is_loopback, own_addresses
 from timepro.families import family_of
 
 SERVED_NAME = "policy"
@@ -27,8 +29,8 @@ SERVED_NAME = "policy"
 class WorkerConfig:
     """Settings of the rollout workers (`rollout.*`)."""
 
-    workers: int = 1
-    host: str = "127.0.0.1"  # workers listen here alone
+    workers: int = 1  # on each node that generates
+    host: str = "127.0.0.1"  # workers listen here alone; with several nodes, each node's own address instead
     base_port: int = 0  # 0: free ports
     tensor_parallel: int = 1
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
@@ -117,15 +119,20 @@ def worker_environment(config: WorkerConfig, token: str, index: int = 0) -> dict
             "OMP_NUM_THREADS": str(config.threads),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # learner and worker take turns on the same cores
         }
-        if config.host.startswith("127.") or config.host in ("localhost", "::1"):
-            environment["GLOO_SOCKET_IFNAME"] = "lo"  # elsewhere, as the user has set it
+        if is_loopback(config.host):
+            environment["GLOO_SOCKET_IFNAME"] = "lo"
+    if not is_loopback(config.host) and config.host in own_addresses():
+        # What vLLM, gloo and NCCL would else find out on their own, and get wrong where there are several networks.
+        environment["VLLM_HOST_IP"] = config.host
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            environment.setdefault(name, interface_of(config.host))
     return environment
 
 
 class Worker:
     """A running worker process and what is known of it."""
 
-    def __init__(self, index: int, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
+    def __init__(self, index: str, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
         self.index, self.url, self.log = index, url, log
         self._command, self._environment = command, environment
         self.restarts = 0
@@ -148,11 +155,12 @@ class Worker:
                 start_new_session=True,
             )  # fmt: skip
 
-    def ready(self) -> bool:
+    def ready(self, timeout_s: float) -> bool:
         """Whether the server answers its health route.
 
         Raises:
-            RuntimeError: the process has ended; the message quotes the end of its log.
+            RuntimeError: the process has ended, or `timeout_s` have passed since its start; the message quotes the end
+                of its log.
         """
         code = self.process.poll()
         if code is not None:
@@ -160,7 +168,14 @@ class Worker:
                 f"rollout worker {self.index} ended with exit code {code} before it was ready.\n"
                 f"The end of its log ({self.log}):\n{log_tail(self.log)}"
             )
-        return self.answers()
+        if self.answers():
+            return True
+        if time.monotonic() > self.started + timeout_s:
+            raise RuntimeError(
+                f"rollout worker {self.index} was not ready within rollout.start_timeout_s={timeout_s:.0f} s.\n"
+                f"The end of its log ({self.log}):\n{log_tail(self.log)}"
+            )
+        return False
 
     def answers(self) -> bool:
         """Ask the health route; remembers when it last answered well."""
@@ -183,19 +198,14 @@ class Worker:
             return f"was not ready within rollout.start_timeout_s={start_timeout_s:.0f} s"
         return ""
 
-    def wait_ready(self, timeout_s: float) -> float:
-        """Wait until the server is up; returns the seconds that took since its start.
+    def wait_ready(self, timeout_s: float, meanwhile: Callable[[], None] = lambda: None) -> float:
+        """Wait until the server is up, calling `meanwhile` again and again; returns the seconds since its start.
 
         Raises:
             RuntimeError: the process ended, or the deadline passed.
         """
-        deadline = self.started + timeout_s
-        while not self.ready():
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"rollout worker {self.index} was not ready within rollout.start_timeout_s={timeout_s:.0f} s.\n"
-                    f"The end of its log ({self.log}):\n{log_tail(self.log)}"
-                )
+        while not self.ready(timeout_s):
+            meanwhile()
             time.sleep(0.5)
         return time.monotonic() - self.started
 

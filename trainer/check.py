@@ -17,12 +17,13 @@ from trainer.advantages import group_advantages
 from trainer.experiment import ExperimentConfig
 from trainer.grpo import GrpoConfig
 from trainer.launch import require_free
+from trainer.nodes.node import check_nodes, generating, learning
 from trainer.rollouts import FLAT_GROUPS
 
 SPLITS = ("sft", "rl", "validation", "test")
 
 
-def check(config: ExperimentConfig) -> None:
+def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     """Find what would fail later, in the first second.
 
     Raises:
@@ -30,7 +31,8 @@ def check(config: ExperimentConfig) -> None:
     """
     task_weights(config.task)
     build_reward(config.rewards)
-    _check_learner(config)
+    check_nodes(config.nodes, n_nodes)
+    _check_learner(config, len(learning(config.nodes, n_nodes)))
     _check_algorithm(config.trainer)
     _check_workers(config.rollout)
     _check_data(config)
@@ -42,16 +44,17 @@ def check(config: ExperimentConfig) -> None:
         raise ValueError(f"evaluation.examples is {config.evaluation.examples}; the picture takes 1 to {MAX_CLIPS}")
 
 
-def _check_learner(config: ExperimentConfig) -> None:
-    ranks = config.learner.ranks
-    if ranks < 1:
-        raise ValueError(f"learner.ranks is {ranks}; at least one rank is needed")
+def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
+    if config.learner.ranks < 1:
+        raise ValueError(f"learner.ranks is {config.learner.ranks}; at least one rank is needed")
+    ranks = config.learner.ranks * n_learning
+    where = f"learner.ranks={config.learner.ranks}" + (f" on each of {n_learning} nodes" if n_learning > 1 else "")
     for key, batch in (
         ("trainer.prompts_per_step", config.trainer.prompts_per_step),
         ("sft.batch_size", config.sft.batch_size),
     ):
         if batch < ranks:
-            raise ValueError(f"{key} is {batch}, less than learner.ranks={ranks}: a rank would have no work")
+            raise ValueError(f"{key} is {batch}, less than {where}: a rank would have no work")
     if config.lora.rank < 0:
         raise ValueError(f"lora.rank is {config.lora.rank}; it must be above 0, or 0 to train all weights")
 
@@ -104,11 +107,11 @@ def _check_data(config: ExperimentConfig) -> None:
             read_manifest(Path(path))
 
 
-def describe(config: ExperimentConfig) -> str:
+def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     """What a run would do, for `--dry-run`."""
-    trainer, learner = config.trainer, config.learner
+    trainer, ranks = config.trainer, config.learner.ranks * len(learning(config.nodes, n_nodes))
     answers = trainer.prompts_per_step * trainer.group_size
-    per_rank = -(-trainer.prompts_per_step // learner.ranks)
+    per_rank = -(-trainer.prompts_per_step // ranks)
     longest = config.data.soundscape.max_duration
     frames = int(longest * 25)
     prompt = frames + frames // config.model.tiny.astp_every if config.model.tiny.astp else frames
@@ -117,11 +120,11 @@ def describe(config: ExperimentConfig) -> str:
     micro, budget = -(-per_rank // rows), trainer.batch.micro_batch_tokens
     sizes = f"prompt {prompt}, answers {trainer.group_size} x {trainer.max_tokens}"
     lines = [
-        f"prompts a step         {trainer.prompts_per_step} ({per_rank} a rank, {learner.ranks} ranks)",
+        f"prompts a step         {trainer.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
         f"answers a step         {answers} (groups of {trainer.group_size})",
         f"steps                  {trainer.max_steps} ({trainer.max_steps * answers} answers in all)",
         f"longest row            about {row} tokens ({sizes})",
         f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
-        f"rollout workers        {config.rollout.workers}",
+        f"rollout workers        {config.rollout.workers * len(generating(config.nodes, n_nodes))}",
     ]
     return "\n".join(lines)

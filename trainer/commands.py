@@ -26,18 +26,24 @@ def train(options: argparse.Namespace) -> int:
     from trainer.check import check, describe
     from trainer.experiment import ExperimentConfig
     from trainer.launch import Interrupted
+    from trainer.nodes.follower import follow
+    from trainer.nodes.node import Node
     from trainer.run import run_experiment
     from trainer.sender import SyncError
 
     try:
+        node = Node.from_environment()
         name, overrides = named_run(options.experiment, options.overrides, options.sweep)
         config = load_experiment(name, overrides, ExperimentConfig, options.experiments)
         if options.dry_run:
-            check(config)
+            check(config, node.count)
             print(OmegaConf.to_yaml(OmegaConf.structured(config)))
-            print(describe(config))
-            return 0
-        run_experiment(config, options.resume)
+            print(describe(config, node.count))
+        elif node.rank:
+            check(config, node.count)
+            follow(config, node)
+        else:
+            run_experiment(config, options.resume, node)
         return 0
     except (ValueError, FileNotFoundError) as error:
         return _fail(str(error), 2)
@@ -67,6 +73,8 @@ def sweep(options: argparse.Namespace) -> int:
     from trainer.launch import Interrupted
     from trainer.sweep import is_finished, run_sweep, trial_folder
 
+    if os.environ.get("NNODES", "1") != "1":
+        return _fail("a sweep's trials run on one node each; unset NNODES and start agents on every node instead", 2)
     path = Path(options.sweep)
     path = path if path.suffix == ".yaml" else options.experiments / "sweeps" / f"{options.sweep}.yaml"
     try:

@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 
 from rollout import stream
+from rollout.network import is_loopback
 
-RANK, WORLD_SIZE, LOCAL_RANK, STORE_HOST, STORE_PORT = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "TIMEPRO_STORE_HOST", "TIMEPRO_STORE_PORT",
-)  # fmt: skip
+RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+STORE_HOST, STORE_PORT, STORE_PREFIX = "TIMEPRO_STORE_HOST", "TIMEPRO_STORE_PORT", "TIMEPRO_STORE_PREFIX"
+ADDRESS = "TIMEPRO_ADDRESS"
 
 
 def rank() -> int:
@@ -34,6 +35,12 @@ def device() -> torch.device:
     from rollout.device import on_gpu
 
     return torch.device("cuda", int(os.environ.get(LOCAL_RANK, "0"))) if on_gpu() else torch.device("cpu")
+
+
+def own_address(configured: str) -> str:
+    """Where this rank listens: as configured, but on its node's own address where loopback would reach nobody."""
+    own = os.environ.get(ADDRESS, "127.0.0.1")
+    return own if is_loopback(configured) and not is_loopback(own) else configured
 
 
 def join(timeout_s: float) -> None:
@@ -54,7 +61,7 @@ def join(timeout_s: float) -> None:
         torch.cuda.set_device(where)
     dist.init_process_group(
         "nccl" if where.type == "cuda" else "gloo",
-        store=stream.PrefixStore("learner", store),
+        store=stream.PrefixStore(os.environ.get(STORE_PREFIX, "learner"), store),
         rank=int(os.environ[RANK]),
         world_size=int(os.environ[WORLD_SIZE]),
         timeout=timedelta(seconds=timeout_s),

@@ -11,6 +11,7 @@ from timepro.tiny import TinyModelConfig
 from trainer.evaluation import EvaluationConfig
 from trainer.grpo import GrpoConfig
 from trainer.lora import LoraConfig
+from trainer.nodes import NodesConfig
 from trainer.sender import SyncConfig
 from trainer.sft import SftConfig
 from trainer.tracking import WandbConfig
@@ -48,7 +49,7 @@ class ModelConfig:
 class LearnerConfig:
     """The learner's processes (`learner.*`)."""
 
-    ranks: int = 2
+    ranks: int = 2  # on each node that learns
     threads: int = 1  # CPU threads of a rank
     gpus: str = ""  # CUDA_VISIBLE_DEVICES of the ranks, comma-separated; empty: as inherited
     start_timeout_s: float = 300.0
@@ -80,6 +81,7 @@ class ExperimentConfig:
     rewards: Any = "adaptive"
     control: ControlConfig = field(default_factory=ControlConfig)
     rollout: WorkerConfig = field(default_factory=WorkerConfig)
+    nodes: NodesConfig = field(default_factory=NodesConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import socket
@@ -10,21 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
 from rollout import stream
-from rollout.auth import TOKEN_VARIABLE
-from rollout.device import n_gpus, on_gpu
-from rollout.worker import Worker, WorkerConfig, group_alive, log_tail, worker_command, worker_environment
-from trainer import distributed
-from trainer.experiment import ExperimentConfig, LearnerConfig
+from rollout.worker import Worker, WorkerConfig, log_tail, worker_command, worker_environment
+from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec
+from trainer.nodes.head import Nodes, RemoteWorkersFailed
+from trainer.ranks import RankPlan, end_ranks, failed_rank, start_ranks
 
 _HEALTH_EVERY_S = 3.0  # between two questions to all workers
 
@@ -59,12 +58,20 @@ class WorkersBeyondRepair(RuntimeError):
 
 
 class WorkerSet:
-    """The rollout workers of this machine."""
+    """The rollout workers of this machine.
 
-    def __init__(self, config: WorkerConfig, folder: Path, media_root: Path, logs: Path) -> None:
+    Args:
+        token: what they want to see with every request; empty: a new one.
+        label: of this machine, where there are several: it begins the workers' names.
+    """
+
+    def __init__(
+        self, config: WorkerConfig, folder: Path, media_root: Path, logs: Path, token: str = "", label: str = ""
+    ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
-        self.token = secrets.token_urlsafe(32)
+        self.token = token or secrets.token_urlsafe(32)
+        self._label = label
         self.workers: list[Worker] = []
         self._asked = time.monotonic()
         try:
@@ -80,11 +87,11 @@ class WorkerSet:
         require_free(config.host, port)
         self.workers.append(
             Worker(
-                index,
+                f"{self._label}{index}",
                 worker_command(config, folder, port, media_root),
                 worker_environment(config, self.token, index),
                 f"http://{config.host}:{port}",
-                logs / f"worker-{index}.log",
+                logs / f"worker-{self._label}{index}.log",
             )
         )
 
@@ -92,10 +99,14 @@ class WorkerSet:
     def urls(self) -> list[str]:
         return [worker.url for worker in self.workers]
 
-    def wait(self) -> None:
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until every worker serves; raises RuntimeError with the worker's last words if one does not."""
         for worker in self.workers:
-            worker.wait_ready(self.config.start_timeout_s)
+            worker.wait_ready(self.config.start_timeout_s, meanwhile)
+
+    def ready(self) -> bool:
+        """Whether every worker serves; raises RuntimeError where one has ended, or its time is over."""
+        return all(worker.ready(self.config.start_timeout_s) for worker in self.workers)
 
     def end(self) -> None:
         """End all of them, with everything they started."""
@@ -126,106 +137,87 @@ class WorkerSet:
             worker.restart()
 
 
-def run_learner(job: JobSpec, config: ExperimentConfig, workers: WorkerSet | None) -> None:
-    """Run a job on all learner ranks of this machine and wait for its end.
+class Fleet:
+    """All rollout workers of a run: those of this node and, where there are more nodes, those of the others."""
+
+    def __init__(self, config: ExperimentConfig, folder: Path, media_root: Path, logs: Path, nodes: Nodes) -> None:
+        """Start them; `wait` returns when all of them serve."""
+        self._nodes, self._timeout_s = nodes, config.rollout.start_timeout_s
+        self.token = nodes.worker_token(secrets.token_urlsafe(32))
+        self.urls: list[str] = []
+        rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
+        nodes.start_workers(folder, media_root, logs)
+        here = nodes.generates_here()
+        self._here = WorkerSet(rollout, folder, media_root, logs, self.token) if here else None
+
+    def wait(self) -> None:
+        """Wait until every worker serves; raises RuntimeError with its last words if one does not."""
+        if self._here is not None:
+            self._here.wait(self._nodes.poll)
+        self.urls = (self._here.urls if self._here else []) + self._nodes.await_workers(self._timeout_s)
+
+    def end(self) -> None:
+        """End all of them."""
+        self._nodes.end_workers()
+        if self._here is not None:
+            self._here.end()
+
+    def tend(self) -> None:
+        """As `WorkerSet.tend`; every node tends its own."""
+        if self._here is not None:
+            self._here.tend()
+
+
+def run_learner(job: JobSpec, config: ExperimentConfig, workers: Fleet | None, nodes: Nodes) -> None:
+    """Run a job on all learner ranks of all nodes and wait for its end.
 
     Raises:
-        RuntimeError: a rank or a worker failed; everything started here has ended by then.
+        RuntimeError: a rank, a worker or a node failed; everything started here has ended by then.
         Interrupted: a signal came; the ranks have saved a checkpoint, or their time for it was over.
     """
-    work = Path(job.work)
+    work, grace_s = Path(job.work), config.learner.stop_timeout_s
     work.mkdir(parents=True, exist_ok=True)
-    n_ranks = affordable_ranks(config.learner)
     path = work / f"job.{job.kind}.json"
     job.save(path)
     store = stream.host_store("127.0.0.1", 0, config.learner.start_timeout_s)
+    plans = nodes.plans(config, "127.0.0.1", store.port)
+    nodes.start_ranks(plans, path)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(n_ranks):
-            ranks.append(_start_rank(rank, n_ranks, config.learner, path, store.port, workers))
-        _watch(ranks, workers, work)
+        ranks += start_ranks(plans[0], config.learner, path, workers.token if workers is not None else "")
+        _watch(ranks, plans, workers, nodes, work)
     except Interrupted as stop:
         print("\n  stopping: the learner saves a checkpoint", file=sys.stderr, flush=True)
-        _end_ranks(ranks, stop.number, config.learner.stop_timeout_s)
+        nodes.end_ranks(stop.number, grace_s)
+        end_ranks(ranks, stop.number, grace_s)
         raise
-    except WorkersBeyondRepair as failure:
+    except (WorkersBeyondRepair, RemoteWorkersFailed) as failure:
         print(f"\n  stopping: {failure}", file=sys.stderr, flush=True)
         print("  the learner saves a checkpoint", file=sys.stderr, flush=True)
-        _end_ranks(ranks, signal.SIGTERM, config.learner.stop_timeout_s)
+        nodes.end_ranks(signal.SIGTERM, grace_s)
+        end_ranks(ranks, signal.SIGTERM, grace_s)
         raise
     finally:
-        _end_ranks(ranks, signal.SIGTERM, 5.0)
+        if any(process.poll() != 0 for process in ranks):
+            nodes.end_ranks(signal.SIGTERM, 5.0)
+        end_ranks(ranks, signal.SIGTERM, 5.0)
         del store
 
 
-def affordable_ranks(config: LearnerConfig) -> int:
-    """Learner ranks to start here: at most one a GPU, since NCCL takes no two on one card. Says when it is fewer."""
-    if not on_gpu():
-        return config.ranks
-    cards = len(config.gpus.split(",")) if config.gpus else n_gpus()
-    if config.ranks > cards:
-        print(f"  learner.ranks={config.ranks}, but there are {cards} GPU(s): running {cards} rank(s)", file=sys.stderr)
-    return min(config.ranks, cards)
-
-
-def _start_rank(
-    rank: int, n_ranks: int, config: LearnerConfig, job: Path, port: int, workers: WorkerSet | None
-) -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        distributed.RANK: str(rank),
-        distributed.WORLD_SIZE: str(n_ranks),
-        distributed.LOCAL_RANK: str(rank),
-        distributed.STORE_HOST: "127.0.0.1",
-        distributed.STORE_PORT: str(port),
-        TOKEN_VARIABLE: workers.token if workers is not None else "",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if on_gpu():
-        if config.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = config.gpus
-    else:
-        environment |= {"OMP_NUM_THREADS": str(config.threads), "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu"}
-    log = job.parent / f"learner-{rank}.log"
-    command = [sys.executable, "-m", "trainer.learner", str(job)]
-    # Rank 0 speaks to the terminal; the others' words are kept for when something fails. A session of its own, so
-    # that a Ctrl-C reaches the launcher alone, which passes it on once.
-    with log.open("wb") as sink:
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
-            stdout=sink, stderr=None if rank == 0 else sink,
-        )  # fmt: skip
-
-
-def _watch(ranks: list[subprocess.Popen[bytes]], workers: WorkerSet | None, work: Path) -> None:
-    while True:
-        codes = [process.poll() for process in ranks]
-        if all(code == 0 for code in codes):
-            return
-        for rank, code in enumerate(codes):
-            if code not in (None, 0):
-                tail = log_tail(work / f"learner-{rank}.log") if rank else "see the lines above"
-                raise RuntimeError(
-                    f"learner rank {rank} ended with exit code {code}; the others are ended too.\n{tail}"
-                )
+def _watch(
+    ranks: list[subprocess.Popen[bytes]],
+    plans: dict[int, RankPlan],
+    workers: Fleet | None,
+    nodes: Nodes,
+    work: Path,
+) -> None:
+    while not (all(process.poll() == 0 for process in ranks) and nodes.ranks_done(plans)):
+        if failure := failed_rank(ranks, plans[0], work):
+            raise RuntimeError(failure)
         if workers is not None:
             workers.tend()
+        nodes.poll()
         time.sleep(0.1)
-
-
-def _end_ranks(ranks: list[subprocess.Popen[bytes]], number: int, grace_s: float) -> None:
-    for process in ranks:
-        if process.poll() is None:
-            process.send_signal(number)
-    deadline = time.monotonic() + grace_s
-    while time.monotonic() < deadline and any(process.poll() is None for process in ranks):
-        time.sleep(0.1)
-    for process in ranks:
-        if group_alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def free_port(host: str) -> int:

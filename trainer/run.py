@@ -26,8 +26,10 @@ from trainer.check import SPLITS, check
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
-from trainer.launch import MemoryWatch, WorkerSet, run_learner, signals_raise
+from trainer.launch import Fleet, MemoryWatch, run_learner, signals_raise
 from trainer.learner import evaluation_samples
+from trainer.nodes.head import Nodes
+from trainer.nodes.node import Node, generating, learning
 from trainer.runfolder import bind_start, open_run, read_identity
 from trainer.stages import StageLog, cached_stage, console, digest, is_kept, require_disk
 from trainer.summary import print_results, write_summary
@@ -37,30 +39,33 @@ _TRAINER = Path(__file__).parent
 _GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
 
 
-def run_experiment(config: ExperimentConfig, resume: bool) -> Path:
+def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = None) -> Path:
     """Run all stages; returns the run's folder.
+
+    Args:
+        node: this one, node 0 of several; by default it is alone.
 
     Raises:
         ValueError: a bad configuration or bad data.
         RuntimeError: a process failed.
         Interrupted: a signal ended the run; `resume` continues it.
     """
-    check(config)
+    check(config, node.count if node else 1)
     cache = Path(config.runs) / "cache"
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config, cache))
     log = StageLog()
-    run = open_run(config, resume)
-    with signals_raise(), MemoryWatch() as memory:
+    with signals_raise(), MemoryWatch() as memory, Nodes(config, node or Node()) as nodes:
+        run = open_run(config, resume)
         data = prepare_data(config, cache, log)
         base, base_key = prepare_model(config, cache, log)
-        start, start_key = fine_tune(config, data, base, base_key, cache, log)
+        start, start_key = fine_tune(config, data, base, base_key, cache, log, nodes)
         bind_start(run, start_key)
         if config.trainer.enabled:
-            post_train(config, data, start, run, resume, log)
+            post_train(config, data, start, run, resume, log, nodes)
         else:
-            evaluate_alone(config, data, start, run, "sft", log)
+            evaluate_alone(config, data, start, run, "sft", log, nodes)
         if config.control.enabled:
-            control_arm(config, data, start, run, log)
+            control_arm(config, data, start, run, log, nodes)
     write_summary(config, run, log.seconds, memory.peak_bytes / 2**30, data["test"])
     print_results(config, run, data["test"])
     return run
@@ -117,14 +122,21 @@ def prepare_model(config: ExperimentConfig, cache: Path, log: StageLog) -> tuple
 
 
 def fine_tune(
-    config: ExperimentConfig, data: Mapping[str, Path], base: Path, base_key: str, cache: Path, log: StageLog
+    config: ExperimentConfig,
+    data: Mapping[str, Path],
+    base: Path,
+    base_key: str,
+    cache: Path,
+    log: StageLog,
+    nodes: Nodes,
 ) -> tuple[Path, str]:
     """The checkpoint after SFT, kept for other runs with the same settings."""
     if not config.sft.enabled:
         return base, base_key
     inputs = {
         "base": base_key, "sft": asdict(config.sft), "data": str(data["sft"].resolve()), "task": config.task,
-        "data_key": _manifest_key(data["sft"]), "seed": config.seed, "ranks": config.learner.ranks,
+        "data_key": _manifest_key(data["sft"]), "seed": config.seed,
+        "ranks": config.learner.ranks * len(learning(config.nodes, nodes.node.count)),
         "zero": asdict(config.zero), "lora": asdict(config.lora),
     }  # fmt: skip
     modules = (
@@ -144,14 +156,20 @@ def fine_tune(
     method = [_PACKAGE / name for name in ("families", "astp.py", "events.py", "features.py", "tasks.py")]
     key = digest(inputs, [*(_TRAINER / f"{name}.py" for name in modules), *method])
     folder, _ = cached_stage(
-        "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT"), log,
+        "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT", nodes), log,
         f"supervised fine-tuning on {config.sft.label_times} times",
     )  # fmt: skip
     return folder / "checkpoint", key
 
 
 def sft_job(
-    config: ExperimentConfig, data: Mapping[str, Path], base: Path, folder: Path, max_seconds: float, title: str
+    config: ExperimentConfig,
+    data: Mapping[str, Path],
+    base: Path,
+    folder: Path,
+    max_seconds: float,
+    title: str,
+    nodes: Nodes,
 ) -> Mapping[str, Any]:
     """Run SFT in a stage's folder."""
     save_resolved(config, folder / "config.yaml")
@@ -168,23 +186,30 @@ def sft_job(
         max_seconds=max_seconds,
         resume=(folder / "work" / "checkpoint" / "state.json").is_file(),
     )
-    run_learner(job, config, None)
+    run_learner(job, config, None, nodes)
     return read_result(folder / "work")
 
 
 def post_train(
-    config: ExperimentConfig, data: Mapping[str, Path], start: Path, run: Path, resume: bool, log: StageLog
+    config: ExperimentConfig,
+    data: Mapping[str, Path],
+    start: Path,
+    run: Path,
+    resume: bool,
+    log: StageLog,
+    nodes: Nodes,
 ) -> None:
     """GRPO with its rollout workers; evaluates before and after."""
     if (run / "eval" / "grpo.jsonl").is_file() and (run / "checkpoint").is_dir():
         console.print("[bold]grpo[/]  already finished in this run")
         return
     console.print(
-        f"[bold]grpo[/]  {config.rollout.workers} rollout worker(s), {config.learner.ranks} learner rank(s), "
+        f"[bold]grpo[/]  {config.rollout.workers * len(generating(config.nodes, nodes.node.count))} rollout worker(s), "
+        f"{config.learner.ranks * len(learning(config.nodes, nodes.node.count))} learner rank(s), "
         f"{config.trainer.prompts_per_step} x {config.trainer.group_size} answers a step"
     )
     started = time.monotonic()
-    workers = start_workers(config, start, data, run)
+    workers = start_workers(config, start, data, run, nodes)
     try:
         job = JobSpec(
             kind="grpo",
@@ -200,17 +225,19 @@ def post_train(
             workers=workers.urls,
             resume=resume,
         )
-        run_learner(job, config, workers)
+        run_learner(job, config, workers, nodes)
     finally:
         workers.end()
     log.seconds["grpo"] = time.monotonic() - started
     console.print(f"[bold]grpo[/]  done in {clock(log.seconds['grpo'])}")
 
 
-def start_workers(config: ExperimentConfig, checkpoint: Path, data: Mapping[str, Path], run: Path) -> WorkerSet:
+def start_workers(
+    config: ExperimentConfig, checkpoint: Path, data: Mapping[str, Path], run: Path, nodes: Nodes
+) -> Fleet:
     """Start the rollout workers and wait until they serve."""
     media_root = Path(os.path.commonpath([str(path.resolve().parent) for path in data.values()]))
-    workers = WorkerSet(config.rollout, checkpoint.resolve(), media_root, run / "logs")
+    workers = Fleet(config, checkpoint.resolve(), media_root, run / "logs", nodes)
     with ExitStack() as undo:
         undo.callback(workers.end)
         with console.status("starting vLLM"):
@@ -221,11 +248,17 @@ def start_workers(config: ExperimentConfig, checkpoint: Path, data: Mapping[str,
 
 
 def evaluate_alone(
-    config: ExperimentConfig, data: Mapping[str, Path], checkpoint: Path, run: Path, name: str, log: StageLog
+    config: ExperimentConfig,
+    data: Mapping[str, Path],
+    checkpoint: Path,
+    run: Path,
+    name: str,
+    log: StageLog,
+    nodes: Nodes,
 ) -> None:
     """Evaluate a checkpoint through workers that load it from its folder."""
     started = time.monotonic()
-    workers = start_workers(config, checkpoint, data, run)
+    workers = start_workers(config, checkpoint, data, run, nodes)
     try:
         rollout = config.rollout
         pool = RolloutPool(
@@ -249,6 +282,7 @@ def control_arm(
     start: Path,
     run: Path,
     log: StageLog,
+    nodes: Nodes,
 ) -> None:
     """Continue SFT for as long as GRPO took, and evaluate: what the same time would have bought without RL."""
     if (run / "eval" / "control.jsonl").is_file():
@@ -259,9 +293,9 @@ def control_arm(
     started = time.monotonic()
     folder = run / "control"
     folder.mkdir(exist_ok=True)
-    sft_job(config, data, start, folder, seconds, "SFT continued")
+    sft_job(config, data, start, folder, seconds, "SFT continued", nodes)
     log.seconds["control"] = time.monotonic() - started
-    evaluate_alone(config, data, folder / "checkpoint", run, "control", log)
+    evaluate_alone(config, data, folder / "checkpoint", run, "control", log, nodes)
 
 
 def _clips_to_write(config: ExperimentConfig, cache: Path) -> int:

@@ -27,7 +27,7 @@ from trainer import distributed, zero
 class SyncConfig:
     """Settings of the weight stream (`sync.*`)."""
 
-    host: str = "127.0.0.1"  # where rank 0 listens for the workers
+    host: str = "127.0.0.1"  # where rank 0 listens for the workers; with several nodes, its node's own address instead
     port: int = 0  # 0: a free one
     transport: str = "auto"  # gloo, nccl, or auto: nccl where workers and learner have GPUs of their own
     bucket_mib: float = 32.0
@@ -166,16 +166,16 @@ class WeightSender:
         self._store = None
 
     def _connect(self) -> None:
-        config = self._config
+        config, host = self._config, distributed.own_address(self._config.host)
         self._abort_group()
         if self._store is None:
-            self._store = stream.host_store(config.host, config.port, config.timeout_s)
+            self._store = stream.host_store(host, config.port, config.timeout_s)
         sizes = [int(self._get(url, "get_world_size")["world_size"]) for url in self._urls]
         prefix, world, first = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes), 1
         joining: list[Future[Any]] = []
         for url, size in zip(self._urls, sizes, strict=True):
             info = {
-                "host": config.host,
+                "host": host,
                 "port": self._store.port,
                 "prefix": prefix,
                 "first_rank": first,

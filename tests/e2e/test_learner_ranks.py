@@ -18,6 +18,8 @@ from timepro.data.synth import SoundscapeConfig, write_split
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec
 from trainer.launch import run_learner
+from trainer.nodes.head import Nodes
+from trainer.nodes.node import Node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -43,7 +45,7 @@ def train(folder: Path, checkpoint: Path, clips: Path, ranks: int, micro_batch_t
         kind="sft", config=str(folder / "config.yaml"), checkpoint=str(checkpoint), manifest=str(clips),
         validation=str(clips), output=str(folder / "out"), work=str(folder), title="SFT", run_id="x",
     )  # fmt: skip
-    run_learner(job, config, None)
+    run_learner(job, config, None, Nodes(config, Node()))
     return [json.loads(line) for line in (folder / "metrics.sft.jsonl").read_text().splitlines()]
 
 

@@ -1,0 +1,125 @@
+"""The learner ranks of one node: started together, told where to meet all others, ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.auth import TOKEN_VARIABLE
+from rollout.device import n_gpus, on_gpu
+from rollout.network import interface_of, is_loopback
+from rollout.worker import group_alive, log_tail
+from trainer import distributed
+from trainer.experiment import LearnerConfig
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One node's part of a job.
+
+    Args:
+        first, count, world: the numbers of its ranks, and how many all nodes have.
+        host, port, prefix: the store that all of them meet at, and their part of it.
+        address: this node's, which its ranks listen on.
+    """
+
+    first: int
+    count: int
+    world: int
+    host: str
+    port: int
+    prefix: str = "learner"
+    address: str = "127.0.0.1"
+
+
+def affordable_ranks(config: LearnerConfig) -> int:
+    """Learner ranks to start here: at most one a GPU, since NCCL takes no two on one card. Says when it is fewer."""
+    if not on_gpu():
+        return config.ranks
+    cards = len(config.gpus.split(",")) if config.gpus else n_gpus()
+    if config.ranks > cards:
+        print(f"  learner.ranks={config.ranks}, but there are {cards} GPU(s): running {cards} rank(s)", file=sys.stderr)
+    return min(config.ranks, cards)
+
+
+def start_ranks(plan: RankPlan, config: LearnerConfig, job: Path, token: str) -> list[subprocess.Popen[bytes]]:
+    """Start a node's ranks; if one does not start, none is left.
+
+    Args:
+        token: of the rollout workers.
+    """
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for local in range(plan.count):
+            ranks.append(_start(plan, local, config, job, token))
+    except BaseException:
+        end_ranks(ranks, signal.SIGKILL, 0.0)
+        raise
+    return ranks
+
+
+def failed_rank(ranks: Sequence[subprocess.Popen[bytes]], plan: RankPlan, work: Path) -> str:
+    """Which rank has ended badly and its last words; empty while none has."""
+    for local, process in enumerate(ranks):
+        code, rank = process.poll(), plan.first + local
+        if code not in (None, 0):
+            tail = log_tail(work / f"learner-{rank}.log") if rank else "see the lines above"
+            return f"learner rank {rank} ended with exit code {code}; the others are ended too.\n{tail}"
+    return ""
+
+
+def end_ranks(ranks: Sequence[subprocess.Popen[bytes]], number: int, grace_s: float) -> None:
+    """Ask ranks to end, wait for at most `grace_s`, then kill what is left of their process groups."""
+    for process in ranks:
+        if process.poll() is None:
+            process.send_signal(number)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and any(process.poll() is None for process in ranks):
+        time.sleep(0.1)
+    for process in ranks:
+        if group_alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _start(plan: RankPlan, local: int, config: LearnerConfig, job: Path, token: str) -> subprocess.Popen[bytes]:
+    rank = plan.first + local
+    environment = os.environ | {
+        distributed.RANK: str(rank),
+        distributed.WORLD_SIZE: str(plan.world),
+        distributed.LOCAL_RANK: str(local),
+        distributed.STORE_HOST: plan.host,
+        distributed.STORE_PORT: str(plan.port),
+        distributed.STORE_PREFIX: plan.prefix,
+        distributed.ADDRESS: plan.address,
+        TOKEN_VARIABLE: token,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if on_gpu():
+        if config.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = config.gpus
+    else:
+        environment |= {"OMP_NUM_THREADS": str(config.threads), "DS_ACCELERATOR": "cpu"}
+        if is_loopback(plan.address):
+            environment["GLOO_SOCKET_IFNAME"] = "lo"
+    if not is_loopback(plan.address):  # else both look for one on their own, and may take one that nobody reaches
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            environment.setdefault(name, interface_of(plan.address))
+    log = job.parent / f"learner-{rank}.log"
+    command = [sys.executable, "-m", "trainer.learner", str(job)]
+    # Rank 0 speaks to the terminal; the others' words are kept for when something fails. A session of its own, so
+    # that a Ctrl-C reaches the launcher alone, which passes it on once.
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=sink, stderr=None if rank == 0 else sink,
+        )  # fmt: skip
