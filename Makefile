@@ -19,10 +19,10 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup train sweep test parity lint clean
+.PHONY: help setup train sweep test test-multinode parity lint clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 	@echo "experiments: $(EXPERIMENTS)"
 
 setup: ## install into VENV=.venv with PYTHON=python3 for PLATFORM=cpu, gpu or auto; instant when up to date
@@ -36,6 +36,9 @@ sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="
 
 test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
 	@exec "$(VENV)/bin/python" -m pytest $(ARGS)
+
+test-multinode: setup ## run the main job over two network namespaces, with faults; needs root and the ip command
+	@exec "$(VENV)/bin/python" -m pytest -m multinode tests/multinode $(ARGS)
 
 parity: setup ## compare vLLM with transformers, cell by cell: make parity ARGS="--layouts on"
 	@exec "$(VENV)/bin/python" experiments/parity/matrix.py $(ARGS)

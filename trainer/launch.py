@@ -213,6 +213,7 @@ def _watch(
 ) -> None:
     while not (all(process.poll() == 0 for process in ranks) and nodes.ranks_done(plans)):
         if failure := failed_rank(ranks, plans[0], work):
+            nodes.explain()
             raise RuntimeError(failure)
         if workers is not None:
             workers.tend()

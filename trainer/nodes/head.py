@@ -21,6 +21,8 @@ from trainer.nodes.node import Node, generating, learning
 from trainer.ranks import RankPlan, affordable_ranks
 from trainer.stages import console
 
+_SETTLE_S = 2.0  # a node whose ranks have failed has said so by then
+
 
 class NodeLost(RuntimeError):
     """Another node is silent, or has failed."""
@@ -150,6 +152,25 @@ class Nodes:
                     f"node {rank} ({self._name(rank)}) has said nothing for {silent:.0f} s "
                     f"(nodes.silence_timeout_s={self._config.silence_timeout_s:.0f}); the run ends"
                 )
+
+    def explain(self) -> None:
+        """Look for another node behind a rank's failure here: a rank notices first when the other end is gone.
+
+        Raises:
+            NodeLost: a node is silent, or says itself that it failed.
+            RemoteWorkersFailed: as `poll`.
+        """
+        if self._link is None:
+            return
+        failed = time.monotonic()
+        others = self._others(range(self.node.count))
+
+        def all_well() -> bool:
+            assert self._link is not None
+            since = time.monotonic() - failed - _SETTLE_S
+            return since > 0 and all(self._link.silence_s(rank) < since for rank in others)
+
+        self._until(all_well, self._config.silence_timeout_s + 2 * _SETTLE_S, raising=True)
 
     def _take_in(self) -> None:
         assert self._link is not None

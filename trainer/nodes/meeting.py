@@ -27,6 +27,7 @@ from trainer.stages import digest
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("timepro", "rewards", "rollout", "trainer")
 _ALIKE = ("torch", "deepspeed", "vllm", "transformers")
+_LATER_S = 5.0
 _SEEN_S = 30.0  # network file systems keep what a folder held for some seconds
 
 
@@ -124,7 +125,7 @@ def join(config: ExperimentConfig, node: Node) -> Link:
     key = f"hello/{node.rank}"
     store.set(key, sign(node.token, "", key, asdict(mine)))
     try:
-        store.wait(["session"], timedelta(seconds=limit))
+        store.wait(["session"], timedelta(seconds=limit + _LATER_S))  # node 0 may have begun to wait later
         opening = verify(node.token, "", "session", store.get("session"))
     except BadSignature as error:
         raise ValueError(f"node 0 ({where}) has another token; give all nodes the same one") from error
