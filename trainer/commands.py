@@ -27,19 +27,20 @@ def train(options: argparse.Namespace) -> int:
     from trainer.experiment import ExperimentConfig
     from trainer.launch import Interrupted
     from trainer.nodes.follower import follow
-    from trainer.nodes.node import Node
+    from trainer.nodes.node import Node, node_count
     from trainer.run import run_experiment
     from trainer.sender import SyncError
 
     try:
-        node = Node.from_environment()
         name, overrides = named_run(options.experiment, options.overrides, options.sweep)
         config = load_experiment(name, overrides, ExperimentConfig, options.experiments)
         if options.dry_run:
-            check(config, node.count)
+            check(config, node_count())
             print(OmegaConf.to_yaml(OmegaConf.structured(config)))
-            print(describe(config, node.count))
-        elif node.rank:
+            print(describe(config, node_count()))
+            return 0
+        node = Node.from_environment()
+        if node.rank:
             check(config, node.count)
             follow(config, node)
         else:

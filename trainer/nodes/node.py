@@ -48,9 +48,7 @@ class Node:
         Raises:
             ValueError: one of them is missing or wrong; the message says which, and what to set.
         """
-        count = _number(environment, "NNODES", 1)
-        if count < 1:
-            raise ValueError(f"NNODES is {count}; it must be at least 1")
+        count = node_count(environment)
         if count == 1:
             return cls()
         missing = [name for name in ("NODE_RANK", "MASTER_ADDR") if not environment.get(name)]
@@ -79,6 +77,14 @@ class Node:
         return self.address if self.count > 1 and is_loopback(host) else host
 
 
+def node_count(environment: Mapping[str, str] = os.environ) -> int:
+    """How many nodes there are; raises ValueError where `NNODES` is not a number above 0."""
+    count = _number(environment, "NNODES", 1)
+    if count < 1:
+        raise ValueError(f"NNODES is {count}; it must be at least 1")
+    return count
+
+
 def learning(config: NodesConfig, count: int) -> list[int]:
     """The nodes with learner ranks; node 0 is always one of them."""
     return list(range(count - config.generating))
@@ -93,8 +99,8 @@ def check_nodes(config: NodesConfig, count: int) -> None:
     """Raises ValueError where there are too few nodes for the roles."""
     if not 0 <= config.generating < count and config.generating:
         raise ValueError(
-            f"nodes.generating is {config.generating}, but there are {count} node(s) and node 0 learns; "
-            f"set it to 0 (every node does both) {f'to {count - 1}' if count > 1 else ''}".rstrip()
+            f"nodes.generating is {config.generating}, but there {'is 1 node' if count == 1 else f'are {count} nodes'} "
+            f"(NNODES) and node 0 learns; start it on more nodes, or set nodes.generating=0: every node does both"
         )
     if config.join_timeout_s <= 0 or config.silence_timeout_s <= 1:
         raise ValueError(
