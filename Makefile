@@ -19,7 +19,7 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup train sweep test test-multinode parity lint clean
+.PHONY: help setup doctor train sweep test test-multinode parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -27,6 +27,9 @@ help: ## list the targets
 
 setup: ## install into VENV=.venv with PYTHON=python3 for PLATFORM=cpu, gpu or auto; instant when up to date
 	@timepro/environment/install.sh "$(VENV)" "$(PYTHON)" "$(PLATFORM)"
+
+doctor: setup ## say whether a run could start here, or on several nodes: make doctor EXP=name
+	@exec "$(VENV)/bin/timepro" doctor $(EXP) $(ARGS)
 
 train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
 	@exec "$(VENV)/bin/timepro" train $(EXP) $(ARGS)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = (
+    "doctor",
     "train",
     "sweep",
     "report",

@@ -54,6 +54,23 @@ def train(options: argparse.Namespace) -> int:
         return _fail(str(error), 1)
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Examine the machine, or all nodes.
+
+    Returns:
+        0 a run could start, 1 it could not, 2 wrong use.
+    """
+    from trainer.experiment import ExperimentConfig
+    from trainer.nodes.node import Node
+    from trainer.preflight import doctor as examine_nodes
+
+    try:
+        config = load_experiment(options.experiment, options.overrides, ExperimentConfig, options.experiments)
+        return 0 if examine_nodes(config, Node.from_environment()) else 1
+    except ValueError as error:
+        return _fail(str(error), 2)
+
+
 def named_run(experiment: str, overrides: list[str], sweep: str | None) -> tuple[str, list[str]]:
     """The experiment and its overrides; a sweep's trial is named by what makes it differ from the others."""
     words = [experiment, *overrides]
