@@ -58,7 +58,7 @@ def start_ranks(plan: RankPlan, config: LearnerConfig, job: Path, token: str) ->
     try:
         for local in range(plan.count):
             ranks.append(_start(plan, local, config, job, token))
-    except BaseException:
+    except BaseException:  # also a signal between two starts: what runs already must not stay behind
         end_ranks(ranks, signal.SIGKILL, 0.0)
         raise
     return ranks
