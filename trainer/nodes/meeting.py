@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.distributed import TCPStore
 
 from rollout import stream
 from rollout.device import n_gpus, on_gpu
+from timepro.environment.doctor import version
 from trainer.experiment import ExperimentConfig
 from trainer.nodes.link import BadSignature, Link, sign, verify
 from trainer.nodes.node import Node
@@ -54,7 +54,7 @@ class Facts:
             host=socket.gethostname(),
             address=node.address,
             gpus=n_gpus() if on_gpu() else 0,
-            versions={name: metadata.version(name) for name in _ALIKE if _installed(name)},
+            versions={name: version(name) for name in _ALIKE},
             code=digest({}, [_ROOT / name for name in _PACKAGES]),
             config=json.loads(json.dumps(asdict(config))),
             nonce=secrets.token_hex(16),
@@ -196,14 +196,6 @@ def _session(nonces: list[str]) -> str:
     return hashlib.sha256("".join(nonces).encode()).hexdigest()
 
 
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def _differing(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     names = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
-    return ", ".join(f"{n} {theirs.get(n, 'missing')} (node 0: {mine.get(n, 'missing')})" for n in sorted(names))
+    return ", ".join(f"{name} {theirs.get(name)} (node 0: {mine.get(name)})" for name in sorted(names))
