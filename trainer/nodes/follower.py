@@ -16,7 +16,7 @@ from trainer.nodes.head import derived_token
 from trainer.nodes.link import Link
 from trainer.nodes.meeting import join
 from trainer.nodes.node import Node
-from trainer.ranks import RankPlan, affordable_ranks, end_ranks, failed_rank, start_ranks
+from trainer.ranks import RankPlan, end_ranks, failed_rank, start_ranks
 from trainer.stages import console
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
@@ -30,7 +30,6 @@ def follow(config: ExperimentConfig, node: Node) -> None:
         RuntimeError: the run failed, here or elsewhere.
         Interrupted: a signal came; what ran here has ended.
     """
-    affordable_ranks(config.learner)  # says here where it is fewer than configured
     console.print(f"[bold]nodes[/]  node {node.rank} of {node.count} goes to node 0 at {node.master}:{node.port}")
     with signals_raise():
         link = join(config, node)

@@ -75,7 +75,7 @@ class Nodes:
             count = affordable_ranks(config.learner)
             return {0: RankPlan(0, count, count, host, port)}
         self._jobs += 1
-        counts = {rank: self._ranks(config, rank) for rank in learning(self._config, self.node.count)}
+        counts = {rank: self._facts[rank].ranks for rank in learning(self._config, self.node.count)}
         world, first, plans = sum(counts.values()), 0, {}
         for rank, count in counts.items():
             plans[rank] = RankPlan(
@@ -202,13 +202,6 @@ class Nodes:
             time.sleep(0.1)
         return True
 
-    def _ranks(self, config: ExperimentConfig, rank: int) -> int:
-        if rank == 0:
-            return affordable_ranks(config.learner)
-        gpus, wanted = self._facts[rank].gpus, config.learner.ranks
-        cards = len(config.learner.gpus.split(",")) if config.learner.gpus else gpus
-        return min(wanted, cards) if gpus else wanted
-
     def _tell(self, ranks: list[int], body: dict[str, Any]) -> None:
         for rank in ranks:
             assert self._link is not None
@@ -231,7 +224,7 @@ def role_table(facts: dict[int, Facts], config: ExperimentConfig) -> Table:
     table = Table("node", "host", "address", "GPUs", "learner ranks", "rollout workers", box=None, header_style="bold")
     learners, generators = learning(config.nodes, len(facts)), generating(config.nodes, len(facts))
     for rank, fact in sorted(facts.items()):
-        ranks = str(config.learner.ranks) if rank in learners else "-"
+        ranks = str(fact.ranks) if rank in learners else "-"
         workers = str(config.rollout.workers) if rank in generators else "-"
         table.add_row(str(rank), fact.host, fact.address, str(fact.gpus or "-"), ranks, workers)
     return table

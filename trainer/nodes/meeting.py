@@ -21,6 +21,7 @@ from timepro.environment.doctor import version
 from trainer.experiment import ExperimentConfig
 from trainer.nodes.link import BadSignature, Link, sign, verify
 from trainer.nodes.node import Node
+from trainer.ranks import affordable_ranks
 from trainer.runfolder import changes
 from trainer.stages import digest
 
@@ -37,11 +38,12 @@ class NodesDisagree(ValueError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says of itself."""
+    """What a node says of itself; `ranks`: how many learner ranks it can start."""
 
     host: str
     address: str
     gpus: int
+    ranks: int
     versions: dict[str, str]
     code: str
     config: dict[str, Any]
@@ -54,6 +56,7 @@ class Facts:
             host=socket.gethostname(),
             address=node.address,
             gpus=n_gpus() if on_gpu() else 0,
+            ranks=affordable_ranks(config.learner),
             versions={name: version(name) for name in _ALIKE},
             code=digest({}, [_ROOT / name for name in _PACKAGES]),
             config=json.loads(json.dumps(asdict(config))),
