@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import time
@@ -21,6 +22,7 @@ from trainer.nodes.node import Node, generating, learning
 from trainer.ranks import RankPlan, affordable_ranks
 from trainer.stages import console
 
+_FAREWELL_S = 30.0
 _SETTLE_S = 2.0  # a node whose ranks have failed has said so by then
 
 
@@ -60,7 +62,7 @@ class Nodes:
         if self._link is None:
             return
         self._tell(self._others(range(self.node.count)), {"do": "leave", "failed": str(error) if error else ""})
-        self._until(lambda: self._gone >= set(self._others(range(self.node.count))), 30.0)
+        self._see_off(_FAREWELL_S)
         self._link.close(5.0)
 
     # --- learner ranks
@@ -125,7 +127,7 @@ class Nodes:
             RuntimeError: a node failed, or is not done in time.
         """
         wanted = set(self._others(generating(self._config, self.node.count)))
-        if not self._until(lambda: self._urls.keys() >= wanted, timeout_s, raising=True):
+        if not self._until(lambda: self._urls.keys() >= wanted, timeout_s):
             raise RuntimeError(
                 f"the rollout workers of nodes {sorted(wanted - self._urls.keys())} do not serve after "
                 f"rollout.start_timeout_s={timeout_s:.0f} s"
@@ -170,7 +172,7 @@ class Nodes:
             since = time.monotonic() - failed - _SETTLE_S
             return since > 0 and all(self._link.silence_s(rank) < since for rank in others)
 
-        self._until(all_well, self._config.silence_timeout_s + 2 * _SETTLE_S, raising=True)
+        self._until(all_well, self._config.silence_timeout_s + 2 * _SETTLE_S)
 
     def _take_in(self) -> None:
         assert self._link is not None
@@ -188,17 +190,25 @@ class Nodes:
                 case "gone":
                     self._gone.add(rank)
 
-    def _until(self, reached: Callable[[], bool], timeout_s: float, raising: bool = False) -> bool:
+    def _see_off(self, timeout_s: float) -> None:
+        """Keep the store up until everybody who still lives has heard why the run ends, and gone."""
+        assert self._link is not None
+        deadline, limit = time.monotonic() + timeout_s, self._config.silence_timeout_s
+        others = self._others(range(self.node.count))
+        while time.monotonic() < deadline and any(
+            rank not in self._gone and self._link.silence_s(rank) < limit for rank in others
+        ):
+            with contextlib.suppress(NodeLost, RemoteWorkersFailed, ValueError):  # the run has ended: no news any more
+                self._take_in()
+            time.sleep(0.1)
+
+    def _until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Poll until something is so; False where it is not within the time. Raises as `poll`."""
         deadline = time.monotonic() + timeout_s
         while not reached():
             if time.monotonic() > deadline:
                 return False
-            try:
-                self.poll()
-            except (NodeLost, RemoteWorkersFailed, ValueError):
-                if raising:
-                    raise
-                return False
+            self.poll()
             time.sleep(0.1)
         return True
 
