@@ -74,6 +74,7 @@ class Follower:
                 raise RuntimeError(
                     f"node 0 ({self._node.master}) has said nothing for {silent:.0f} s (nodes.silence_timeout_s="
                     f"{limit:.0f}); what ran here is ended, and --resume on all nodes continues the run"
+                    f"{self._link.trouble}"
                 )
             while (message := self._link.receive()) is not None:
                 body = message[1]

@@ -152,7 +152,7 @@ class Nodes:
             if rank not in self._gone and (silent := self._link.silence_s(rank)) > self._config.silence_timeout_s:
                 raise NodeLost(
                     f"node {rank} ({self._name(rank)}) has said nothing for {silent:.0f} s "
-                    f"(nodes.silence_timeout_s={self._config.silence_timeout_s:.0f}); the run ends"
+                    f"(nodes.silence_timeout_s={self._config.silence_timeout_s:.0f}); the run ends{self._link.trouble}"
                 )
 
     def explain(self) -> None:

@@ -67,6 +67,7 @@ class Link:
         self._heard = dict.fromkeys(self._next, time.monotonic())
         self._stop = threading.Event()
         self._failure = ""
+        self.trouble = ""  # why this end has stopped talking, for messages about silence
         self._beat = 0
         self._thread = threading.Thread(target=self._run, name="nodes", daemon=True)
         self._thread.start()
@@ -105,8 +106,8 @@ class Link:
             self._cycle()
         except BadSignature as error:
             self._failure = str(error)
-        except Exception:  # noqa: BLE001 - the store is gone, with the node that owned it: silence says so
-            return
+        except Exception as error:  # noqa: BLE001 - mostly the store is gone, with node 0: silence says so
+            self.trouble = f"; the last try to reach it: {type(error).__name__}: {str(error)[:200]}"
 
     def _cycle(self) -> None:
         while not self._outbox.empty():
