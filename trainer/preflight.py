@@ -149,11 +149,10 @@ def _shared_memory(config: ExperimentConfig, node: Node) -> tuple[str, str]:
 def _runs_folder(config: ExperimentConfig, node: Node) -> tuple[str, str]:
     folder = Path(config.runs).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # stages of concurrent runs rely on it
-        os.link(file.name, f"{file.name}.moved")
-        os.replace(f"{file.name}.moved", f"{file.name}.there")
-        os.unlink(f"{file.name}.there")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch:
+        with (Path(scratch) / "a").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # stages of concurrent runs rely on it
+        os.replace(file.name, Path(scratch) / "b")
     free = shutil.disk_usage(folder).free / 2**30
     if free < _SPARE_DISK_GIB:
         return "note", f"{folder}: {free:.1f} GiB free; checkpoints of a large model need more (runs=FOLDER)"
