@@ -89,13 +89,14 @@ def sweep(options: argparse.Namespace) -> int:
     """
     from trainer.compare import print_comparison, read_arms
     from trainer.launch import Interrupted
+    from trainer.nodes.node import node_count
     from trainer.sweep import is_finished, run_sweep, trial_folder
 
-    if os.environ.get("NNODES", "1") != "1":
-        return _fail("a sweep's trials run on one node each; unset NNODES and start agents on every node instead", 2)
     path = Path(options.sweep)
     path = path if path.suffix == ".yaml" else options.experiments / "sweeps" / f"{options.sweep}.yaml"
     try:
+        if node_count() > 1:
+            raise ValueError("a sweep's trials run on one node each; unset NNODES and start agents on every node")
         if options.slots < 1:
             raise ValueError(f"--slots is {options.slots}; it must be at least 1")
         found = read_sweep(path)
