@@ -107,9 +107,19 @@ def _check_data(config: ExperimentConfig) -> None:
             read_manifest(Path(path))
 
 
+def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
+    """Learner ranks of all nodes."""
+    return config.learner.ranks * len(learning(config.nodes, n_nodes))
+
+
+def total_workers(config: ExperimentConfig, n_nodes: int) -> int:
+    """Rollout workers of all nodes."""
+    return config.rollout.workers * len(generating(config.nodes, n_nodes))
+
+
 def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     """What a run would do, for `--dry-run`."""
-    trainer, ranks = config.trainer, config.learner.ranks * len(learning(config.nodes, n_nodes))
+    trainer, ranks = config.trainer, total_ranks(config, n_nodes)
     answers = trainer.prompts_per_step * trainer.group_size
     per_rank = -(-trainer.prompts_per_step // ranks)
     longest = config.data.soundscape.max_duration
@@ -125,6 +135,6 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
         f"steps                  {trainer.max_steps} ({trainer.max_steps * answers} answers in all)",
         f"longest row            about {row} tokens ({sizes})",
         f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
-        f"rollout workers        {config.rollout.workers * len(generating(config.nodes, n_nodes))}",
+        f"rollout workers        {total_workers(config, n_nodes)}",
     ]
     return "\n".join(lines)

@@ -22,14 +22,14 @@ from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
 from timepro.tasks import tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
-from trainer.check import SPLITS, check
+from trainer.check import SPLITS, check, total_ranks, total_workers
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
 from trainer.launch import Fleet, MemoryWatch, run_learner, signals_raise
 from trainer.learner import evaluation_samples
 from trainer.nodes.head import Nodes
-from trainer.nodes.node import Node, generating, learning
+from trainer.nodes.node import Node
 from trainer.runfolder import bind_start, open_run, read_identity
 from trainer.stages import StageLog, cached_stage, console, digest, is_kept, require_disk
 from trainer.summary import print_results, write_summary
@@ -136,7 +136,7 @@ def fine_tune(
     inputs = {
         "base": base_key, "sft": asdict(config.sft), "data": str(data["sft"].resolve()), "task": config.task,
         "data_key": _manifest_key(data["sft"]), "seed": config.seed,
-        "ranks": config.learner.ranks * len(learning(config.nodes, nodes.node.count)),
+        "ranks": total_ranks(config, nodes.node.count),
         "zero": asdict(config.zero), "lora": asdict(config.lora),
     }  # fmt: skip
     modules = (
@@ -204,8 +204,8 @@ def post_train(
         console.print("[bold]grpo[/]  already finished in this run")
         return
     console.print(
-        f"[bold]grpo[/]  {config.rollout.workers * len(generating(config.nodes, nodes.node.count))} rollout worker(s), "
-        f"{config.learner.ranks * len(learning(config.nodes, nodes.node.count))} learner rank(s), "
+        f"[bold]grpo[/]  {total_workers(config, nodes.node.count)} rollout worker(s), "
+        f"{total_ranks(config, nodes.node.count)} learner rank(s), "
         f"{config.trainer.prompts_per_step} x {config.trainer.group_size} answers a step"
     )
     started = time.monotonic()
