@@ -63,6 +63,11 @@ class Node:
         if not 0 < port < 65536:
             raise ValueError(f"MASTER_PORT is {port}; it must be 1 to 65535")
         master = resolve(environment["MASTER_ADDR"])
+        if is_loopback(master) and not is_loopback(environment["MASTER_ADDR"]):  # as Debian's /etc/hosts has it
+            raise ValueError(
+                f"MASTER_ADDR={environment['MASTER_ADDR']} means {master} on this machine, where no other node reaches "
+                "it; give node 0's IP address"
+            )
         address = environment.get("TIMEPRO_NODE_ADDRESS") or (master if rank == 0 else address_towards(master))
         for name, host in (("MASTER_ADDR", master), ("TIMEPRO_NODE_ADDRESS", address)):
             if (rank == 0 or name != "MASTER_ADDR") and not is_loopback(host) and host not in own_addresses():

@@ -50,6 +50,12 @@ def test_a_wrong_variable_is_named(changed: dict[str, str | None], named: str) -
         Node.from_environment(environment(**changed))
 
 
+def test_a_name_that_means_loopback_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.nodes.node.resolve", lambda host: "127.0.1.1")
+    with pytest.raises(ValueError, match="MASTER_ADDR=node0 means 127.0.1.1"):
+        Node.from_environment(environment(NODE_RANK="0", MASTER_ADDR="node0"))
+
+
 def test_a_token_file_must_be_private(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
