@@ -10,7 +10,7 @@ of the others, and its advantage is 0. (It must have no weight in the loss eithe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -68,6 +68,43 @@ def group_advantages(
         total, count = squared_deviations(groups)
         batch_std = math.sqrt(total / max(count, 1))
     return [a / (batch_std + epsilon) for a in above]
+
+
+def decoupled_advantages(
+    groups: Sequence[Mapping[str, np.ndarray]],
+    weights: Mapping[str, float],
+    scale: str,
+    baseline: str = "mean",
+    epsilon: float = 1e-4,
+    total: Callable[[list[float]], list[float]] = list,
+) -> list[np.ndarray]:
+    """Advantages from several rewards, each compared with its group on its own before they are added up.
+
+    A reward of small spread counts as much as its weight says, where in a sum of rewards the one of the largest spread
+    decides. The sum is divided by its root mean square over the step, so that the size of an update does not depend on
+    the number of rewards (GDPO, arXiv 2601.05242).
+
+    Args:
+        groups: each group's rewards (G,) by name; NaN for an answer that was not scored. A group without a reward of
+            some name (a task's that has another) gets nothing from it.
+        weights: of the rewards, by name.
+        scale, baseline, epsilon: as in `group_advantages`; with "none" the sum is left as it is.
+        total: adds numbers up over ranks.
+
+    Returns:
+        arrays (G,), all zero for a group in which no reward has a spread.
+    """
+    summed = [np.zeros(len(next(iter(group.values())))) for group in groups]
+    for name, weight in weights.items():
+        values = [group.get(name, np.zeros(len(sums))) for group, sums in zip(groups, summed, strict=True)]
+        squares, count = total([*squared_deviations(values)])
+        own = group_advantages(values, scale, baseline, epsilon, batch_std=math.sqrt(squares / max(count, 1.0)))
+        for sums, advantages in zip(summed, own, strict=True):
+            sums += weight * advantages
+    if scale == "none":
+        return summed
+    squares, count = total([float(sum((s**2).sum() for s in summed)), float(sum(len(s) for s in summed))])
+    return [sums / (math.sqrt(squares / max(count, 1.0)) + epsilon) for sums in summed]
 
 
 def _share_of_others(rewards: np.ndarray) -> float:

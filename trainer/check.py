@@ -30,7 +30,11 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
         ValueError: naming the key and what to set.
     """
     task_weights(config.task)
-    build_reward(config.rewards)
+    parts = build_reward(config.rewards).part_names
+    if unknown := [name for name in config.trainer.advantage_parts if name not in parts]:
+        raise ValueError(
+            f"trainer.advantage_parts names {', '.join(unknown)}; the configured reward records {', '.join(parts)}"
+        )
     check_nodes(config.nodes, n_nodes)
     _check_learner(config, len(learning(config.nodes, n_nodes)))
     _check_algorithm(config.trainer)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from timepro.progress import ProgressBar
 from trainer import distributed
-from trainer.advantages import group_advantages, has_spread, is_scored, squared_deviations
+from trainer.advantages import decoupled_advantages, group_advantages, is_scored, squared_deviations
 from trainer.checkpoint_files import newest_whole
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
@@ -166,7 +166,7 @@ def build_rows(
     rows = []
     for group, values, clip in zip(scored, advantages, frames, strict=True):
         answers = []
-        if has_spread(group.rewards):
+        if group.teaches:
             answers = [
                 AnswerTokens(
                     answer.token_ids,
@@ -196,6 +196,10 @@ def build_rows(
 
 def advantages_of(scored: Sequence[ScoredGroup], config: GrpoConfig) -> list[np.ndarray]:
     """Each group's advantages (G,), by the configured baseline and scale. A collective."""
+    if config.advantage_parts:
+        compared, scale = [group.compared for group in scored], config.advantage_scale
+        weights = config.advantage_parts
+        return decoupled_advantages(compared, weights, scale, config.advantage_baseline, total=distributed.total)
     groups = [group.rewards for group in scored]
     total, count = distributed.total(squared_deviations(groups))
     batch_std = math.sqrt(total / max(count, 1.0))

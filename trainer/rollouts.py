@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from timepro.events import parse_answer
 from timepro.features import Processor
 from timepro.tasks import Sample
 from trainer import distributed
-from trainer.advantages import has_spread
+from trainer.advantages import has_spread, is_scored
 from trainer.cursor import Mixture, share
 from trainer.recovery import Recovery
 
@@ -36,13 +36,19 @@ class RolloutSettings:
     max_tokens: int = 32
     flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
     resample_rounds: int = 2  # times that flat groups of a step are drawn again, at most
+    # Weights by name of recorded rewards, each compared with its group on its own; empty: the reward as a whole.
+    advantage_parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScoredGroup:
     """One group after the rewards: what the loss and the record need.
 
-    rewards and parts are NaN for an answer that a reward gave up on; skipped: name of the reward -> position -> why.
+    rewards, compared and parts are NaN for an answer that a reward gave up on.
+
+    Args:
+        compared: what the advantages are made of: "reward", or the parts that the configuration names.
+        skipped: name of the reward -> position -> why.
     """
 
     sample: Sample
@@ -50,7 +56,13 @@ class ScoredGroup:
     texts: list[str]
     rewards: np.ndarray
     parts: dict[str, np.ndarray]
+    compared: dict[str, np.ndarray]
     skipped: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the group's answers differ in anything that is compared."""
+        return any(has_spread(values) for values in self.compared.values())
 
 
 @dataclass
@@ -178,8 +190,21 @@ class GroupSampler:
         for sample, answers, group in zip(samples, groups, read, strict=True):
             texts = [completion.text for completion in group.completions]
             values = self.reward(group)
-            scored.append(ScoredGroup(sample, answers, texts, values, group.parts, group.skipped))
+            compared = self._compared(values, group.parts)
+            scored.append(ScoredGroup(sample, answers, texts, values, group.parts, compared, group.skipped))
         return scored
+
+    def _compared(self, rewards: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [name for name in self.settings.advantage_parts if name in parts]
+        if not self.settings.advantage_parts:
+            return {"reward": rewards}
+        if not names:
+            raise ValueError(
+                f"trainer.advantage_parts names {', '.join(self.settings.advantage_parts)}; the reward of this task "
+                f"records only {', '.join(parts)}"
+            )
+        # An answer that the whole reward gave up on has left the group, whatever a part said of it.
+        return {name: np.where(is_scored(rewards), parts[name], np.nan) for name in names}
 
     def resample(self, scored: list[ScoredGroup], step: int, version: int) -> list[ScoredGroup]:
         """Put the next prompts' groups in the place of flat ones, at most `resample_rounds` times. A collective.
@@ -189,7 +214,7 @@ class GroupSampler:
         """
         current = list(scored)
         for _ in range(self.settings.resample_rounds if self.settings.flat_groups == "resample" else 0):
-            flat = [i for i, group in enumerate(current) if not has_spread(group.rewards)]
+            flat = [i for i, group in enumerate(current) if not group.teaches]
             wanted = distributed.from_every([float(len(flat))])
             if not sum(wanted):
                 break

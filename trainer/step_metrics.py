@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from trainer import distributed
-from trainer.advantages import has_spread, is_scored, spread
+from trainer.advantages import is_scored, spread
 from trainer.rollouts import ScoredGroup
 from trainer.sender import SyncReport
 
@@ -56,8 +56,8 @@ def collect(
         "scored": float(sum(is_scored(group.rewards).sum() for group in drawn)),
         "reward": float(sum(np.nansum(group.rewards) for group in drawn)),
         "spread": float(sum(spread(group.rewards) for group in drawn)),
-        "flat": float(sum(not has_spread(group.rewards) for group in drawn)),
-        "left": float(sum(not has_spread(group.rewards) for group in trained)),
+        "flat": float(sum(not group.teaches for group in drawn)),
+        "left": float(sum(not group.teaches for group in trained)),
         "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
         "length": float(sum(len(a.token_ids) for a in answers)),
         "cut": float(sum(a.truncated for a in answers)),

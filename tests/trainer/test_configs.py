@@ -89,6 +89,7 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("trainer.flat_groups=keep", "trainer.flat_groups"),
         ("lora.rank=-8", "lora.rank"),
         ("trainer.advantage_scale=std", "trainer.advantage_scale"),
+        ("trainer.advantage_parts.miuo=1", "advantage_parts names miuo; the configured reward records"),
         ("trainer.objective.name=ppo", "trainer.objective.name"),
         ("trainer.kl.estimator=k9", "trainer.kl.estimator"),
         ("rollout.gpus=0,1,2 rollout.workers=2", "rollout.gpus"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.advantages import group_advantages, has_spread, squared_deviations
+from trainer.advantages import decoupled_advantages, group_advantages, has_spread, squared_deviations
 from trainer.losses import ObjectiveConfig, cross_entropy_sum, policy_terms
 from trainer.schedule import learning_rate_factor
 
@@ -84,6 +84,49 @@ def test_leave_one_out_compares_with_the_other_answers(scale):
     scaled, usual = (group_advantages(groups, scale, baseline) for baseline in ("leave_one_out", "mean"))
     for a, b, n in zip(scaled, usual, (4, 3), strict=True):
         np.testing.assert_allclose(a, b * n / (n - 1), atol=1e-12)
+
+
+def test_decoupled_advantages_normalise_each_reward_in_its_group_before_they_are_added():
+    # GDPO's formulas by hand: A_k = (r_k - mean) / (std + e), A = sum of w_k A_k, divided by its root mean square.
+    coarse = [np.array([1.0, 0.0, 0.0]), np.array([0.4, 0.4])]
+    fine = [np.array([0.50, 0.52, 0.51]), np.array([0.1, 0.2])]
+    weights = {"coarse": 1.0, "fine": 0.5}
+    summed = []
+    for a, b in zip(coarse, fine, strict=True):
+        for r, s in zip(a, b, strict=True):
+            one = (r - statistics.fmean(a)) / (statistics.pstdev(a) + 1e-6)
+            summed.append(one + 0.5 * (s - statistics.fmean(b)) / (statistics.pstdev(b) + 1e-6))
+    size = math.sqrt(statistics.fmean(x * x for x in summed)) + 1e-6
+    groups = [{"coarse": a, "fine": b} for a, b in zip(coarse, fine, strict=True)]
+    found = decoupled_advantages(groups, weights, "group", epsilon=1e-6)
+    np.testing.assert_allclose(np.concatenate(found), [x / size for x in summed], atol=1e-9)
+    assert found[1][1] > 0 > found[1][0]  # the second group differs in the fine reward alone
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_decoupled_advantages_of_one_reward_point_where_the_rewards_do(scale):
+    whole = group_advantages(GROUPS, scale, epsilon=1e-9)
+    found = decoupled_advantages([{"only": group} for group in GROUPS], {"only": 1.0}, scale, epsilon=1e-9)
+    factor = np.linalg.norm(np.concatenate(found)) / np.linalg.norm(np.concatenate(whole))
+    np.testing.assert_allclose(np.concatenate(found), factor * np.concatenate(whole), atol=1e-12)
+
+
+def test_decoupled_advantages_are_the_same_when_ranks_add_their_sums():
+    groups = [{"a": group, "b": group[::-1] ** 2} for group in GROUPS]
+    weights = {"a": 1.0, "b": 2.0}
+    whole = decoupled_advantages(groups, weights, "batch")
+    sums: list[list[float]] = []
+    decoupled_advantages(groups, weights, "batch", total=lambda values: sums.append(list(values)) or list(values))
+    answers = iter(sums)  # what all ranks together would say, in the order in which it is asked
+    parts = decoupled_advantages(groups[:1], weights, "batch", total=lambda values: next(answers))
+    np.testing.assert_allclose(parts[0], whole[0], atol=1e-12)
+
+
+def test_a_reward_that_a_group_does_not_have_gives_it_nothing():
+    groups = [{"a": GROUPS[0]}, {"b": np.array([1.0, math.nan, 0.0])}]
+    found = decoupled_advantages(groups, {"a": 1.0, "b": 1.0}, "none")
+    np.testing.assert_allclose(found[0], GROUPS[0] - GROUPS[0].mean())
+    np.testing.assert_allclose(found[1], [0.5, 0.0, -0.5])
 
 
 def test_an_answer_alone_has_no_advantage():

@@ -43,10 +43,10 @@ def scored(monkeypatch):
     monkeypatch.setattr(distributed, "total", list)
     monkeypatch.setattr(distributed, "largest", list)
 
-    def make(*unscored):
+    def make(*unscored, **settings):
         reward = build_reward({"name": "eb_f1", "on_error": "skip"})
         reward.reward = GivesUp([TEXTS[i] for i in unscored])
-        sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(), 0, None)
+        sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, RolloutSettings(**settings), 0, None)
         answers = [Answer([i], [-0.5], i == 3, (0,)) for i in range(4)]
         return sampler.score([SAMPLE], [AnswerGroup("clip-1", [7], answers, "worker", 0.1)])
 
@@ -77,6 +77,20 @@ def test_a_truncated_answer_has_no_weight_either(scored, monkeypatch):
 def test_a_group_that_is_left_without_spread_teaches_nothing(scored, monkeypatch):
     assert rows_of(scored(0, 1), monkeypatch) == []
     assert rows_of(scored(0, 1, 2, 3), monkeypatch) == []
+
+
+def test_parts_are_compared_on_their_own_without_it(scored, monkeypatch):
+    weights = {"eb_f1": 2.0}
+    (row,) = rows_of(scored(1, advantage_parts=weights), monkeypatch, advantage_parts=weights, mask_truncated=False)
+    assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 1.0]
+    above, others = row.answers[0].advantage, [answer.advantage for answer in row.answers[2:]]
+    assert others == pytest.approx([-above / 2] * 2, rel=1e-3) and above > 0 == row.answers[1].advantage
+    assert rows_of(scored(0, 1, advantage_parts=weights), monkeypatch, advantage_parts=weights) == []
+
+
+def test_a_task_whose_reward_has_none_of_the_compared_parts_is_refused(scored):
+    with pytest.raises(ValueError, match="advantage_parts names miou; the reward of this task records only eb_f1"):
+        scored(advantage_parts={"miou": 1.0})
 
 
 def test_the_record_says_why_and_is_json(scored, tmp_path):
