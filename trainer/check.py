@@ -38,6 +38,8 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     check_nodes(config.nodes, n_nodes)
     _check_learner(config, len(learning(config.nodes, n_nodes)))
     _check_algorithm(config.trainer)
+    config.trainer.check("trainer")
+    config.sft.check("sft")
     _check_workers(config.rollout)
     _check_data(config)
     if config.model.path:
@@ -83,8 +85,8 @@ def _check_algorithm(config: GrpoConfig) -> None:
             "trainer.ahead=1 and trainer.flat_groups=resample do not go together: the workers are busy with the next "
             "step when this one's flat groups are known; set one of them back"
         )
-    if config.keep_checkpoints < 1:
-        raise ValueError(f"trainer.keep_checkpoints is {config.keep_checkpoints}; at least the newest must stay")
+    if config.keep_best and not config.validate_every:
+        raise ValueError("trainer.keep_best needs trainer.validate_every: the steps between validations")
 
 
 def _check_workers(config: WorkerConfig) -> None:

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 STATE = "state.json"
+CHECKPOINTS = "checkpoints"  # the folder in a run's or stage's own
 _CHUNK = 8 << 20
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from timepro.features import Processor
 from trainer import distributed, zero
 from trainer.checkpoint_files import STATE, damage, note_checksums
+from trainer.checkpoints import WriteGuard
 from trainer.encoder import FrameCache
 from trainer.lora import ADAPTER_FOLDER, LoraConfig, export_adapter, trained_share
 from trainer.losses import cross_entropy_sum
@@ -194,31 +195,33 @@ class Learner:
         Args:
             with_encoder: where the encoder is not that of the checkpoint folder that the learner started from.
             own_files: texts by file name that this rank puts beside.
+
+        Raises:
+            SaveFailed: on every rank, where one of them could not write; nothing is left of it.
         """
         from safetensors.torch import save_file
 
-        if distributed.rank() == 0 and folder.exists():
-            shutil.rmtree(folder)
-        distributed.barrier()
+        guard, first = WriteGuard(), distributed.rank() == 0
+        if first:
+            guard.attempt(lambda: _empty_folder(folder))
+        guard.agree(folder)
         # With adapters, all else is that of the checkpoint that training started from.
         adapters_only = self.lora.rank > 0
-        self.engine.save_checkpoint(
-            str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=adapters_only
-        )
-        distributed.barrier()
-        if distributed.rank() == 0 and with_encoder:
+        with guard.around(self.engine):
+            self.engine.save_checkpoint(
+                str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=adapters_only
+            )
+        if first and with_encoder:
             tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
-            save_file(tensors, folder / _ENCODER_FILE)
+            guard.attempt(lambda: save_file(tensors, folder / _ENCODER_FILE))
         for name, text in (own_files or {}).items():
-            (folder / name).write_text(text)
-        distributed.barrier()
-        note_checksums(folder, distributed.rank(), distributed.world_size())
-        distributed.barrier()
-        if distributed.rank() == 0:
-            partial = folder / f"{STATE}.partial"
-            partial.write_text(json.dumps(state))
-            os.replace(partial, folder / STATE)
-        distributed.barrier()
+            guard.attempt(lambda n=name, t=text: (folder / n).write_text(t))
+        guard.agree(folder)
+        guard.attempt(lambda: note_checksums(folder, distributed.rank(), distributed.world_size()))
+        guard.agree(folder)
+        if first:
+            guard.attempt(lambda: _write_state(folder, state))
+        guard.agree(folder)
 
     def load(self, folder: Path, checked: bool = False) -> dict[str, Any]:
         """Read what `save` wrote. A collective.
@@ -263,6 +266,17 @@ class Learner:
     def _encoder_prefix(self) -> str:
         first_name, first = next(iter(self.encoder.named_parameters()))
         return self._policy.published_names[id(first)].removesuffix(first_name)
+
+
+def _empty_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    partial = folder / f"{STATE}.partial"
+    partial.write_text(json.dumps(state))
+    os.replace(partial, folder / STATE)
 
 
 def export_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) -> None:

@@ -8,7 +8,6 @@ gradients, counts and metrics.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from torch import Tensor
 from timepro.progress import ProgressBar
 from trainer import distributed
 from trainer.advantages import decoupled_advantages, group_advantages, is_scored, squared_deviations
-from trainer.checkpoint_files import newest_whole
+from trainer.checkpoints import Checkpoints, SaveConfig
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture
 from trainer.losses import KlConfig, ObjectiveConfig, cross_entropy_sum, divisor, kl_sum, policy_terms, token_weight
@@ -39,7 +38,7 @@ _SUMMED = ("policy_loss", "reference_loss", "kl", "ratio", "clip_low", "clip_hig
 
 
 @dataclass
-class GrpoConfig(RolloutSettings, OptimiserConfig):
+class GrpoConfig(RolloutSettings, OptimiserConfig, SaveConfig):
     """Settings of GRPO (`trainer.*`), the optimiser's among them. A learning rate of 0 measures pure drift."""
 
     enabled: bool = True
@@ -53,9 +52,8 @@ class GrpoConfig(RolloutSettings, OptimiserConfig):
     minibatches: int = 1  # parts of a step's groups, an optimiser update each, on the answers of the same weights
     batch: BatchConfig = field(default_factory=BatchConfig)
     validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
-    save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
+    keep_best: bool = False  # end with the weights of the best validation, not with the last ones
     ahead: int = 0  # 1: a step's groups are generated while the one before trains, with weights one update older
-    keep_checkpoints: int = 2  # the newest; an older one serves where the newest is damaged
 
 
 @dataclass
@@ -78,18 +76,20 @@ def train_grpo(
     state: GrpoState,
     stop: distributed.StopRequest,
     tracker: Tracker | None,
-    validate: Callable[[int], None],
+    checkpoints: Checkpoints,
+    validate: Callable[[int], float],
 ) -> int:
     """Train until `max_steps` or a signal. A collective; the workers already have `state.version`.
 
     Args:
-        validate: called on every rank each `validate_every` steps.
+        validate: called on every rank each `validate_every` steps; says on rank 0 how good the weights are.
 
     Returns:
         the signal that stopped it, 0 for none.
 
     Raises:
         WorkersLost: the workers are gone for good; there is a checkpoint.
+        SaveFailed: a checkpoint could not be written, and the configuration says to stop.
     """
     started = time.monotonic() - state.elapsed
     with ProgressBar("GRPO", config.max_steps, "steps", visible=distributed.rank() == 0) as bar:
@@ -97,14 +97,14 @@ def train_grpo(
         while state.step < config.max_steps:
             signal = stop.agreed()
             if signal:
-                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
+                save_checkpoint(learner, checkpoints, state, sampler)
                 return signal
             clock, place = PhaseClock(), sampler.cursor.state()
             try:
                 drawn, trained = _draw(sampler, state, clock)
             except WorkersLost:
                 sampler.cursor.restore(place)  # a resumed run asks for this step's groups again
-                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
+                save_checkpoint(learner, checkpoints, state, sampler)
                 raise
             place = sampler.cursor.state()
             if config.ahead and state.step + 1 < config.max_steps:
@@ -132,17 +132,20 @@ def train_grpo(
             state.elapsed = time.monotonic() - started
             metrics = collect(drawn, trained, sampler.reward.part_names, report, clock, sync)
             metrics["perf/recoveries"] = float(sampler.recovery.count)
+            metrics["perf/failed_saves"] = float(checkpoints.failures)
             metrics["sampling/staleness"] = staleness(trained, state.version - 1)
             if tracker is not None:
                 tracker.log(state.step, metrics)
             if lost is not None:
-                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
+                save_checkpoint(learner, checkpoints, state, sampler)
                 raise lost
             bar.advance(note=f"reward {metrics['reward']:.3f}")
             if config.validate_every and state.step % config.validate_every == 0:
-                validate(state.step)
+                value = validate(state.step)
+                if config.keep_best:
+                    _keep_if_best(learner, checkpoints, state, sampler, value)
             if config.save_every and state.step % config.save_every == 0:
-                save_checkpoint(learner, run, state, sampler, config.keep_checkpoints)
+                save_checkpoint(learner, checkpoints, state, sampler)
     return 0
 
 
@@ -288,27 +291,22 @@ def staleness(scored: Sequence[ScoredGroup], version: int) -> float:
     return total / max(count, 1.0)
 
 
-def save_checkpoint(learner: Learner, run: Path, state: GrpoState, sampler: GroupSampler, keep: int) -> None:
-    """Write `checkpoints/step-N`, unless it is there, and remove those that are too old. A collective."""
-    folder = run / "checkpoints" / f"step-{state.step:06d}"
-    if distributed.from_first([float((folder / "state.json").is_file())])[0]:
-        return  # the last regular one was of this very step
+def save_checkpoint(learner: Learner, checkpoints: Checkpoints, state: GrpoState, sampler: GroupSampler) -> bool:
+    """Write the step's checkpoint, unless it is there; whether it is there now. A collective; as `Checkpoints.save`."""
     own = {_upcoming_file(): sampler.upcoming_as_json()}
-    learner.save(folder, {"grpo": vars(state), "cursor": sampler.cursor.state()}, own_files=own)
-    if distributed.rank() == 0:
-        for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+    content = {"grpo": vars(state), "cursor": sampler.cursor.state()}
+    return checkpoints.save(learner, state.step, content, own_files=own)
 
 
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole, or None. A collective: rank 0 looks."""
-    found = newest_whole(run / "checkpoints") if distributed.rank() == 0 else None
-    step = int(distributed.from_first([float(found.name.removeprefix("step-")) if found else -1.0])[0])
-    return run / "checkpoints" / f"step-{step:06d}" if step >= 0 else None
+def _keep_if_best(
+    learner: Learner, checkpoints: Checkpoints, state: GrpoState, sampler: GroupSampler, value: float
+) -> None:
+    if checkpoints.is_best(value) and save_checkpoint(learner, checkpoints, state, sampler):
+        checkpoints.note_best(state.step, value)
 
 
 def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
-    """Load what `latest_checkpoint` found. A collective."""
+    """Load what `Checkpoints.newest` found. A collective."""
     saved = learner.load(folder, checked=True)
     cursor.restore(saved["cursor"])
     return GrpoState(**saved["grpo"])

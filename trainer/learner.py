@@ -12,6 +12,7 @@ import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,9 +24,12 @@ from rollout.client import RolloutPool
 from rollout.serve import end_with_parent
 from timepro.config import load_resolved
 from timepro.data.manifest import read_manifest
+from timepro.metrics import MAIN_METRIC
 from timepro.progress import ProgressBar
 from timepro.tasks import Sample, samples_of, samples_of_tasks, task_weights
 from trainer import distributed, grpo
+from trainer.checkpoint_files import CHECKPOINTS
+from trainer.checkpoints import Checkpoints, disk_trouble
 from trainer.core import Learner
 from trainer.cursor import Mixture
 from trainer.evaluation import Scored, evaluate, save_scored
@@ -50,12 +54,14 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     validation, _ = training_samples(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
     report: dict[str, Any] = {"signal": 0}
-    if config.sft.encoder_warmup.steps and not job.resume and not job.max_seconds:  # a continuation has it trained
+    checkpoints = Checkpoints(Path(job.work) / CHECKPOINTS, config.sft)
+    checkpoint = checkpoints.newest() if job.resume else None
+    if config.sft.encoder_warmup.steps and checkpoint is None and not job.max_seconds:  # a continuation has it trained
         report["signal"] = _warm_up(learner, job, config, stop)
     if not report["signal"]:
         report = train_sft(
-            learner, samples, cursor, validation, config.sft, Path(job.work) / "checkpoint", job.resume,
-            job.max_seconds, stop, tracker, job.title,
+            learner, samples, cursor, validation, config.sft, checkpoints, checkpoint, job.max_seconds, stop, tracker,
+            job.title,
         )  # fmt: skip
     if not report["signal"]:
         learner.export(Path(job.output))
@@ -86,7 +92,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     if config.trainer.kl.coefficient:
         learner.add_reference()
     samples, cursor = training_samples(job.manifest, config, "exact")
-    state, checkpoint = grpo.GrpoState(), grpo.latest_checkpoint(run) if job.resume else None
+    checkpoints = Checkpoints(run / CHECKPOINTS, config.trainer)
+    state, checkpoint = grpo.GrpoState(), checkpoints.newest() if job.resume else None
     if checkpoint is not None:
         state = grpo.restore(learner, checkpoint, cursor)
         if first:
@@ -109,20 +116,24 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         if not (run / "eval" / "sft.jsonl").is_file():
             _evaluate(job, config, learner, pool, recovery, state, "sft", tracker)
 
-        def validate(step: int) -> None:
-            _validate(job, config, learner, pool, recovery, state.version, step, tracker)
+        def validate(step: int) -> float:
+            return _validate(job, config, learner, pool, recovery, state.version, step, tracker)
 
         reward = build_reward(config.rewards)
         began, steps_before = time.monotonic(), state.step
         sampler = GroupSampler(learner.processor, pool, reward, samples, cursor, config.trainer, config.seed, recovery)
         if checkpoint is not None:
             grpo.restore_upcoming(sampler, checkpoint)
-        signal = grpo.train_grpo(learner, sampler, sender, config.trainer, run, state, stop, tracker, validate)
+        signal = grpo.train_grpo(
+            learner, sampler, sender, config.trainer, run, state, stop, tracker, checkpoints, validate
+        )
         if signal:
             exit_code = 128 + signal
             return signal
         seconds = time.monotonic() - began
-        grpo.save_checkpoint(learner, run, state, sampler, config.trainer.keep_checkpoints)
+        grpo.save_checkpoint(learner, checkpoints, state, sampler)
+        if config.trainer.keep_best:
+            _take_best(learner, checkpoints, recovery, state)
         _evaluate(job, config, learner, pool, recovery, state, "grpo", tracker)
         learner.export(Path(job.output))
         if first:
@@ -134,6 +145,18 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         pool.close()
         if tracker is not None:
             tracker.finish(exit_code)
+
+
+def _take_best(learner: Learner, checkpoints: Checkpoints, recovery: Recovery, state: grpo.GrpoState) -> None:
+    """Go back to the weights of the best validation. A collective."""
+    best = checkpoints.best()
+    if best is None or best == checkpoints.folder / f"step-{state.step:06d}":
+        return
+    learner.load(best)
+    state.version += 1
+    recovery.deliver(state.version)
+    if distributed.rank() == 0:
+        print(f"  going back to {best.name}, the best on the validation set", file=sys.stderr, flush=True)
 
 
 def _evaluate(
@@ -176,8 +199,12 @@ def _validate(
     version: int,
     step: int,
     tracker: Tracker | None,
-) -> None:
-    """Rank 0 scores greedy answers on the validation set; the others wait for it."""
+) -> float:
+    """Rank 0 scores greedy answers on the validation set; the others wait for it.
+
+    Returns:
+        the mean of the tasks' main metrics, on rank 0.
+    """
 
     def work() -> Scored | None:
         if distributed.rank():
@@ -189,6 +216,7 @@ def _validate(
     if scored is not None and tracker is not None:
         tracker.log(step, evaluation_metrics("validation", scored))
     distributed.barrier()
+    return fmean(m[MAIN_METRIC[task]] for task, m in scored.metrics.items()) if scored is not None else math.nan
 
 
 def training_samples(manifest: str, config: ExperimentConfig, times: str) -> tuple[list[Sample], Mixture]:
@@ -240,6 +268,15 @@ def main() -> NoReturn:
     except (ValueError, FileNotFoundError) as error:  # the user's to mend: the message says it all
         print(f"learner rank {distributed.rank()}: {error}", file=sys.stderr, flush=True)
         os._exit(2)  # the other ranks wait in a collective for this one; the launcher ends them
+    except OSError as error:
+        if not disk_trouble(error):
+            raise
+        print(
+            f"learner rank {distributed.rank()}: {error}. The disk of {job.work} is full; free some space, then the "
+            "same command with --resume continues from the last checkpoint",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        os._exit(2)
     except WorkersLost as error:  # on every rank
         if distributed.rank() == 0:
             print(f"timepro: {error}; the same command with --resume continues this run", file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from timepro.progress import ProgressBar, clock
 from timepro.tasks import tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
 from trainer.check import SPLITS, check, total_ranks, total_workers
+from trainer.checkpoint_files import CHECKPOINTS
 from trainer.evaluation import evaluate, save_scored
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec, read_result
@@ -184,9 +185,10 @@ def sft_job(
         title=title,
         run_id=secrets.token_hex(4),
         max_seconds=max_seconds,
-        resume=(folder / "work" / "checkpoint" / "state.json").is_file(),
+        resume=any((folder / "work" / CHECKPOINTS).glob("step-*")),
     )
     run_learner(job, config, None, nodes)
+    shutil.rmtree(folder / "work" / CHECKPOINTS, ignore_errors=True)  # the stage has its result
     return read_result(folder / "work")
 
 

@@ -16,6 +16,7 @@ from timepro.features import Processor
 from timepro.progress import ProgressBar
 from timepro.tasks import Sample
 from trainer import distributed
+from trainer.checkpoints import Checkpoints, SaveConfig
 from trainer.core import BatchConfig, Learner, weighted_token_count
 from trainer.cursor import Mixture, share
 from trainer.losses import cross_entropy_sum
@@ -28,7 +29,7 @@ from trainer.zero import OptimiserConfig
 
 
 @dataclass
-class SftConfig(OptimiserConfig):
+class SftConfig(OptimiserConfig, SaveConfig):
     """Settings of supervised fine-tuning (`sft.*`), the optimiser's among them."""
 
     enabled: bool = True
@@ -43,7 +44,6 @@ class SftConfig(OptimiserConfig):
     encoder_warmup: WarmupConfig = field(default_factory=WarmupConfig)
     log_every: int = 10
     validate_every: int = 0  # steps between validation losses; 0: at the end only
-    save_every: int = 0  # steps between resumable checkpoints; 0 for none
 
 
 def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: float = 1.0, exact: bool = False) -> Row:
@@ -79,8 +79,8 @@ def train_sft(
     cursor: Mixture,
     validation: Sequence[Sample],
     config: SftConfig,
-    checkpoint: Path,
-    resume: bool,
+    checkpoints: Checkpoints,
+    checkpoint: Path | None,
     max_seconds: float,
     stop: distributed.StopRequest,
     tracker: Tracker | None,
@@ -90,8 +90,7 @@ def train_sft(
 
     Args:
         cursor: the order in which `samples` are trained on.
-        checkpoint: folder of the resumable checkpoint.
-        resume: continue from it.
+        checkpoint: the one to continue from; None at the beginning.
         max_seconds: bound in time instead of steps (the schedule then follows the clock); 0 for none.
         tracker: on rank 0.
 
@@ -101,8 +100,8 @@ def train_sft(
     rank, world = distributed.rank(), distributed.world_size()
     learner.start()
     step, elapsed_before = 0, 0.0
-    if resume:
-        state = learner.load(checkpoint)
+    if checkpoint is not None:
+        state = learner.load(checkpoint, checked=True)
         step, elapsed_before = state["step"], state["elapsed"]
         cursor.restore(state["cursor"])
     if tracker is not None:  # from the beginning, too: its clock is the training's, without the warm-up
@@ -130,10 +129,10 @@ def train_sft(
                 if tracker is not None:
                     tracker.log(step, {"eval/validation/loss": value})
             if config.save_every and step % config.save_every == 0:
-                _save(learner, checkpoint, step, cursor, time.monotonic() - started)
+                _save(learner, checkpoints, step, cursor, time.monotonic() - started)
     report = {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
     if signal:
-        _save(learner, checkpoint, step, cursor, report["seconds"])
+        _save(learner, checkpoints, step, cursor, report["seconds"])
         return report
     report["validation_loss"] = validation_loss(learner, validation)
     if rank == 0:
@@ -168,6 +167,6 @@ def _step(learner: Learner, samples: Sequence[Sample], rate: float) -> tuple[flo
     return loss, {"grad_norm": report["grad_norm"], "perf/refused_step": report["refused"]}
 
 
-def _save(learner: Learner, checkpoint: Path, step: int, cursor: Mixture, elapsed: float) -> None:
+def _save(learner: Learner, checkpoints: Checkpoints, step: int, cursor: Mixture, elapsed: float) -> None:
     state = {"step": step, "cursor": cursor.state(), "elapsed": elapsed}
-    learner.save(checkpoint, state, with_encoder=True)  # the warm-up has changed it
+    checkpoints.save(learner, step, state, with_encoder=True)  # the warm-up has changed it

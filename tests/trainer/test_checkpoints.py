@@ -1,0 +1,112 @@
+"""Checkpoints of two real ranks whose writes fail, and which ones stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollout import stream
+from trainer import distributed
+from trainer.checkpoint_files import STATE
+from trainer.checkpoints import Checkpoints, SaveConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RANK = """
+import resource, sys
+from pathlib import Path
+from trainer import distributed, zero
+from trainer.checkpoint_files import damage
+from trainer.checkpoints import Checkpoints, SaveConfig
+from trainer.core import BatchConfig, Learner
+from trainer.lora import LoraConfig
+
+distributed.join(60.0)
+learner = Learner(Path(sys.argv[1]), zero.OptimiserConfig(), zero.ZeroConfig(), BatchConfig(), LoraConfig())
+learner.start()
+folder = Path(sys.argv[2])
+checkpoints = Checkpoints(folder, SaveConfig())
+own = {f"own.{distributed.rank()}": "x" * 20_000_000}
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def limit_files(size):  # what is longer fails as it would on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+assert checkpoints.save(learner, 1, {"n": 1}, own_files=own)
+for step, size in ((2, 100_000), (3, 10_000_000)):  # DeepSpeed's own files, and ours beside them
+    if distributed.rank() == 1:
+        limit_files(size)
+    assert not checkpoints.save(learner, step, {"n": step}, own_files=own)
+    limit_files(most)
+    assert checkpoints.newest() == folder / "step-000001" and not (folder / f"step-{step:06d}").exists()
+assert checkpoints.failures == 2
+assert checkpoints.save(learner, 4, {"n": 4}, own_files=own)
+assert checkpoints.newest() == folder / "step-000004" and not damage(folder / "step-000004")
+assert learner.load(folder / "step-000004") == {"n": 4}
+strict = Checkpoints(folder, SaveConfig(on_save_failure="stop"))
+if distributed.rank() == 0:
+    limit_files(100_000)
+strict.save(learner, 5, {"n": 5})
+"""
+
+
+def test_a_write_that_fails_on_one_rank_leaves_the_older_checkpoints(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    store = stream.host_store("127.0.0.1", 0, 60.0)
+    ranks = []
+    for rank in range(2):
+        environment = os.environ | {
+            distributed.RANK: str(rank),
+            distributed.LOCAL_RANK: str(rank), distributed.WORLD_SIZE: "2", distributed.STORE_HOST: "127.0.0.1",
+            distributed.STORE_PORT: str(store.port), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
+            "DS_ACCELERATOR": "cpu",
+        }  # fmt: skip
+        command = [sys.executable, "-c", RANK, str(tiny_checkpoint), str(tmp_path / "checkpoints")]
+        ranks.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    words = [process.communicate(timeout=180)[1] for process in ranks]
+    for rank, text in enumerate(words):
+        last = f"SaveFailed: checkpoint {tmp_path / 'checkpoints' / 'step-000005'} was not written (learner rank 0"
+        assert last in text, f"rank {rank}: {text}"
+    assert words[0].count("Going on without it; older ones are as they were") == 2
+    assert words[1].count("learner rank 1 could not write") == 2 and "File too large" in words[1]
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step-000001", "step-000004"]
+
+
+class Writes:
+    """Stands in for the learner: a checkpoint is its last file."""
+
+    def save(self, folder, state, with_encoder, own_files) -> None:
+        folder.mkdir(parents=True)
+        (folder / STATE).write_text("{}")
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
+    monkeypatch.setattr(distributed, "from_first", list)
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path, alone: None) -> None:
+    checkpoints = Checkpoints(tmp_path, SaveConfig(keep_checkpoints=2))
+    there = []
+    for step, value in enumerate([0.1, 0.5, 0.3, 0.5, 0.2, 0.6, 0.1, 0.1], start=1):
+        better = checkpoints.is_best(value)
+        assert better == (step in (1, 2, 6))  # as good as the best is not better
+        assert checkpoints.save(Writes(), step, {})
+        if better:
+            checkpoints.note_best(step, value)
+        there.append([int(path.name[-1]) for path in sorted(tmp_path.glob("step-*"))])
+    assert there == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [5, 6], [6, 7], [6, 7, 8]]
+    assert checkpoints.best() == tmp_path / "step-000006"
+    assert Checkpoints(tmp_path / "none", SaveConfig()).best() is None
+
+
+@pytest.mark.parametrize("key, value", [("keep_checkpoints", 0), ("on_save_failure", "retry")])
+def test_a_bad_setting_is_named(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"trainer.{key} is {value!r}"):
+        SaveConfig(**{key: value}).check("trainer")
