@@ -19,6 +19,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.logger import init_logger
 
 from rollout import stream
+from rollout.alive import signs_of_life
 
 logger = init_logger("vllm.timepro.receiver")
 
@@ -101,7 +102,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The base class synchronises an accelerator at the end, which raises where there is none.
         try:
-            self.receive_weights(self.parse_update_info(update_info))
+            with signs_of_life():
+                self.receive_weights(self.parse_update_info(update_info))
         except BaseException:
             layers = self.restore()
             self.shutdown()
@@ -184,7 +186,7 @@ class WorkerExtension:
     _weight_update_active: bool
 
     def timepro_last_update(self) -> dict[str, Any]:
-        """Version, checksum, bytes and seconds of the last complete update. Also the health probe that reaches here."""
+        """Version, checksum, bytes and seconds of the last complete update."""
         return self.weight_transfer_engine.last_update
 
     def timepro_abort_update(self) -> int:

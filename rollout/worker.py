@@ -18,6 +18,7 @@ from pathlib import Path
 import requests
 
 from rollout import device
+from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
 from rollout.network import interface_of, is_loopback, own_addresses
 from timepro.families import family_of
@@ -44,7 +45,7 @@ class WorkerConfig:
     compile: bool = False
     start_timeout_s: float = 600.0
     max_restarts: int = 3  # of each worker that died or fell silent; then the run stops with a checkpoint
-    silence_timeout_s: float = 15.0  # a worker that does not answer for so long is ended and started again
+    silence_timeout_s: float = 15.0  # a worker whose engine does not answer for so long is ended and started again
     request_timeout_s: float = 300.0
     max_in_flight: int = 64  # prompts at a time from one learner rank
     retries: int = 2
@@ -134,8 +135,10 @@ class Worker:
 
     def __init__(self, index: str, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
         self.index, self.url, self.log = index, url, log
-        self._command, self._environment = command, environment
+        self._alive = log.with_suffix(".alive")
+        self._command, self._environment = command, environment | {FILE_VARIABLE: str(self._alive.resolve())}
         self.restarts = 0
+        self.asked: float | None = None  # since when the engine owes an answer
         self._start()
 
     def restart(self) -> None:
@@ -146,7 +149,7 @@ class Worker:
 
     def _start(self) -> None:
         log = self.log
-        self.started = self.last_answer = time.monotonic()
+        self.started, self.asked = time.monotonic(), None
         self.served = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
@@ -178,22 +181,40 @@ class Worker:
         return False
 
     def answers(self) -> bool:
-        """Ask the health route; remembers when it last answered well."""
+        """Ask the health route, which tells when the server is up."""
+        well = self._ask("health", 2.0)
+        self.served = self.served or well
+        return well
+
+    def engine_answers(self, timeout_s: float) -> bool:
+        """Ask something that only the engine knows, as an engine that hangs leaves its server healthy.
+
+        The engine answers between two steps. Before the server is up its health route is asked instead.
+        """
+        if not self.served:
+            return self.answers()
+        self.asked = self.asked or time.monotonic()
+        well = self._ask("is_sleeping", timeout_s)
+        if well:
+            self.asked = None
+        return well
+
+    def _ask(self, route: str, timeout_s: float) -> bool:
+        process, headers = self.process, {"Authorization": f"Bearer {self._environment[TOKEN_VARIABLE]}"}
         try:
-            well = requests.get(f"{self.url}/health", timeout=2).status_code == 200
+            reply = requests.get(f"{self.url}/{route}", timeout=(2.0, timeout_s), headers=headers)
         except requests.RequestException:
             return False
-        if well:
-            self.served, self.last_answer = True, time.monotonic()
-        return well
+        return reply.status_code == 200 and process is self.process  # not of the one before a restart
 
     def complaint(self, start_timeout_s: float, silence_timeout_s: float) -> str:
         """Why this worker must be started again; empty while it is well, or still starting."""
         code, now = self.process.poll(), time.monotonic()
         if code is not None:
             return f"ended (exit code {code})"
-        if self.served and now - self.last_answer > silence_timeout_s:
-            return f"has not answered for {now - self.last_answer:.0f} s"
+        silent_s = now - max(self.asked, last_sign(self._alive)) if self.asked else 0.0
+        if self.served and silent_s > silence_timeout_s:
+            return f"has not answered for {silent_s:.0f} s (rollout.silence_timeout_s={silence_timeout_s:g})"
         if not self.served and now - self.started > start_timeout_s:
             return f"was not ready within rollout.start_timeout_s={start_timeout_s:.0f} s"
         return ""

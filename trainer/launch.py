@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +73,9 @@ class WorkerSet:
         self.token = token or secrets.token_urlsafe(32)
         self._label = label
         self.workers: list[Worker] = []
+        # A question waits for the engine's step to end; whoever tends the workers must not.
+        self._questions = ThreadPoolExecutor(config.workers, thread_name_prefix="worker-health")
+        self._asking: dict[str, Future[bool]] = {}
         self._asked = time.monotonic()
         try:
             for index in range(config.workers):
@@ -112,6 +115,7 @@ class WorkerSet:
         """End all of them, with everything they started."""
         for worker in self.workers:
             worker.end()
+        self._questions.shutdown(wait=False, cancel_futures=True)
 
     def tend(self) -> None:
         """Start workers again that have ended or fallen silent; to be called often.
@@ -121,8 +125,10 @@ class WorkerSet:
         """
         config = self.config
         if time.monotonic() - self._asked > _HEALTH_EVERY_S:
-            with ThreadPoolExecutor(len(self.workers)) as pool:
-                list(pool.map(Worker.answers, self.workers))
+            for worker in self.workers:
+                if worker.index not in self._asking or self._asking[worker.index].done():
+                    ask = self._questions.submit(worker.engine_answers, config.silence_timeout_s)
+                    self._asking[worker.index] = ask
             self._asked = time.monotonic()
         for worker in self.workers:
             why = worker.complaint(config.start_timeout_s, config.silence_timeout_s)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout import device
+from rollout.alive import FILE_VARIABLE, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
 from rollout.worker import (
     Worker,
@@ -205,58 +206,94 @@ def test_the_end_of_a_log(tmp_path):
     assert log_tail(tmp_path / "log", 3) == "line 48\nline 49\n\ufffd"
 
 
-HEALTH = """
-import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+SERVER = """
+import signal, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-class Health(BaseHTTPRequestHandler):
+hangs = False
+
+def hang(number, frame):
+    global hangs
+    hangs = True
+
+signal.signal(signal.SIGUSR1, hang)
+
+class Server(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        if self.path != "/health":  # the engine's to answer
+            time.sleep(99 if hangs else 0)
+        allowed = self.path == "/health" or self.headers["Authorization"] == "Bearer TOKEN"
+        self.send_response(200 if allowed else 401)
         self.end_headers()
 
     def log_message(self, *arguments):
         pass
 
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
-"""
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Server).serve_forever()
+""".replace("TOKEN", TOKEN)
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A worker whose process is a stand-in that answers the health route alone."""
+    """A worker whose process is a stand-in that knows two routes: the server's health and the engine's state."""
     from trainer.launch import free_port
 
     port = free_port("127.0.0.1")
-    command = [sys.executable, "-c", HEALTH, str(port)]
-    worker = Worker(0, command, {}, f"http://127.0.0.1:{port}", tmp_path / "worker.log")
+    command = [sys.executable, "-c", SERVER, str(port)]
+    worker = Worker(0, command, {TOKEN_VARIABLE: TOKEN}, f"http://127.0.0.1:{port}", tmp_path / "worker.log")
     worker.wait_ready(30)
     yield worker
     worker.end()
 
 
+LIMITS = {"start_timeout_s": 30.0, "silence_timeout_s": 0.5}
+
+
 def test_a_worker_that_ended_or_fell_silent_is_complained_of_and_started_again_with_a_stand_in(server):
-    limits = {"start_timeout_s": 30.0, "silence_timeout_s": 0.5}
-    assert server.answers() and not server.complaint(**limits)
+    assert server.engine_answers(5.0) and not server.complaint(**LIMITS)
     first = server.process.pid
     server.process.kill()
     server.process.wait()
-    assert server.complaint(**limits) == "ended (exit code -9)"
+    assert server.complaint(**LIMITS) == "ended (exit code -9)"
     server.restart()
     assert server.process.pid != first and server.restarts == 1
-    assert not server.complaint(**limits)  # starting is no silence
+    assert not server.complaint(**LIMITS)  # starting is no silence
     server.wait_ready(30)
     server.process.send_signal(signal.SIGSTOP)
     time.sleep(0.6)
-    assert not server.answers()
-    assert "has not answered for" in server.complaint(**limits)
+    assert not server.complaint(**LIMITS)  # nobody has asked it
+    assert not server.engine_answers(0.6)
+    assert "has not answered for 1 s (rollout.silence_timeout_s=0.5)" in server.complaint(**LIMITS)
     server.restart()
     server.wait_ready(30)
-    assert server.restarts == 2 and not server.complaint(**limits)
+    assert server.restarts == 2 and not server.complaint(**LIMITS)
+
+
+def test_an_engine_that_hangs_behind_a_healthy_server_is_complained_of_with_a_stand_in(server):
+    assert server.engine_answers(5.0)
+    server.process.send_signal(signal.SIGUSR1)
+    assert not server.engine_answers(0.6)
+    assert server.answers()
+    assert "has not answered for" in server.complaint(**LIMITS)
+
+
+def test_a_worker_that_takes_in_weights_gives_signs_of_life_instead(server, monkeypatch):
+    server.process.send_signal(signal.SIGUSR1)
+    monkeypatch.setenv(FILE_VARIABLE, str(server.log.with_suffix(".alive")))
+    with signs_of_life():  # as the process would that takes them in
+        assert not server.engine_answers(0.6)
+        assert not server.complaint(**LIMITS)
+    time.sleep(0.6)
+    assert "has not answered for" in server.complaint(**LIMITS)
 
 
 def test_a_worker_that_never_gets_ready_is_complained_of(tmp_path):
     worker = Worker(
-        0, [sys.executable, "-c", "import time; time.sleep(60)"], {}, "http://127.0.0.1:9", tmp_path / "log"
+        0,
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        {TOKEN_VARIABLE: TOKEN},
+        "http://127.0.0.1:9",
+        tmp_path / "log",
     )
     try:
         assert not worker.complaint(5.0, 0.1)
