@@ -61,6 +61,8 @@ def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
     ):
         if batch < ranks:
             raise ValueError(f"{key} is {batch}, less than {where}: a rank would have no work")
+    if config.learner.silence_timeout_s <= 0:
+        raise ValueError(f"learner.silence_timeout_s is {config.learner.silence_timeout_s}; it must be above 0")
     if config.lora.rank < 0:
         raise ValueError(f"lora.rank is {config.lora.rank}; it must be above 0, or 0 to train all weights")
 

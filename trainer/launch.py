@@ -23,7 +23,7 @@ from rollout.worker import Worker, WorkerConfig, log_tail, worker_command, worke
 from trainer.experiment import ExperimentConfig
 from trainer.job import JobSpec
 from trainer.nodes.head import Nodes, RemoteWorkersFailed
-from trainer.ranks import RankPlan, end_ranks, failed_rank, start_ranks
+from trainer.ranks import RankPlan, RankWatch, end_ranks, start_ranks
 
 _HEALTH_EVERY_S = 3.0  # between two questions to all workers
 
@@ -191,7 +191,8 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: Fleet | None, n
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         ranks += start_ranks(plans[0], config.learner, path, workers.token if workers is not None else "")
-        _watch(ranks, plans, workers, nodes, work)
+        watch = RankWatch(ranks, plans[0], work, config.learner.silence_timeout_s)
+        _watch(ranks, plans, workers, nodes, watch)
     except Interrupted as stop:
         print("\n  stopping: the learner saves a checkpoint", file=sys.stderr, flush=True)
         nodes.end_ranks(stop.number, grace_s)
@@ -215,10 +216,10 @@ def _watch(
     plans: dict[int, RankPlan],
     workers: Fleet | None,
     nodes: Nodes,
-    work: Path,
+    watch: RankWatch,
 ) -> None:
     while not (all(process.poll() == 0 for process in ranks) and nodes.ranks_done(plans)):
-        if failure := failed_rank(ranks, plans[0], work):
+        if failure := watch.failure():
             nodes.explain()
             raise RuntimeError(failure)
         if workers is not None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from rollout.auth import TOKEN_VARIABLE
 from rollout.device import n_gpus, on_gpu
 from rollout.network import interface_of, is_loopback
@@ -64,14 +66,49 @@ def start_ranks(plan: RankPlan, config: LearnerConfig, job: Path, token: str) ->
     return ranks
 
 
-def failed_rank(ranks: Sequence[subprocess.Popen[bytes]], plan: RankPlan, work: Path) -> str:
-    """Which rank has ended badly and its last words; empty while none has."""
-    for local, process in enumerate(ranks):
-        code, rank = process.poll(), plan.first + local
-        if code not in (None, 0):
-            tail = log_tail(work / f"learner-{rank}.log") if rank else "see the lines above"
-            return f"learner rank {rank} ended with exit code {code}; the others are ended too.\n{tail}"
-    return ""
+class RankWatch:
+    """Looks after a node's running ranks.
+
+    A rank that hangs in a collective ends with it (`zero.collective_timeout_s`). One that something has stopped would
+    leave the others hanging for as long, so its state is looked at here.
+
+    Args:
+        ranks: grows while they are started.
+        work: the folder of the ranks' logs.
+        silence_timeout_s: how long a rank may be stopped.
+    """
+
+    def __init__(
+        self, ranks: Sequence[subprocess.Popen[bytes]], plan: RankPlan, work: Path, silence_timeout_s: float
+    ) -> None:
+        self._ranks, self._plan, self._work, self._limit_s = ranks, plan, work, silence_timeout_s
+        self._stopped_since: dict[int, float] = {}
+
+    def failure(self) -> str:
+        """Which rank has ended badly or stands still, and its last words; empty while none does."""
+        for local, process in enumerate(self._ranks):
+            code, rank = process.poll(), self._plan.first + local
+            stopped_s = self._stopped_s(process.pid) if code is None else 0.0
+            if code in (None, 0) and stopped_s <= self._limit_s:
+                continue
+            if code is None:
+                why = f"has been stopped for {stopped_s:.0f} s (learner.silence_timeout_s={self._limit_s:g})"
+            else:
+                why = f"ended with exit code {code}"
+            tail = log_tail(self._work / f"learner-{rank}.log") if rank else "see the lines above"
+            return f"learner rank {rank} {why}; the others are ended too.\n{tail}"
+        return ""
+
+    def _stopped_s(self, pid: int) -> float:
+        """For how long it has been seen stopped (SIGSTOP; not by a debugger)."""
+        try:
+            stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            stopped = False
+        if not stopped:
+            self._stopped_since.pop(pid, None)
+            return 0.0
+        return time.monotonic() - self._stopped_since.setdefault(pid, time.monotonic())
 
 
 def end_ranks(ranks: Sequence[subprocess.Popen[bytes]], number: int, grace_s: float) -> None:

@@ -16,7 +16,7 @@ from trainer.nodes.head import derived_token
 from trainer.nodes.link import Link
 from trainer.nodes.meeting import join
 from trainer.nodes.node import Node
-from trainer.ranks import RankPlan, end_ranks, failed_rank, start_ranks
+from trainer.ranks import RankPlan, RankWatch, end_ranks, start_ranks
 from trainer.stages import console
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
@@ -59,8 +59,7 @@ class Follower:
         self._workers: WorkerSet | None = None
         self._announced = False
         self._ranks: list[subprocess.Popen[bytes]] = []
-        self._plan = RankPlan(0, 0, 0, "", 0)
-        self._work = Path()
+        self._watch: RankWatch | None = None
 
     def run(self) -> None:
         """Until node 0 says "leave".
@@ -109,10 +108,10 @@ class Follower:
                     self._workers.end()
                 self._workers = None
             case "start_ranks":
-                self._plan, job = RankPlan(**order["plan"]), Path(order["job"])
-                self._work = job.parent
+                plan, job = RankPlan(**order["plan"]), Path(order["job"])
                 token = derived_token(self._node.token, self._link.session, order["set"])
-                self._ranks = start_ranks(self._plan, self._config.learner, job, token)
+                self._ranks = start_ranks(plan, self._config.learner, job, token)
+                self._watch = RankWatch(self._ranks, plan, job.parent, self._config.learner.silence_timeout_s)
             case "end_ranks":
                 end_ranks(self._ranks, order["signal"], order["grace_s"])
                 self._ranks = []
@@ -134,12 +133,12 @@ class Follower:
             self._workers = None
 
     def _tend_ranks(self) -> None:
-        if not self._ranks:
+        if not self._ranks or self._watch is None:
             return
         codes = {process.poll() for process in self._ranks}
         if codes & _STOPPED:
             return  # the ranks have agreed to stop; node 0 has heard it from its own and says how it goes on
-        if failure := failed_rank(self._ranks, self._plan, self._work):
+        if failure := self._watch.failure():
             raise RuntimeError(failure)
         if codes == {0}:
             self._ranks = []
