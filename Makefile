@@ -19,7 +19,7 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup doctor train sweep test test-multinode parity lint clean
+.PHONY: help setup doctor train sweep test test-faults test-multinode parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -39,6 +39,9 @@ sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="
 
 test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
 	@exec "$(VENV)/bin/python" -m pytest $(ARGS)
+
+test-faults: setup ## kill and stop the processes of a run in every phase; about half an hour
+	@exec "$(VENV)/bin/python" -m pytest -m faults tests/faults -s $(ARGS)
 
 test-multinode: setup ## run the main job over two network namespaces, with faults; needs root and the ip command
 	@exec "$(VENV)/bin/python" -m pytest -m multinode tests/multinode $(ARGS)

@@ -86,7 +86,8 @@ class RankWatch:
 
     def failure(self) -> str:
         """Which rank has ended badly or stands still, and its last words; empty while none does."""
-        for local, process in enumerate(self._ranks):
+        # A rank that was killed takes others down with it, who may be gone just as early: it is named first.
+        for local, process in sorted(enumerate(self._ranks), key=lambda item: item[1].poll() != -signal.SIGKILL):
             code, rank = process.poll(), self._plan.first + local
             stopped_s = self._stopped_s(process.pid) if code is None else 0.0
             if code in (None, 0) and stopped_s <= self._limit_s:

@@ -32,6 +32,13 @@ def test_a_rank_that_ended_badly_is_named_with_its_last_words(ranks, tmp_path: P
     assert watch.failure() == "learner rank 3 ended with exit code -9; the others are ended too.\nno room"
 
 
+def test_a_rank_that_was_killed_is_named_before_those_that_it_took_down(ranks, tmp_path: Path) -> None:
+    for process, number in zip(ranks, (signal.SIGTERM, signal.SIGKILL), strict=True):
+        process.send_signal(number)
+        process.wait()
+    assert RankWatch(ranks, RankPlan(0, 2, 2, "", 0), tmp_path, 1.0).failure().startswith("learner rank 1 ended with")
+
+
 def test_a_rank_that_is_stopped_is_named_when_its_time_is_over(ranks, tmp_path: Path) -> None:
     watch = RankWatch(ranks, RankPlan(0, 2, 2, "", 0), tmp_path, 0.5)
     ranks[0].send_signal(signal.SIGSTOP)
