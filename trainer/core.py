@@ -145,22 +145,28 @@ class Learner:
 
     @torch.no_grad()
     def with_reference(self, rows: Sequence[Row], temperature: float) -> list[Row]:
-        """The rows with the reference's log-probabilities of their sampled answers. A collective."""
-        found: dict[int, list[float]] = {}
+        """The rows with the reference's log-probabilities of their answers. A collective."""
         frozen = self.lora.rank == 0
-        engine = self._reference if frozen else self.engine
         with nullcontext() if frozen else self._policy.without_adapters():
-            engine.eval()
-            for part in self._cut(rows):
-                micro = self._collate(part)
-                logprobs, _ = engine(micro, temperature)
-                answers = [answer for row in part for answer in row.answers]
-                for answer, own in zip(answers, logprobs.split([len(a.token_ids) for a in answers]), strict=True):
-                    found[id(answer)] = own.tolist()
+            found = self._logprobs(self._reference if frozen else self.engine, rows, temperature)
+        return _with(rows, "reference_logprobs", found)
+
+    @torch.no_grad()
+    def with_own(self, rows: Sequence[Row], temperature: float) -> list[Row]:
+        """The rows with the log-probabilities of their answers under the weights as they are now. A collective."""
+        return _with(rows, "own_logprobs", self._logprobs(self.engine, rows, temperature))
+
+    def _logprobs(self, engine: Any, rows: Sequence[Row], temperature: float) -> dict[int, list[float]]:
+        """Log-probabilities of the answers' tokens by the answers' identities."""
+        found: dict[int, list[float]] = {}
+        engine.eval()
+        for part in self._cut(rows):
+            logprobs, _ = engine(self._collate(part), temperature)
+            answers = [answer for row in part for answer in row.answers]
+            for answer, own in zip(answers, logprobs.split([len(a.token_ids) for a in answers]), strict=True):
+                found[id(answer)] = own.tolist()
         self.engine.train()
-        return [
-            replace(row, answers=[replace(a, reference_logprobs=found[id(a)]) for a in row.answers]) for row in rows
-        ]
+        return found
 
     def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""
@@ -266,6 +272,10 @@ class Learner:
     def _encoder_prefix(self) -> str:
         first_name, first = next(iter(self.encoder.named_parameters()))
         return self._policy.published_names[id(first)].removesuffix(first_name)
+
+
+def _with(rows: Sequence[Row], key: str, found: Mapping[int, list[float]]) -> list[Row]:
+    return [replace(row, answers=[replace(a, **{key: found[id(a)]}) for a in row.answers]) for row in rows]
 
 
 def _empty_folder(folder: Path) -> None:

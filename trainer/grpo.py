@@ -214,6 +214,8 @@ def update_in_parts(learner: Learner, rows: Sequence[Row], config: GrpoConfig, s
 
     From the second update on the weights are no longer those that answered, which the ratio's clipping bounds.
     """
+    if config.objective.against_learner and config.minibatches > 1:
+        rows = learner.with_own(rows, config.temperature)
     parts = [update(learner, rows[i :: config.minibatches], config, step) for i in range(config.minibatches)]
     taken = [part for part in parts if not part["skipped"]]
     if not taken:
@@ -244,8 +246,9 @@ def update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int)
     def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         weights = micro.weights * ~micro.supervised
         terms = policy_terms(
-            logprobs, micro.sampled_logprobs, micro.advantages, weights, micro.answer_of, config.objective
-        )
+            logprobs, micro.sampled_logprobs, micro.advantages, weights, micro.answer_of, config.objective,
+            own_logprobs=micro.own_logprobs if config.minibatches > 1 else None,
+        )  # fmt: skip
         policy = terms.loss / divide
         right = cross_entropy_sum(logprobs, micro.weights * micro.supervised) / supervised
         kl = kl_sum(logprobs, micro.reference_logprobs, weights, config.kl.estimator) if config.kl.coefficient else 0.0

@@ -23,6 +23,7 @@ from trainer.mismatch import MismatchConfig, mismatch_weights
 
 AGGREGATIONS = ("dapo", "grpo", "dr_grpo")
 OBJECTIVES = ("clip", "cispo")
+OLD_POLICIES = ("worker", "learner")
 RATIOS = ("token", "sequence")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
@@ -34,15 +35,22 @@ class ObjectiveConfig:
     aggregation: str = "dapo"
     name: str = "clip"  # or cispo: the clipped ratio as a constant weight of log p (arXiv 2506.13585)
     ratio: str = "token"  # or sequence: one ratio an answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071)
+    old_policy: str = "worker"  # whose log-probabilities of the sampled tokens the ratio is taken against, or learner
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
     mismatch: MismatchConfig = field(default_factory=MismatchConfig)
 
+    @property
+    def against_learner(self) -> bool:
+        """Whether the ratio is one between two states of the learner."""
+        return self.old_policy == "learner" or self.mismatch.mode != "off"
+
     def check(self) -> None:
         """Raises ValueError for a name that is unknown or a range that is none."""
         self.mismatch.check()
-        for key, allowed in (("aggregation", AGGREGATIONS), ("name", OBJECTIVES), ("ratio", RATIOS)):
+        names = {"aggregation": AGGREGATIONS, "name": OBJECTIVES, "ratio": RATIOS, "old_policy": OLD_POLICIES}
+        for key, allowed in names.items():
             if getattr(self, key) not in allowed:
                 raise ValueError(
                     f"trainer.objective.{key} is {getattr(self, key)!r}; it must be one of {', '.join(allowed)}"
@@ -114,6 +122,7 @@ def policy_terms(
     weights: Tensor,
     answer_of: Tensor,
     config: ObjectiveConfig,
+    own_logprobs: Tensor | None = None,
 ) -> PolicyTerms:
     """The policy-gradient objective: clipped (PPO, arXiv 1707.06347) or CISPO, by token or by sequence.
 
@@ -123,14 +132,19 @@ def policy_terms(
         advantages: (K,) the answer's advantage at each of its tokens.
         weights: (K,) 0 leaves a token out.
         answer_of: (K,) number of the token's answer; only what goes by sequence asks for it.
+        own_logprobs: (K,) as the learner's weights gave them before the step's first update, where the ratio is taken
+            against those; None in that very update, whose log-probabilities they are.
     """
     # A token that is left out can be a banned one: minus infinity, whose difference from itself is NaN.
-    log_ratio = torch.where(weights != 0, logprobs - sampled_logprobs, torch.zeros_like(logprobs))
+    log_ratio = _difference(logprobs, sampled_logprobs, weights)
     correction, corrected = torch.ones_like(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool)
     policy_log_ratio = log_ratio
-    if config.mismatch.mode != "off":
-        correction, corrected = mismatch_weights(log_ratio.detach(), answer_of, config.mismatch)
-        policy_log_ratio = log_ratio - log_ratio.detach()
+    if config.against_learner:
+        own = logprobs.detach() if own_logprobs is None else own_logprobs
+        policy_log_ratio = _difference(logprobs, own, weights)
+        if config.mismatch.mode != "off":
+            apart = _difference(own, sampled_logprobs, weights)
+            correction, corrected = mismatch_weights(apart, answer_of, config.mismatch)
     by_answer = config.ratio == "sequence"
     ratio = (_answer_means(policy_log_ratio, answer_of) if by_answer else policy_log_ratio).exp()
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
@@ -145,7 +159,7 @@ def policy_terms(
         too_low, too_high = (ratio < low) & (advantages < 0), (ratio > high) & (advantages > 0)
     loss = -_weighted(gain * correction, weights)
     with torch.no_grad():
-        if config.mismatch.mode != "off":
+        if config.against_learner:
             ratio = (_answer_means(log_ratio, answer_of) if by_answer else log_ratio).exp()
         drift = torch.exp(-log_ratio) - 1.0 + log_ratio
         used = ratio[weights > 0]
@@ -175,6 +189,10 @@ def kl_sum(logprobs: Tensor, reference: Tensor, weights: Tensor, estimator: str)
 def cross_entropy_sum(logprobs: Tensor, weights: Tensor) -> Tensor:
     """Weighted negative log-likelihood of K tokens, as a sum."""
     return -_weighted(logprobs, weights)
+
+
+def _difference(logprobs: Tensor, others: Tensor, weights: Tensor) -> Tensor:
+    return torch.where(weights != 0, logprobs - others, torch.zeros_like(logprobs))
 
 
 def _weighted(values: Tensor, weights: Tensor) -> Tensor:

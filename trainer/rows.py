@@ -23,6 +23,7 @@ class AnswerTokens:
         token_ids: T tokens, the stop token included.
         sampled_logprobs: T, as returned with the answer; empty for a supervised answer.
         reference_logprobs: T, under the reference model; empty where there is none.
+        own_logprobs: T, under the learner's weights before the step's first update; empty where nobody asks.
         advantage: 0 for a supervised answer.
         supervised: cross-entropy instead of the policy gradient.
         weight: 0 leaves the answer out of the loss.
@@ -31,6 +32,7 @@ class AnswerTokens:
     token_ids: list[int]
     sampled_logprobs: list[float] = field(default_factory=list)
     reference_logprobs: list[float] = field(default_factory=list)
+    own_logprobs: list[float] = field(default_factory=list)
     advantage: float = 0.0
     supervised: bool = False
     weight: float = 1.0
@@ -65,7 +67,7 @@ class MicroBatch:
         sources: (K,) flat indices into (B * Q) of the positions that predict.
         targets: (K,) the tokens predicted.
         answer_of: (K,) number of the answer within the micro-batch.
-        sampled_logprobs, reference_logprobs, advantages, weights: (K,).
+        sampled_logprobs, reference_logprobs, own_logprobs, advantages, weights: (K,).
         supervised: (K,) bool.
         branched: whether any row has several answers; else plain causal attention is the tree's.
     """
@@ -81,6 +83,7 @@ class MicroBatch:
     answer_of: Tensor
     sampled_logprobs: Tensor
     reference_logprobs: Tensor
+    own_logprobs: Tensor
     advantages: Tensor
     weights: Tensor
     supervised: Tensor
@@ -138,17 +141,15 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
             segments[b, end : end + inputs] = g
             first = b * n_queries + end - (p - 1)
             sources += [b * n_queries] + list(range(first, first + inputs))
-            sampled = answer.sampled_logprobs or [0.0] * len(answer.token_ids)
-            reference = answer.reference_logprobs or [0.0] * len(answer.token_ids)
+            none = [0.0] * len(answer.token_ids)
+            known = (answer.sampled_logprobs or none, answer.reference_logprobs or none, answer.own_logprobs or none)
             tokens += [
-                (token, n_answers, old, base, answer.advantage, answer.weight, answer.supervised)
-                for token, old, base in zip(answer.token_ids, sampled, reference, strict=True)
+                (token, n_answers, *logprobs, answer.advantage, answer.weight, answer.supervised)
+                for token, *logprobs in zip(answer.token_ids, *known, strict=True)
             ]
             n_answers += 1
             end += inputs
-    targets, answer_of, sampled_logprobs, reference_logprobs, advantages, weights, supervised = zip(
-        *tokens, strict=True
-    )
+    targets, answer_of, sampled, reference, own, advantages, weights, supervised = zip(*tokens, strict=True)
     return MicroBatch(
         input_ids=input_ids,
         positions=positions,
@@ -159,8 +160,9 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
         sources=torch.tensor(sources),
         targets=torch.tensor(targets),
         answer_of=torch.tensor(answer_of),
-        sampled_logprobs=torch.tensor(sampled_logprobs, dtype=torch.float32),
-        reference_logprobs=torch.tensor(reference_logprobs, dtype=torch.float32),
+        sampled_logprobs=torch.tensor(sampled, dtype=torch.float32),
+        reference_logprobs=torch.tensor(reference, dtype=torch.float32),
+        own_logprobs=torch.tensor(own, dtype=torch.float32),
         advantages=torch.tensor(advantages, dtype=torch.float32),
         weights=torch.tensor(weights, dtype=torch.float32),
         supervised=torch.tensor(supervised, dtype=torch.bool),

@@ -29,7 +29,7 @@ def answers(values):
     return [values[a:b] for a, b in zip(starts, starts[1:], strict=False)]
 
 
-def loss_of(config, new, old, which=range(4)):
+def loss_of(config, new, old, which=range(4), own=None):
     """The numerator over some of the answers, as one micro-batch, and its gradient by the new log-probabilities."""
     which = list(which)
     per_token = {i: token_weight(LENGTHS[i], WEIGHTS[i], config.aggregation) for i in which}
@@ -42,6 +42,7 @@ def loss_of(config, new, old, which=range(4)):
         torch.tensor([per_token[i] for _, i in tokens], dtype=torch.float64),
         torch.tensor([k for k, _ in tokens]),
         config,
+        torch.tensor(own, dtype=torch.float64) if own is not None else None,
     )
     (gradient,) = torch.autograd.grad(terms.loss, leaf)
     count = divisor([LENGTHS[i] for i in which], list(per_token.values()), config.aggregation, MAX_TOKENS)
@@ -160,6 +161,36 @@ def test_a_corrected_mismatch_is_a_bounded_constant_weight(mode, level, ratio):
         plain, _, _ = loss_of(ObjectiveConfig(ratio=ratio), new, old)
         assert terms.ratio_max.item() == pytest.approx(plain.ratio_max.item())
         assert terms.drift_sum.item() == pytest.approx(plain.drift_sum.item())
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_against_the_learner_the_worker_says_nothing(ratio):
+    config = ObjectiveConfig(ratio=ratio, old_policy="learner")
+    for seed in range(10):
+        (new, old), (own, other) = batch(seed), batch(seed + 100)
+        for sampled in (old, other):
+            later, _, count = loss_of(config, new, sampled, own=own)
+            assert later.loss.item() / count == pytest.approx(by_hand(config, new, own), rel=1e-9)
+            first, gradient, _ = loss_of(config, new, sampled)
+            assert first.loss.item() / count == pytest.approx(by_hand(config, new, new), rel=1e-9)
+            expected = [-w * a for w, a, n in zip(WEIGHTS, ADVANTAGES, LENGTHS, strict=True) for _ in range(n)]
+            assert gradient == pytest.approx(expected)  # a ratio of one, whoever sampled
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_in_a_later_update_the_ratio_is_the_learners_and_the_correction_the_workers(mode):
+    config = ObjectiveConfig(mismatch=MismatchConfig(mode, cap=1.5))
+    for seed in range(10):
+        (new, old), (own, _) = batch(seed), batch(seed + 100)
+        terms, _, _ = loss_of(config, new, old, own=own)
+        total = 0.0
+        for n, o, mine, advantage, weight in zip(
+            answers(new), answers(old), answers(own), ADVANTAGES, WEIGHTS, strict=True
+        ):
+            bounded = corrections_by_hand([a - b for a, b in zip(mine, o, strict=True)], config.mismatch)
+            ratios = [math.exp(a - b) for a, b in zip(n, mine, strict=True)]
+            total -= weight * sum(w * clipped(r, advantage, config) for w, r in zip(bounded, ratios, strict=True))
+        assert terms.loss.item() == pytest.approx(total)
 
 
 def test_without_a_mismatch_the_correction_changes_nothing():

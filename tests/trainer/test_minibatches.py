@@ -6,6 +6,8 @@ import pytest
 
 from trainer import grpo
 from trainer.grpo import GrpoConfig, update_in_parts
+from trainer.losses import ObjectiveConfig
+from trainer.mismatch import MismatchConfig
 
 
 @pytest.fixture
@@ -36,6 +38,24 @@ def test_the_step_reports_means_the_largest_ratio_and_what_adds_up(updates) -> N
     report = update_in_parts(None, [1, 2], GrpoConfig(minibatches=2), step=0)
     assert report["policy_loss"] == 1.5 and report["ratio_max"] == 2.0
     assert (report["refused"], report["micro_batches"], report["skipped"]) == (2.0, 4.0, 0.0)
+
+
+class Learner:
+    def with_own(self, rows, temperature):
+        return [(row, temperature) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts", "asked"),
+    [({"old_policy": "learner"}, 2, True), ({"old_policy": "learner"}, 1, False), ({}, 2, False),
+     ({"mismatch": MismatchConfig("mask")}, 2, True)],
+)  # fmt: skip
+def test_the_learners_own_log_probabilities_are_taken_before_the_first_of_several_updates(
+    updates, settings, parts, asked
+) -> None:
+    config = GrpoConfig(minibatches=parts, temperature=0.7, objective=ObjectiveConfig(**settings))
+    update_in_parts(Learner(), [1, 2], config, step=0)
+    assert sorted(row for part in updates for row in part) == ([(1, 0.7), (2, 0.7)] if asked else [1, 2])
 
 
 def test_a_part_without_anything_to_learn_from_does_not_count(updates) -> None:
