@@ -7,6 +7,7 @@ receives buckets, checks the stream's checksum, and puts the old weights back wh
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,13 +125,13 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             raise RuntimeError("weights were announced before the transfer group was joined")
         dtypes = [getattr(torch, name) for name in update.dtypes]
         sizes = [stream.tensor_bytes(d, s) for d, s in zip(dtypes, update.shapes, strict=True)]
-        running, started, loading = 0, time.monotonic(), 0.0
-        for bucket in stream.plan_buckets(sizes, info.bucket_bytes):
-            # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._buffers_on)
-            stream.finish(stream.start_broadcast(self._group, buffer, info.timeout_s), info.timeout_s)
-            running = stream.checksum(buffer, running)
+        running, sent, started, loading = 0, -1, time.monotonic(), 0.0
+        for bucket, buffer in self._received(stream.plan_buckets(sizes, info.bucket_bytes), info):
+            if bucket is None:
+                sent = int(buffer.item())
+                continue
             begun = time.monotonic()
+            running = stream.checksum(buffer, running)
             self.model.load_weights(
                 [
                     (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
@@ -138,10 +139,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                 ]
             )
             loading += time.monotonic() - begun
-        expected = torch.zeros(1, dtype=torch.int64, device=self._buffers_on)
-        stream.finish(stream.start_broadcast(self._group, expected, info.timeout_s), info.timeout_s)
-        if int(expected.item()) != running:
-            sent = int(expected.item())
+        if sent != running:
             raise RuntimeError(
                 f"checksum mismatch in weight stream {update.version}: sent {sent:08x}, received {running:08x}"
             )
@@ -152,6 +150,26 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             "seconds": time.monotonic() - started,
             "load_seconds": loading,
         }
+
+    def _received(
+        self, buckets: list[stream.Bucket], info: GroupInfo
+    ) -> Iterator[tuple[stream.Bucket | None, torch.Tensor]]:
+        """Each bucket with its bytes, then None with the sender's checksum; the next one comes in meanwhile."""
+
+        def expect(bucket: stream.Bucket | None) -> tuple[torch.Tensor, Any]:
+            # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
+            size, dtype = (bucket.size, torch.uint8) if bucket is not None else (1, torch.int64)
+            buffer = torch.empty(size, dtype=dtype, device=self._buffers_on)
+            return buffer, stream.start_broadcast(self._group, buffer, info.timeout_s)
+
+        parts = [*buckets, None]
+        coming = expect(parts[0])
+        for number, part in enumerate(parts, start=1):
+            buffer, work = coming
+            stream.finish(work, info.timeout_s)
+            if number < len(parts):
+                coming = expect(parts[number])
+            yield part, buffer
 
     def restore(self) -> int:
         """Put the tensors of half-loaded layers back; returns how many layers.
