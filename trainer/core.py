@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import save_on_cpu
 
 from timepro.features import Processor
 from trainer import distributed, zero
@@ -36,6 +37,8 @@ class BatchConfig:
 
     micro_batch_tokens: int = 16384  # padded tokens of one forward pass on one rank
     frame_cache_gib: float = 2.0  # encoded audio kept in memory, a rank
+    gradient_checkpointing: bool = False  # keep what goes into a layer, compute the rest again in the backward pass
+    offload_activations: bool = False  # keep what the backward pass needs in main memory
 
 
 class Learner:
@@ -63,6 +66,8 @@ class Learner:
         self.encoder = encoder.to(distributed.device())
         self._config = (optimiser, zero_config)
         self._policy = policy
+        if batch.gradient_checkpointing:
+            policy.checkpoint_layers()
         self.engine: Any = None
         self._reference: Any = None
         self._refused_in_a_row = 0
@@ -100,9 +105,11 @@ class Learner:
         parts = self._cut(rows)
         zero.set_learning_rate(self.engine, learning_rate)
         sums: dict[str, float] = {}
+        on_gpu = distributed.device().type == "cuda"
         for number, part in enumerate(parts):
             micro = self._collate(part)
-            logprobs, entropies = self.engine(micro, temperature)
+            with save_on_cpu(pin_memory=on_gpu) if self.batch.offload_activations else nullcontext():
+                logprobs, entropies = self.engine(micro, temperature)
             loss, extra = loss_function(logprobs, entropies, micro)
             zero.backward(self.engine, loss, last=number == len(parts) - 1)
             for key, value in extra.items():

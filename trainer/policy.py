@@ -69,6 +69,11 @@ class Policy(nn.Module):
 
         self.embeddings.weight.register_hook(without_timestamps)
 
+    def checkpoint_layers(self) -> None:
+        """Keep a layer's input alone for the backward pass (arXiv 1604.06174); the last layer's own part is small."""
+        # Not the reentrant kind, which would want an input that needs a gradient: adapters train with none.
+        self.text_model.gradient_checkpointing_enable({"use_reentrant": False})
+
     def forward(self, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies of the batch's K answer tokens.
 
