@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -61,6 +62,7 @@ def collect(
         "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
         "length": float(sum(len(a.token_ids) for a in answers)),
         "cut": float(sum(a.truncated for a in answers)),
+        "repeats": float(sum(len(group.texts) - len(set(group.texts)) for group in drawn)),
     }
     for name in part_names:
         parts = [group.parts[name] for group in drawn if name in group.parts]
@@ -71,6 +73,8 @@ def collect(
         sums[f"{name}/skipped"] = float(sum(len(group.skipped.get(name, ())) for group in drawn))
     total = dict(zip(sums, distributed.total(list(sums.values())), strict=True))
     n_answers, n_groups = total["answers"], total["groups"]
+    lengths = [float(len(a.token_ids)) for a in answers]
+    longest, shortest = distributed.largest([max(lengths, default=0.0), -min(lengths, default=math.inf)])
     slowest = dict(zip(clock.seconds, distributed.largest(list(clock.seconds.values())), strict=True))
     metrics = {
         "reward": total["reward"] / max(total["scored"], 1.0),
@@ -79,7 +83,10 @@ def collect(
         "frac_trained_zero_std": total["left"] / n_groups,
         "perf/resampled_groups": total["replaced"],
         "completions/mean_length": total["length"] / n_answers,
+        "completions/max_length": longest,
+        "completions/min_length": -shortest,
         "completions/clipped_ratio": total["cut"] / n_answers,
+        "completions/repeated_ratio": total["repeats"] / n_answers,  # equal to an earlier one of their group
         # One step ahead, generation hides behind all the rest: what counts is the whole step.
         "perf/answers_per_second": n_answers
         / max(sum(slowest.values()) if "ahead" in slowest else slowest["generate"], 1e-9),

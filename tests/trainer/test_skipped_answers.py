@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +120,16 @@ def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
     assert metrics["rewards/eb_f1/mean"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert metrics["reward_std"] == pytest.approx((np.std([1, 0, 0]) + np.std([1, 0])) / 2)
     assert "rewards/eb_f1/skipped" not in metrics_of(scored())
+
+
+def test_lengths_and_repeats_within_a_group_are_reported(scored):
+    (group,) = scored()
+    longer = replace(group.answers.answers[0], token_ids=[0, 0, 0])
+    answers = replace(group.answers, answers=[*group.answers.answers[:3], longer])
+    metrics = metrics_of([replace(group, answers=answers, texts=["a", "b", "a", "a"]), group])
+    assert metrics["completions/repeated_ratio"] == 2 / 8
+    assert (metrics["completions/min_length"], metrics["completions/max_length"]) == (1.0, 3.0)
+    assert metrics["completions/mean_length"] == 10 / 8
 
 
 def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
