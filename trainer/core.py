@@ -250,10 +250,7 @@ class Learner:
         wrong = damage(folder) if distributed.rank() == 0 and not checked else ""
         if distributed.from_first([float(bool(wrong))])[0]:
             raise ValueError(f"{folder} is not a whole checkpoint: {wrong or 'see rank 0'}; resume from another one")
-        strict = self.lora.rank == 0
-        loaded, _ = self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=strict)
-        if loaded is None:
-            raise ValueError(f"{folder} holds no engine state for {distributed.world_size()} ranks")
+        zero.load(self.engine, folder, strict=self.lora.rank == 0)
         if (folder / _ENCODER_FILE).is_file():
             self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))
         return json.loads((folder / STATE).read_text())

@@ -316,8 +316,9 @@ def restore(learner: Learner, folder: Path, cursor: Mixture) -> GrpoState:
 
 
 def restore_upcoming(sampler: GroupSampler, folder: Path) -> None:
-    """The groups that this rank had ahead when the checkpoint was written."""
-    sampler.restore_upcoming((folder / _upcoming_file()).read_text())
+    """The groups that the ranks had ahead when the checkpoint was written, however many ranks there were."""
+    paths = sorted(folder.glob("upcoming.*.json"), key=lambda path: int(path.name.split(".")[1]))
+    sampler.restore_upcoming([path.read_text() for path in paths])
 
 
 def _upcoming_file() -> str:

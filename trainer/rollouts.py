@@ -162,18 +162,22 @@ class GroupSampler:
         groups = [asdict(group) for group in asked.groups]
         return json.dumps({"step": asked.step, "version": asked.version, "groups": groups})
 
-    def restore_upcoming(self, text: str) -> None:
-        """Read what `upcoming_as_json` gave."""
-        stored = json.loads(text)
-        if stored is None:
+    def restore_upcoming(self, texts: Sequence[str]) -> None:
+        """Read what `upcoming_as_json` gave on every rank then; each rank takes its part of it now."""
+        stored = [ahead for ahead in map(json.loads, texts) if ahead is not None]
+        if not stored:
             return
         by_id = {sample.id: sample for sample in self.samples}
+        ranks, rank = distributed.world_size(), distributed.rank()
+        if ranks == len(stored):
+            own = stored[rank]["groups"]
+        else:
+            own = [group for ahead in stored for group in ahead["groups"]][rank::ranks]
         groups = [
-            AnswerGroup(**{**group, "answers": [_answer(answer) for answer in group["answers"]]})
-            for group in stored["groups"]
+            AnswerGroup(**{**group, "answers": [_answer(answer) for answer in group["answers"]]}) for group in own
         ]
         samples = [by_id[group.id] for group in groups]
-        self.upcoming = Asked(stored["step"], stored["version"], samples, None, groups)
+        self.upcoming = Asked(stored[0]["step"], stored[0]["version"], samples, None, groups)
 
     def score(self, samples: Sequence[Sample], groups: Sequence[AnswerGroup]) -> list[ScoredGroup]:
         """Read events from the answers and score each group as a whole."""

@@ -59,7 +59,8 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
         run = open_run(config, resume)
         data = prepare_data(config, cache, log)
         base, base_key = prepare_model(config, cache, log)
-        start, start_key = fine_tune(config, data, base, base_key, cache, log, nodes)
+        own = own_start(run, cache, log) if resume and config.sft.enabled else None
+        start, start_key = own or fine_tune(config, data, base, base_key, cache, log, nodes)
         bind_start(run, start_key)
         if config.trainer.enabled:
             post_train(config, data, start, run, resume, log, nodes)
@@ -160,6 +161,20 @@ def fine_tune(
         "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT", nodes), log,
         f"supervised fine-tuning on {config.sft.label_times} times",
     )  # fmt: skip
+    return folder / "checkpoint", key
+
+
+def own_start(run: Path, cache: Path, log: StageLog) -> tuple[Path, str] | None:
+    """The fine-tuned checkpoint that a run to be resumed has started from, where it is still kept.
+
+    It stays the run's own, whatever code, settings or number of ranks would make of it today.
+    """
+    key = read_identity(run).get("start", "")
+    if not key or not is_kept("sft", cache, key):
+        return None
+    folder = cache / f"sft-{key}"
+    console.print(f"[bold]sft[/]  this run's own ({folder})")
+    log.seconds["sft"] = 0.0
     return folder / "checkpoint", key
 
 

@@ -57,8 +57,8 @@ def bind_start(run: Path, start_key: str) -> None:
     identity = read_identity(run)
     if identity.setdefault("start", start_key) != start_key:
         raise ValueError(
-            f"{run} was started from another fine-tuned checkpoint ({identity['start']}, now {start_key}): settings, "
-            "data or code of the stages before it have changed; start anew under another name"
+            f"{run} was started from another fine-tuned checkpoint ({identity['start']}, now {start_key}), which is no "
+            "longer kept, and settings, data or code of the stages before have changed; start anew under another name"
         )
     _write(run, identity)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +16,8 @@ from torch import Tensor
 
 from trainer import distributed
 from trainer.policy import Policy
+
+_UNIVERSAL = "universal"
 
 
 @dataclass
@@ -141,6 +147,51 @@ def step(engine: Any) -> tuple[float, bool]:
     """
     engine.step()
     return float(engine.get_global_grad_norm() or 0.0), not engine.optimizer.overflow
+
+
+def load(engine: Any, folder: Path, strict: bool) -> None:
+    """Read weights and optimiser state that `engine.save_checkpoint` wrote under the tag "engine". A collective.
+
+    Where another number of ranks wrote them, they are first put into DeepSpeed's universal format, in the folder.
+
+    Args:
+        strict: frozen parameters are among what was written.
+
+    Raises:
+        ValueError: there is no engine state in the folder.
+    """
+    ranks = len(list((folder / "engine").glob("*_optim_states.pt")))
+    if not ranks:
+        raise ValueError(f"{folder} holds no engine state")
+    same, groups = ranks == distributed.world_size(), engine.optimizer.param_groups
+    own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    if not same and distributed.rank() == 0:
+        print(f"  {folder} is of {ranks} rank(s), now there are {distributed.world_size()}: converting it", flush=True)
+        _make_universal(folder)
+    distributed.barrier()
+    engine._config.load_universal_checkpoint = not same
+    engine.load_checkpoint(str(folder), tag="engine" if same else _UNIVERSAL, load_module_strict=strict)
+    engine._config.load_universal_checkpoint = False
+    if same:
+        return
+    # DeepSpeed gives all groups the settings of the first one, its weight decay among them, and all parameters one
+    # step counter, which every one of them then moves.
+    for group, settings in zip(engine.optimizer.param_groups, own, strict=True):
+        group |= settings
+    for state in engine.optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
+
+
+def _make_universal(folder: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = argparse.Namespace(
+        input_folder=str(folder / "engine"), output_folder=str(folder / _UNIVERSAL), num_extract_workers=1,
+        num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=False,
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        ds_to_universal.main(arguments)
 
 
 def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rollout import stream
 from trainer import distributed
@@ -54,19 +56,23 @@ strict.save(learner, 5, {"n": 5})
 """
 
 
-def test_a_write_that_fails_on_one_rank_leaves_the_older_checkpoints(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def start_ranks(count: int, program: str, *arguments: str) -> list[str]:
+    """Run a program on several ranks; what each wrote to stderr, its exit code after it."""
     store = stream.host_store("127.0.0.1", 0, 60.0)
     ranks = []
-    for rank in range(2):
+    for rank in range(count):
         environment = os.environ | {
-            distributed.RANK: str(rank),
-            distributed.LOCAL_RANK: str(rank), distributed.WORLD_SIZE: "2", distributed.STORE_HOST: "127.0.0.1",
-            distributed.STORE_PORT: str(store.port), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
-            "DS_ACCELERATOR": "cpu",
+            distributed.RANK: str(rank), distributed.LOCAL_RANK: str(rank), distributed.WORLD_SIZE: str(count),
+            distributed.STORE_HOST: "127.0.0.1", distributed.STORE_PORT: str(store.port), "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
         }  # fmt: skip
-        command = [sys.executable, "-c", RANK, str(tiny_checkpoint), str(tmp_path / "checkpoints")]
+        command = [sys.executable, "-c", program, *arguments]
         ranks.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    words = [process.communicate(timeout=180)[1] for process in ranks]
+    return [f"{process.communicate(timeout=180)[1]}\nexit code {process.returncode}" for process in ranks]
+
+
+def test_a_write_that_fails_on_one_rank_leaves_the_older_checkpoints(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    words = start_ranks(2, RANK, str(tiny_checkpoint), str(tmp_path / "checkpoints"))
     for rank, text in enumerate(words):
         last = f"SaveFailed: checkpoint {tmp_path / 'checkpoints' / 'step-000005'} was not written (learner rank 0"
         assert last in text, f"rank {rank}: {text}"
@@ -74,6 +80,62 @@ def test_a_write_that_fails_on_one_rank_leaves_the_older_checkpoints(tmp_path: P
     assert words[1].count("learner rank 1 could not write") == 2 and "File too large" in words[1]
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == ["step-000001", "step-000004"]
+
+
+CONTINUES = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from trainer import distributed, zero
+from trainer.core import BatchConfig, Learner
+from trainer.lora import LoraConfig
+from trainer.losses import cross_entropy_sum
+from trainer.rows import AnswerTokens, Row
+
+checkpoint, folder, what, lora = sys.argv[1:]
+distributed.join(60.0)
+torch.manual_seed(0)
+learner = Learner(
+    Path(checkpoint), zero.OptimiserConfig(weight_decay=0.1), zero.ZeroConfig(persistence_threshold=0), BatchConfig(),
+    LoraConfig(rank=int(lora)),
+)
+learner.start()
+ids = learner.processor.answer_ids("none")
+rows = [Row(ids, torch.zeros(0, 64), [AnswerTokens(ids, supervised=True)])]
+
+def step():
+    share = 1 / (3 * distributed.world_size())
+    learner.update(rows, lambda p, _, m: (share * cross_entropy_sum(p, m.weights), {}), 1.0, 1e-2)
+
+if what == "begin":
+    for _ in range(3):
+        step()
+    learner.save(Path(folder) / "step-000003", {})
+else:
+    learner.load(Path(folder) / "step-000003")
+for number in range(2):
+    weights = {name: tensor for name, tensor in zero.stream_weights(learner.engine) if tensor is not None}
+    if weights:
+        save_file(weights, Path(folder) / f"{what}.{number}.safetensors")
+    step()
+distributed.barrier()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_ranks_continues_alike(
+    tmp_path: Path, tiny_checkpoint: Path, before: int, after: int, lora: int
+) -> None:
+    for count, what in ((before, "begin"), (after, "go on")):
+        for words in start_ranks(count, CONTINUES, str(tiny_checkpoint), str(tmp_path), what, str(lora)):
+            assert words.endswith("exit code 0"), words
+    for number in range(2):  # as it was saved, and after one more step
+        whole, other = (load_file(tmp_path / f"{what}.{number}.safetensors") for what in ("begin", "go on"))
+        for name, tensor in whole.items():
+            assert torch.allclose(tensor, other[name], rtol=0, atol=2e-6 * number), (number, name)
 
 
 class Writes:

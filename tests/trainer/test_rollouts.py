@@ -136,11 +136,11 @@ def test_groups_that_are_ahead_come_back_from_a_checkpoint_as_they_were(monkeypa
     groups = made.answered(made.upcoming, 4)
     assert made.pool.versions == [3]  # those that were asked, whatever the learner has by now
     other = sampler(["a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
-    other.restore_upcoming(made.upcoming_as_json())
+    other.restore_upcoming([made.upcoming_as_json()])
     assert (other.upcoming.step, other.upcoming.version) == (5, 3)
     assert other.answered(other.upcoming, 4) == groups and other.pool.asked == []
     assert [sample.id for sample in other.upcoming.samples] == [group.id for group in groups] == ["a", "b"]
-    other.restore_upcoming("null")
+    other.restore_upcoming(["null"])
 
 
 def test_groups_whose_worker_failed_are_asked_for_again_with_the_weights_of_now(monkeypatch):

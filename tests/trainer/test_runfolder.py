@@ -8,7 +8,9 @@ import pytest
 
 from timepro.config import load_experiment
 from trainer.experiment import ExperimentConfig
+from trainer.run import own_start
 from trainer.runfolder import bind_start, open_run, read_identity
+from trainer.stages import StageLog, cached_stage
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -55,3 +57,13 @@ def test_a_run_is_bound_to_the_checkpoint_it_started_from(tmp_path: Path) -> Non
     bind_start(run, "abc")
     with pytest.raises(ValueError, match="another fine-tuned checkpoint.*abc.*def"):
         bind_start(run, "def")
+
+
+def test_a_resumed_run_starts_from_its_own_fine_tuned_checkpoint(tmp_path: Path) -> None:
+    run, cache, log = open_run(config_for(tmp_path), resume=False), tmp_path / "cache", StageLog()
+    assert own_start(run, cache, log) is None  # nothing is bound yet
+    bind_start(run, "abc")
+    assert own_start(run, cache, log) is None and not log.seconds  # no longer kept
+    cached_stage("sft", cache, "abc", lambda folder: {}, StageLog(), "")
+    assert own_start(run, cache, log) == (cache / "sft-abc" / "checkpoint", "abc")
+    assert log.seconds == {"sft": 0.0}
