@@ -4,6 +4,7 @@ SHELL := bash
 VENV ?= .venv
 PYTHON ?= python3
 PLATFORM ?= auto
+PROCESSES ?= 2
 FILES := $(wildcard experiments/*.yaml experiments/*/*.yaml)
 EXPERIMENTS := $(filter-out base/% sweeps/% benchmarks/%,$(patsubst experiments/%.yaml,%,$(FILES)))
 
@@ -37,8 +38,8 @@ train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
 sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="--slots 2 key=value ..."
 	@exec "$(VENV)/bin/timepro" sweep $(SWEEP)$(if $(SCALE),_$(SCALE)) $(ARGS)
 
-test: lint ## install, check style, run the tests: make test ARGS="-m 'not e2e'"
-	@exec "$(VENV)/bin/python" -m pytest $(ARGS)
+test: lint ## install, check style, run the tests in PROCESSES=2: make test ARGS="-m 'not e2e'"
+	@exec "$(VENV)/bin/python" -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 15 $(ARGS)
 
 test-faults: setup ## kill and stop the processes of a run in every phase; about half an hour
 	@exec "$(VENV)/bin/python" -m pytest -m faults tests/faults -s $(ARGS)

@@ -54,7 +54,7 @@ setup(
         "gpu": [*STACK, "vllm==0.32.0"],
         "psds": PSDS,
         "captions": CAPTIONS,
-        "dev": ["pytest", "pytest-timeout", "ruff", "sed_eval", *CAPTIONS],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "sed_eval", *CAPTIONS],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],

@@ -52,7 +52,7 @@ def train(folder: Path, checkpoint: Path, clips: Path, ranks: int, micro_batch_t
 def test_gradient_does_not_depend_on_ranks_or_micro_batches(tmp_path: Path, tiny_checkpoint: Path, clips: Path) -> None:
     expected = train(tmp_path / "one", tiny_checkpoint, clips, ranks=1, micro_batch_tokens=16384)
     assert len(expected) == 4
-    for name, ranks, tokens in (("cut", 1, 1100), ("two", 2, 16384), ("two-cut", 2, 700)):
+    for name, ranks, tokens in (("cut", 1, 1100), ("two", 2, 700)):
         metrics = train(tmp_path / name, tiny_checkpoint, clips, ranks, tokens)
         for wanted, got in zip(expected, metrics, strict=True):
             # Float32 sums in another order; Adam then carries the difference on.

@@ -3,7 +3,8 @@
 Each generator makes a sound that is audible from its first sample to its last, because onset and offset are the exact
 labels: pulsed sounds begin and end with a pulse, decaying ones stop while they can still be heard, and both edges are
 ramps of 5 ms, short enough for the label and long enough not to click. Pauses inside an event stay under 0.2 s, well
-below the 0.3 s that separate two events of one class, so that "one event or two" always has one answer.
+below the 0.3 s that separate two events of one class, so that "one event or two" always has one answer. Edges that fade
+in and out are the mix's business (``SoundscapeConfig.fade_in_max``), as are gains and noise.
 """
 
 from __future__ import annotations

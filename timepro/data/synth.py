@@ -47,6 +47,10 @@ class SoundscapeConfig:
     snr_min_db: float = 0.0
     snr_max_db: float = 25.0
     """Of an event at 0 dB gain against the background, both by RMS."""
+    fade_in_max: float = 0.0
+    fade_out_max: float = 0.0
+    """Longest fade at an event's edges in seconds; each is drawn from 0 to here, and takes half of the event at most.
+    The labels stay exact, but noise covers a faded edge: when it began can only be judged, as with a passing car."""
     gain_min_db: float = -6.0
     gain_max_db: float = 6.0
     peak_min_db: float = -18.0
@@ -82,6 +86,9 @@ def check_config(config: SoundscapeConfig) -> None:
         raise ValueError("min_events and same_class_gap must be at least 0, max_polyphony at least 1")
     if config.min_duration < 1:
         raise ValueError(f"min_duration ({config.min_duration} s) must be at least 1 s: some classes last that long")
+    for key in ("fade_in_max", "fade_out_max"):
+        if getattr(config, key) < 0:
+            raise ValueError(f"{key} ({getattr(config, key)} s) must be at least 0")
     if config.peak_max_db > 0:
         raise ValueError(f"peak_max_db ({config.peak_max_db} dB) is above full scale; use 0 or less")
     for key in ("equalizer_probability", "absent_query_probability"):
@@ -108,7 +115,8 @@ def _render(config: SoundscapeConfig, rng: np.random.Generator) -> tuple[np.ndar
     mix = np.zeros(length * step, np.float32)
     for start, end, label in spans:
         gain = 10 ** (rng.uniform(config.gain_min_db, config.gain_max_db) / 20)
-        mix[start * step : end * step] += np.float32(gain) * SOUNDS[label].generate(rng, (end - start) * step)
+        sound = SOUNDS[label].generate(rng, (end - start) * step)
+        mix[start * step : end * step] += np.float32(gain) * _faded(config, rng, sound)
     if config.background_noise:
         snr = rng.uniform(config.snr_min_db, config.snr_max_db)
         mix += _background(rng, len(mix), 10 ** (-snr / 20))
@@ -117,6 +125,15 @@ def _render(config: SoundscapeConfig, rng: np.random.Generator) -> tuple[np.ndar
         mix *= np.float32(10 ** (rng.uniform(config.peak_min_db, config.peak_max_db) / 20) / peak)
     events = _events(config, rng, spans, length)
     return mix, events, _queries(config, rng, events)
+
+
+def _faded(config: SoundscapeConfig, rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
+    """The sound (N,) with raised-cosine fades of random lengths at both edges; without fades, nothing is drawn."""
+    for longest, edge in ((config.fade_in_max, sound), (config.fade_out_max, sound[::-1])):
+        if longest > 0:
+            size = min(round(rng.uniform(0, longest) * SAMPLE_RATE), len(sound) // 2)
+            edge[:size] *= (0.5 - 0.5 * np.cos(np.pi * (np.arange(size) + 0.5) / max(size, 1))).astype(np.float32)
+    return sound
 
 
 def _grid_length(rng: np.random.Generator, shortest: float, longest: float, grid: float) -> int:

@@ -39,6 +39,33 @@ def test_energy_starts_and_ends_at_the_labels(label: str) -> None:
         assert np.diff(audible).max() < config.same_class_gap, "a pause that reads as two events"
 
 
+def test_fades_cover_the_edges_and_move_no_label() -> None:
+    single = SoundscapeConfig(min_events=1, max_events=1, background_noise=False, classes=["siren"], max_duration=5)
+    window = 640  # 40 ms
+    rises = []
+    for seed in range(40):
+        waveform, (event,), _ = soundscape(replace(single, fade_in_max=1.0, fade_out_max=0.5), seed)
+        a, b = round(event.onset * 16000), round(event.offset * 16000)
+        assert not waveform[:a].any() and not waveform[b:].any()
+        rms = np.sqrt(np.mean(waveform[a : a + (b - a) // window * window].reshape(-1, window) ** 2, axis=1))
+        assert rms[len(rms) // 2] > 0.5 * rms.max(), "a fade takes half of the event at most"
+        rises.append(rms[0] / rms[len(rms) // 2])
+    assert np.median(rises) < 0.1 < max(rises)  # long fades mostly, short ones too
+
+
+def test_fade_lengths_are_drawn_from_zero_to_the_longest() -> None:
+    config = SoundscapeConfig(fade_in_max=0.8, fade_out_max=0.0)
+    lengths = []
+    for seed in range(200):
+        faded = synth._faded(config, np.random.default_rng(seed), np.ones(32000, np.float32))
+        assert np.all(np.diff(faded) >= 0) and faded[-1] == 1
+        lengths.append(np.count_nonzero(faded < 1) / 16000)
+    assert max(lengths) <= 0.8 and min(lengths) < 0.05
+    assert abs(np.mean(lengths) - 0.4) < 0.06
+    short = synth._faded(replace(config, fade_in_max=60.0), np.random.default_rng(0), np.ones(1000, np.float32))
+    assert np.count_nonzero(short < 1) <= 500
+
+
 @pytest.mark.parametrize("polyphony", [1, 2])
 def test_events_respect_polyphony_gap_grid_and_count(polyphony: int) -> None:
     config = replace(CROWDED, max_polyphony=polyphony, min_duration=8.0)
@@ -94,6 +121,7 @@ def test_impossible_layout_and_bad_settings_name_the_key() -> None:
     with pytest.raises(ValueError, match="max_events"):
         soundscape(SoundscapeConfig(min_events=9, max_events=9, classes=["siren"], max_duration=4.0), 0)
     bad = {"classes": ["sirene"], "time_grid": 0.00003, "snr_min_db": 99.0, "equalizer_probability": 2.0}
+    bad |= {"fade_in_max": -0.1, "fade_out_max": -1.0}
     for key, value in bad.items():
         with pytest.raises(ValueError, match=key):
             soundscape(replace(SoundscapeConfig(), **{key: value}), 0)
