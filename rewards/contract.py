@@ -22,7 +22,8 @@ from rich.text import Text
 
 from rewards.built import BuiltReward
 from rewards.group import Completion, Group
-from timepro.events import Event, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event
 from timepro.tables import print_table
 
 CHECKS = (

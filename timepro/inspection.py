@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from timepro.events import Event, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event
 from timepro.tables import plain_table, print_table
 
 _FILE = re.compile(r"step-(\d+)\.rank(\d+)\.jsonl")

@@ -121,7 +121,7 @@ def clip_lanes(run: Path, sample: str) -> Lanes:
 
 def group_lanes(run: Path, step: int, sample: str) -> Lanes:
     """A training sample's reference and the answers sampled for it in a step, each with its reward."""
-    from timepro.events import parse_answer
+    from timepro.answers import parse_answer
     from timepro.inspection import choose, read_step
 
     (group,) = choose(read_step(run, step)[1], "batch", 1, sample)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
-from timepro.events import Event, ParsedAnswer, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
 from timepro.metrics.tasks import main_counts, task_metrics
 from timepro.tasks import Sample

@@ -15,7 +15,7 @@ import numpy as np
 from rewards import Completion, Group
 from rewards.registry import BuiltReward
 from rollout.client import Answer, AnswerGroup, Prompt, RolloutPool, Sampling
-from timepro.events import parse_answer
+from timepro.answers import parse_answer
 from timepro.features import Processor
 from timepro.tasks import Sample
 from trainer import distributed

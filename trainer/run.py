@@ -155,7 +155,7 @@ def fine_tune(
         "cursor",
         "encoder",
     )
-    method = [_PACKAGE / name for name in ("families", "astp.py", "events.py", "features.py", "tasks.py")]
+    method = [_PACKAGE / name for name in ("families", "answers", "astp.py", "events.py", "features.py", "tasks.py")]
     key = digest(inputs, [*(_TRAINER / f"{name}.py" for name in modules), *method])
     folder, _ = cached_stage(
         "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT", nodes), log,

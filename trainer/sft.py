@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from timepro.events import write_answer
+from timepro.answers import write_answer
 from timepro.features import Processor
 from timepro.progress import ProgressBar
 from timepro.tasks import Sample

@@ -16,7 +16,9 @@ import random
 import time
 from collections.abc import Iterator
 
-from timepro.events import MAX_SECONDS, ParsedAnswer, parse_answer
+from timepro.answers import parse_answer
+from timepro.answers.times import MAX_SECONDS
+from timepro.events import ParsedAnswer
 
 LONGEST = 100_000
 LONG = 20_000  # characters from which the time is compared with that of a quarter

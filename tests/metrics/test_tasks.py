@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from timepro.events import Event, ParsedAnswer, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event, ParsedAnswer
 from timepro.metrics import MAIN_METRIC, main_counts, task_metrics
 from timepro.metrics.bootstrap import micro_f1
 from timepro.tasks import TASKS

@@ -11,7 +11,8 @@ import pytest
 
 from rewards import BuiltReward, Completion, Group, available_rewards, build_reward, registry
 from rewards.contract import check_reward
-from timepro.events import Event, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event
 from timepro.metrics.captions import clip_meteor
 
 REFERENCE = (Event(0.4, 1.2, "dog"), Event(2.0, 4.0, "rain"))

@@ -17,7 +17,8 @@ import pytest
 
 from rewards import Completion, Group, build_reward, pool
 from rewards.built import RewardFailed, RewardNotReady
-from timepro.events import Event, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event
 
 MODULE = '''
 import os, subprocess, sys, time
@@ -206,7 +207,7 @@ def test_no_hanging_worker_is_left_when_the_learner_is_killed(users_module):
     )
     (users_module / "tests_helper.py").write_text(
         "from rewards import Completion, Group\n"
-        "from timepro.events import parse_answer\n"
+        "from timepro.answers import parse_answer\n"
         "def group_of(text):\n"
         "    return Group((), (Completion(text, parse_answer(text), False, 1),), 'sed', 1.0, 'c')\n"
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from timepro.events import Event, parse_answer, write_answer
+from timepro.answers import parse_answer, write_answer
+from timepro.events import Event
 from timepro.timestamps import TimestampVocabulary
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "answers.py"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from timepro.events import Event, parse_answer
+from timepro.answers import parse_answer
+from timepro.events import Event
 
 DOG, CAT = (1.2, 3.4, "dog"), (4.0, 5.0, "cat")
 BOTH = [DOG, CAT]

@@ -8,8 +8,9 @@ from timepro.answers.prose import read_prose, read_written_digits
 from timepro.answers.reader import Reader
 from timepro.answers.stamps import STAMP, read_stamps, read_written_stamps
 from timepro.answers.structured import StructuredReader
-from timepro.events import NO_EVENTS, ParsedAnswer
+from timepro.events import ParsedAnswer
 
+NO_EVENTS = "none"
 _SPACES = re.compile(r"[^\S\n]++")
 _LONGEST_DENIAL = 200
 _DENIAL = re.compile(
@@ -24,8 +25,19 @@ _DENIAL = re.compile(
 )
 
 
-def read_answer(text: str) -> ParsedAnswer:
-    """Events and repairs of a text; see `timepro.events.parse_answer`."""
+def parse_answer(text: str) -> ParsedAnswer:
+    """Read the events of an answer, in either style or in whatever comes near it. Never raises, linear time.
+
+    ``ok`` is True when events were read or the answer says that there are none; it is False for the empty string and
+    for text without a readable event. Everything that is not exactly as written is a repair:
+
+    - times: "from 1.2 to 3.4 seconds", "between 1.2s and 3.4s", "starts at 1.2 and ends at 3.4", "Start: 1.2" over
+      "End: 3.4", "[1.2, 3.4]", "0:01.2 - 0:03.4", "1200-3400 ms", other dashes, arrows, digits of other scripts;
+    - shape: sentences, lists, tables, JSON, code fences, labels behind their interval or on a line of their own,
+      an answer behind a reasoning model's thoughts;
+    - mended: a reversed interval is swapped, an interval without a label takes that of the one before it;
+    - dropped: an interval without length, negative or with an absurd time, an event without its end, stray text.
+    """
     body, notes = _final_part(text)
     flat = _SPACES.sub(" ", body).strip()
     if not flat:
