@@ -3,6 +3,9 @@
 It speaks vLLM's token-in token-out route, so that what was sampled comes back as token ids with log-probabilities and
 the weight version that each answer was sampled from. A group stays on one worker, where its answers share the
 prompt's keys and values and the encoder's output.
+
+Every learner rank has a pool of its own and sees only its own requests. So that the ranks together load all workers
+alike, each prompt has a number in the global batch that says which worker comes first among equally loaded ones.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +97,7 @@ class RolloutPool:
         request_timeout_s: deadline of one group.
         max_in_flight: groups asked for at a time, over all workers.
         retries: how many other attempts a group gets after a worker failed.
+        rank, ranks: which of how many pools this is that ask the same workers, each for its share of a batch.
     """
 
     def __init__(
@@ -101,17 +107,29 @@ class RolloutPool:
         request_timeout_s: float = 300.0,
         max_in_flight: int = 64,
         retries: int = 2,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        if not urls:
-            raise ValueError("the rollout pool needs at least one worker; set rollout.workers")
-        self.urls = list(urls)
+        self.use(urls)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._timeout_s, self._max_in_flight, self._retries = request_timeout_s, max_in_flight, retries
-        self._load = dict.fromkeys(self.urls, 0)
+        self._rank, self._ranks = rank, ranks
+        self._load: Counter[str] = Counter()  # of this pool's requests alone
+        self._failed: set[str] = set()  # since the last prompts were given in; asked only where nobody else is left
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-pool", daemon=True)
         self._thread.start()
         self._session: aiohttp.ClientSession | None = None
+
+    def use(self, urls: Sequence[str]) -> None:
+        """Ask these workers from the next request on.
+
+        Raises:
+            ValueError: no workers.
+        """
+        if not urls:
+            raise ValueError("the rollout pool needs at least one worker; set rollout.workers")
+        self.urls = list(urls)
 
     def submit(
         self,
@@ -160,32 +178,41 @@ class RolloutPool:
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(headers=self._headers, connector=connector)
         slots = asyncio.Semaphore(self._max_in_flight)
+        self._failed.clear()
 
-        async def one(prompt: Prompt) -> AnswerGroup:
+        async def one(number: int, prompt: Prompt) -> AnswerGroup:
             async with slots:
-                group = await self._with_retries(prompt, sampling, version)
+                group = await self._with_retries(number, prompt, sampling, version)
             if progress is not None:
                 progress(1)
             return group
 
-        tasks = [asyncio.ensure_future(one(prompt)) for prompt in prompts]
+        # The ranks' shares are equal but for one prompt, so these numbers are those of the global batch.
+        numbers = range(self._rank, self._rank + self._ranks * len(prompts), self._ranks)
+        tasks = [asyncio.ensure_future(one(*numbered)) for numbered in zip(numbers, prompts, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:  # one failed: the others' answers are of no use any more
                 task.cancel()
 
-    async def _with_retries(self, prompt: Prompt, sampling: Sampling, version: int | None) -> AnswerGroup:
+    async def _with_retries(
+        self, number: int, prompt: Prompt, sampling: Sampling, version: int | None
+    ) -> AnswerGroup:
         failures: list[str] = []
-        untried = list(self.urls)
+        tried: set[str] = set()
         for _ in range(self._retries + 1):
-            untried = untried or list(self.urls)
-            url = min(untried, key=lambda u: self._load[u])
-            untried.remove(url)
+            if tried.issuperset(self.urls):
+                tried.clear()
+            url = choose_worker(self.urls, self._load, number, self._failed, tried)
+            tried.add(url)
             self._load[url] += 1
             try:
-                return of_version(await self._request(url, prompt, sampling), version)
+                group = of_version(await self._request(url, prompt, sampling), version)
+                self._failed.discard(url)
+                return group
             except (TimeoutError, aiohttp.ClientError, WorkerError) as error:
+                self._failed.add(url)
                 failures.append(f"{url}: {type(error).__name__} {error}".strip())
             finally:
                 self._load[url] -= 1
@@ -207,7 +234,28 @@ class RolloutPool:
         try:
             return read_group(prompt.id, json.loads(text), sampling.n, url, time.monotonic() - started)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WorkerError(f"a reply that is none ({type(error).__name__} {error}): {text[:200]}") from error
+            raise WorkerError(
+                f"the reply is not a group of answers ({type(error).__name__} {error}): {text[:200]}"
+            ) from error
+
+
+def choose_worker(
+    urls: Sequence[str],
+    load: Mapping[str, int],
+    number: int,
+    failed: AbstractSet[str] = frozenset(),
+    tried: AbstractSet[str] = frozenset(),
+) -> str:
+    """The worker to ask next: the least loaded, and of several the first one from the prompt's own place on.
+
+    Args:
+        load: requests of this pool that each worker serves now.
+        number: the prompt's, in the batch of all ranks; its own place is the worker `number % len(urls)`.
+        failed: workers to be asked only if nobody else is left.
+        tried: workers that have failed this prompt already; not asked again.
+    """
+    order = [urls[(number + step) % len(urls)] for step in range(len(urls))]
+    return min((url for url in order if url not in tried), key=lambda url: (url in failed, load[url]))
 
 
 def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -247,7 +295,7 @@ def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, second
     """Check a worker's reply and turn it into a group.
 
     Raises:
-        WorkerError: fewer answers than asked for, or answers without log-probabilities.
+        WorkerError: fewer answers than asked for, answers without log-probabilities, or ones that were broken off.
     """
     choices = sorted(body.get("choices", []), key=lambda choice: choice["index"])
     if [choice["index"] for choice in choices] != list(range(n)):
@@ -258,6 +306,8 @@ def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, second
         entries = (choice.get("logprobs") or {}).get("content") or []
         if len(entries) != len(tokens) or not tokens:
             raise WorkerError(f"answer {choice['index']} has {len(tokens)} tokens and {len(entries)} log-probabilities")
+        if choice["finish_reason"] not in ("stop", "length"):  # a worker aborts what runs when new weights come in
+            raise WorkerError(f"answer {choice['index']} was broken off ({choice['finish_reason']})")
         versions = tuple(_version(span["version"]) for span in choice.get("weight_versions") or ())
         answers.append(
             Answer(tokens, [entry["logprob"] for entry in entries], choice["finish_reason"] == "length", versions)

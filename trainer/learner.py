@@ -100,7 +100,10 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
             print(f"  resumed from {checkpoint} at step {state.step}", file=sys.stderr, flush=True)
     token = os.environ[TOKEN_VARIABLE]
     rollout = config.rollout
-    pool = RolloutPool(job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries)
+    pool = RolloutPool(
+        job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries,
+        rank=distributed.rank(), ranks=distributed.world_size(),
+    )  # fmt: skip
     own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
     sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
     recovery = Recovery(sender, job.workers, rollout, stop)

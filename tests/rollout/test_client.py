@@ -81,6 +81,12 @@ def test_a_groups_answers_come_in_the_order_of_their_indices():
     assert (second.token_ids, second.truncated, second.weight_versions) == ([5, 7], False, (4,))
 
 
+@pytest.mark.parametrize("why", ["abort", "error", None])
+def test_an_answer_that_was_broken_off_is_refused(why):
+    with pytest.raises(WorkerError, match=rf"answer 1 was broken off \({why}\)"):
+        read(choice(0), choice(1, finish_reason=why))
+
+
 def test_a_worker_that_was_never_synced_has_its_own_version():
     group = read(choice(0, weight_versions=[{"version": "default"}]), choice(1))
     assert [answer.weight_versions for answer in group.answers] == [(UNSYNCED,), ()]
