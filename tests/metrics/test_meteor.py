@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,41 @@ def test_no_process_is_left_when_python_is_killed():
     owner.wait(10)
     java.wait(30)
     assert not java.is_running()
+
+
+CASES = [("I HEAR A SIREN IN THE DISTANCE", "i hear a siren in the distance"), ("a cat", "the cat")]
+
+
+def scores_in(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[float]:
+    """What a process says that is started with these variables set."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    scorer = Meteor()
+    try:
+        return scorer.scores(CASES)
+    finally:
+        scorer.close()
+        monkeypatch.undo()
+
+
+@needs_meteor
+@pytest.mark.parametrize("language", ["tr", "de"])
+def test_javas_own_variables_change_nothing(meteor, monkeypatch, language):
+    assert meteor.scores(CASES)[0] == 1.0
+    names = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")
+    found = scores_in(monkeypatch, **{name: f"-Duser.language={language}" for name in names})
+    assert found == meteor.scores(CASES)
+
+
+@needs_meteor
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="localedef, which makes locales, is not installed")
+@pytest.mark.parametrize("locale", ["de_DE", "tr_TR"])
+def test_the_users_locale_changes_nothing(meteor, monkeypatch, tmp_path, locale):
+    made = subprocess.run(["localedef", "-i", locale, "-f", "UTF-8", str(tmp_path / f"{locale}.UTF-8")], check=False)
+    if made.returncode:
+        pytest.skip(f"the locale {locale} cannot be made here: its sources (package locales) are missing")
+    found = scores_in(monkeypatch, LOCPATH=str(tmp_path), LC_ALL=f"{locale}.UTF-8", LANG=f"{locale}.UTF-8")
+    assert found == meteor.scores(CASES)
 
 
 def test_no_pairs_are_refused(tmp_path, monkeypatch):

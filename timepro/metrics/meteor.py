@@ -6,7 +6,9 @@ extra `captions`. It is asked through its `-stdio` mode, a line in and a line ou
     SCORE ||| reference ||| hypothesis    ->  statistics of the pair, 23 numbers
     EVAL ||| statistics ||| statistics    ->  one line with the score of each, then one with the score of all together
 
-There is no substitute: another implementation of METEOR gives other numbers.
+There is no substitute: another implementation of METEOR gives other numbers. For the same reason the program sees none
+of the surroundings that Java takes settings from: the locale decides how it writes numbers and lower-cases words
+(Turkish turns I into a dotless i), and Java reads options of its own from the environment.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from typing import IO
 
 _INSTALL = "pip install 'timepro-rl[captions]'"
 _SEPARATOR = re.compile(r"\|{2,}")  # would be read as the protocol's " ||| "
+_LANGUAGE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
+# What Java needs to start; everything else in the environment could only change the numbers.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "JAVA_HOME", "LD_LIBRARY_PATH")
 _CHUNK = 65_536
 _QUIT_S = 5.0
 
@@ -79,7 +84,7 @@ class Meteor:
         jar = find_jar()
         # The table is found beside the jar. One garbage collector's thread, not one a core: workers run side by side.
         self._command = [
-            str(find_java()), f"-Xmx{heap}", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-jar", str(jar),
+            str(find_java()), f"-Xmx{heap}", "-XX:+UseSerialGC", *_LANGUAGE, "-jar", str(jar),
             "-", "-", "-stdio", "-l", "en", "-norm",
         ]  # fmt: skip
         self._lock = threading.Lock()
@@ -143,6 +148,11 @@ class Meteor:
         self._running = None
 
 
+def _environment() -> dict[str, str]:
+    """The environment of the Java program, the same for every user: see the module's docstring."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | {"LC_ALL": "C.UTF-8"}
+
+
 def _line(text: str) -> str:
     return " ".join(_SEPARATOR.sub(" ", text).split())
 
@@ -166,7 +176,7 @@ class _Process:
         # A session of its own, so that Ctrl-C reaches Python alone, which then ends it in order. A process that leads
         # its session (a learner rank, a reward's worker) is ended with all of its session, to which this one belongs.
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             start_new_session=os.getsid(0) != os.getpid(),
         )  # fmt: skip
         assert self._child.stdin is not None and self._child.stdout is not None
