@@ -46,13 +46,24 @@ def answer_states(
 
 
 def _attend(attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], visible: Tensor, queries: Tensor) -> Tensor:
-    """visible: boolean (B, Q, T)."""
+    """The last layer's attention at the queries.
+
+    Keys and values are repeated to one a query head, as transformers does it under a mask. With grouped heads AND a
+    mask, the CUDA kernels that need no scores in memory are ruled out, and (B, heads, Q, T) scores in float32 are
+    gigabytes for clips of 30 s. That the memory-efficient kernel is then taken has not been seen on a card: the test
+    shows what is asked of torch.
+
+    Args:
+        visible: boolean (B, Q, T).
+    """
     cos, sin = rotary
     q = _heads(attention.q_proj(_rows(normed, queries)), attention.head_dim)
     k = _heads(attention.k_proj(normed), attention.head_dim)
     v = _heads(attention.v_proj(normed), attention.head_dim)
     q = _rotate(q, _rows(cos, queries), _rows(sin, queries))
-    out = F.scaled_dot_product_attention(q, _rotate(k, cos, sin), v, attn_mask=visible[:, None], enable_gqa=True)
+    groups = q.shape[1] // k.shape[1]
+    k, v = _repeated(_rotate(k, cos, sin), groups), _repeated(v, groups)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None])
     return attention.o_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -64,6 +75,11 @@ def _rows(values: Tensor, queries: Tensor) -> Tensor:
 def _heads(projected: Tensor, head_dim: int) -> Tensor:
     """(B, T, heads * D) to (B, heads, T, D)."""
     return projected.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def _repeated(heads: Tensor, groups: int) -> Tensor:
+    """(B, heads, T, D) to (B, heads * groups, T, D), each head `groups` times in a row."""
+    return heads[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

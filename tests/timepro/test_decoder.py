@@ -1,0 +1,64 @@
+"""The decoder whose last layer is computed at the answers alone, against the whole forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2Model
+
+from timepro.families.decoder import answer_states
+
+LENGTH = 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attn_implementation="sdpa",
+    )  # fmt: skip
+    return Qwen2Model(config).eval()
+
+
+def tree() -> torch.Tensor:
+    """Boolean (2, T, T): positions 4 to 7 and 8 to 11 see the first 4 and themselves, not one another."""
+    mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    mask[8:, 4:8] = False
+    return mask.expand(2, -1, -1)
+
+
+@pytest.mark.parametrize("mask", [None, tree()], ids=["causal", "tree"])
+def test_states_and_gradients_are_those_of_the_whole_forward_pass(model, mask):
+    inputs = torch.randn(2, LENGTH, 64, generator=torch.Generator().manual_seed(1))
+    queries = torch.tensor([[3, 4, 8, 11], [0, 5, 9, 10]])
+    positions = torch.arange(LENGTH).expand(2, -1)
+    ours, whole = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    found = answer_states(model, ours, positions, mask, queries)
+    everywhere = model(
+        inputs_embeds=whole, position_ids=positions, attention_mask=None if mask is None else mask[:, None]
+    ).last_hidden_state
+    expected = everywhere.gather(1, queries[..., None].expand(-1, -1, 64))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(ours.grad, whole.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [None, tree()], ids=["causal", "tree"])
+def test_no_layer_asks_for_grouped_heads_under_a_mask(model, mask, monkeypatch):
+    """CUDA serves that combination by scores in memory only, as no kernel but the plain one takes it."""
+    asked = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def record(query, key, value, attn_mask=None, **settings):
+        asked.append((query.shape[1], key.shape[1], value.shape[1], attn_mask is not None, settings))
+        return real(query, key, value, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    queries = torch.tensor([[3, 11], [3, 11]])
+    answer_states(model, torch.randn(2, LENGTH, 64), torch.arange(LENGTH).expand(2, -1), mask, queries)
+    assert len(asked) == 2
+    for query_heads, key_heads, value_heads, masked, settings in asked:
+        assert not (masked and settings.get("enable_gqa"))
+        assert settings.get("enable_gqa") or query_heads == key_heads == value_heads
