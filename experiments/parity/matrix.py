@@ -23,19 +23,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from grid import BATCHES, FAMILIES, HEADS, LAYOUTS, WEIGHTS
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = 1e-4
 MOVED = 1e-2  # by how much new weights must change some log p at least, else a column would repeat the one before
-FAMILIES = ("qwen2_5_omni", "qwen2_audio")
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "off": {"astp": False},
-    "on": {},
-    "stride 5": {"astp_every": 5},
-    "before": {"astp_position": "before"},
-}
-HEADS = {"untied": False, "tied": True}
-WEIGHTS = ("base", "adapters merged", "3 syncs")
-BATCHES = ("1 clip", "2 clips")
 CELL_TIMEOUT_S = 600.0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from matrix import BATCHES, HEADS, LAYOUTS, WEIGHTS
+from grid import BATCHES, HEADS, LAYOUTS, WEIGHTS
 from torch import Tensor
 
 from reference_models import load_reference, reference_logits

@@ -1,0 +1,16 @@
+"""The axes of the parity matrix: what its rows and columns are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FAMILIES = ("qwen2_5_omni", "qwen2_audio")
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "off": {"astp": False},
+    "on": {},
+    "stride 5": {"astp_every": 5},
+    "before": {"astp_position": "before"},
+}
+HEADS = {"untied": False, "tied": True}
+WEIGHTS = ("base", "adapters merged", "3 syncs")
+BATCHES = ("1 clip", "2 clips")
