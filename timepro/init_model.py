@@ -28,10 +28,17 @@ from timepro.checkpoints import (
     weight_files,
     with_rows,
 )
-from timepro.embeddings import INITIALISATIONS, initial_timestamps, padded_rows, semantic_means, subwords_of
+from timepro.embeddings import (
+    SEMANTIC,
+    count_distinct,
+    initial_timestamps,
+    padded_rows,
+    semantic_means,
+    subwords_of,
+)
 from timepro.families import ModelFamily, family_of
 from timepro.families.base import END_OF_TEXT, TURN_END
-from timepro.timestamps import TimestampVocabulary
+from timepro.timestamps import INITIALISATIONS, TimestampVocabulary
 
 _TIMESTAMP = re.compile(r"<\d+(\.\d+)?>")
 # Written anew: an old one beside a new one could be read in its place.
@@ -84,7 +91,9 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         matrices = _find(files, family)
         first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
         n_rows = max(padded_rows(len(tokenizer)), matrices[family.embedding_name].shape[0])
-        changes = {} if known else _new_rows(matrices, n_rows, first, tokenizer, vocabulary, settings, say)
+        if known:
+            _report_distinct(matrices[family.embedding_name].rows(range(first, first + vocabulary.size)), say)
+        changes = {} if known else _new_rows(matrices, family, n_rows, tokenizer, vocabulary, settings, say)
         _write_weights(files, partial, family, changes, say)
         _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
         os.replace(partial, target)
@@ -163,8 +172,8 @@ def _find(files: Iterable[Path], family: ModelFamily) -> dict[str, StoredTensor]
 
 def _new_rows(
     matrices: dict[str, StoredTensor],
+    family: ModelFamily,
     n_rows: int,
-    first: int,
     tokenizer: Any,
     vocabulary: TimestampVocabulary,
     settings: TimestampSettings,
@@ -172,23 +181,35 @@ def _new_rows(
 ) -> dict[str, Change]:
     """Rows for the timestamps in embeddings and head, by the tensors' names in their files.
 
-    The head's rows start as the mean of the digits' rows whatever the embeddings start as: a new token is then about as
-    likely as the digits that it stands for, and neither certain nor impossible.
+    The head's rows start as the mean of the digits' rows also where the embeddings start random or smooth: a new token
+    is then about as likely as the digits that it stands for, and neither certain nor impossible.
     """
+    first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
     subwords = subwords_of(tokenizer, vocabulary)
     changes = {}
     for name, tensor in matrices.items():
-        if "lm_head" in name or settings.init == "semantic":
-            rows = semantic_means(subwords, tensor.rows)
+        if name == family.head_name or settings.init in SEMANTIC:
+            rows = SEMANTIC.get(settings.init, semantic_means)(subwords, tensor.rows)
         else:
             sample: Tensor = tensor.rows(range(min(_SCALE_ROWS, tensor.shape[0])))
             generator = torch.Generator().manual_seed(settings.seed)
             rows = initial_timestamps(sample, tokenizer, vocabulary, settings.init, generator)
         changes[tensor.name] = with_rows(tensor, n_rows, {first + i: row for i, row in enumerate(rows)})
         say(f"{name}: {tensor.shape[0]} to {n_rows} rows of {tensor.shape[1]}")
-    pieces = f", from {len({i for ids in subwords for i in ids})} subwords" if settings.init == "semantic" else ""
-    say(f"timestamp embeddings start {settings.init}{pieces}")
+        if name == family.embedding_name:
+            pieces = f", from {len({i for ids in subwords for i in ids})} subwords" if settings.init in SEMANTIC else ""
+            say(f"timestamp embeddings start {settings.init}{pieces}")
+            _report_distinct(rows, say)
     return changes
+
+
+def _report_distinct(rows: Tensor, say: Say) -> None:
+    """Say how many timestamps have an embedding of their own: (n, H)."""
+    distinct = count_distinct(rows)
+    hint = "" if distinct == len(rows) else (
+        ": the others equal another time's, and stay so, being frozen; --init semantic_ordered gives each its own"
+    )  # fmt: skip
+    say(f"{distinct} of {len(rows)} timestamp embeddings are distinct{hint}")
 
 
 def _write_weights(files: list[Path], target: Path, family: ModelFamily, changes: dict[str, Change], say: Say) -> None:

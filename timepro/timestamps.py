@@ -10,6 +10,9 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 
+INITIALISATIONS = ("semantic", "semantic_ordered", "random", "smooth")
+"""How the embeddings of timestamps can start; `timepro.embeddings` says how and why."""
+
 
 @dataclass(frozen=True)
 class TimestampVocabulary:

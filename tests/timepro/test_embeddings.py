@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from timepro.embeddings import initial_timestamps
+from timepro.embeddings import count_distinct, initial_timestamps, semantic_ordered
 from timepro.timestamps import TimestampVocabulary
 
 CHARACTERS = "0123456789."
@@ -47,6 +47,48 @@ def test_semantic_needs_no_random_numbers():
     assert torch.equal(start("semantic", seed=1)[1], start("semantic", seed=2)[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_means_of_the_same_digits_are_one_embedding_and_ordered_ones_are_not(dtype):
+    assert count_distinct(start("semantic", width=128, dtype=dtype)[1]) == 386
+    assert count_distinct(start("semantic_ordered", width=128, dtype=dtype)[1]) == 750
+    swapped = [31, 103]  # 1.24 and 4.12
+    assert count_distinct(start("semantic", dtype=dtype)[1][swapped]) == 1
+    assert count_distinct(start("semantic_ordered", dtype=dtype)[1][swapped]) == 2
+
+
+@pytest.mark.parametrize("vocabulary", [(0.02, 60.0), (0.1, 120.0), (0.5, 10.0)])
+def test_ordered_embeddings_are_distinct_on_other_grids(vocabulary):
+    vocabulary = TimestampVocabulary(*vocabulary)
+    assert count_distinct(start("semantic_ordered", vocabulary, width=256)[1]) == vocabulary.size
+
+
+def test_ordered_embeddings_are_weighted_by_place_and_as_long_as_the_means():
+    table, rows = start("semantic_ordered")
+    means = start("semantic")[1]
+    torch.testing.assert_close(rows.norm(dim=1), means.norm(dim=1))
+    for i, written in ((1, "0.04"), (31, "1.24"), (312, "12.48")):
+        weights = [1.5**power for power in range(len(written))][::-1]
+        parts = [w * table[CHARACTERS.index(c)].double() for w, c in zip(weights, written, strict=True)]
+        expected = torch.stack(parts).sum(0)
+        expected *= means[i].double().norm() / expected.norm()
+        torch.testing.assert_close(rows[i].double(), expected, rtol=1e-5, atol=1e-7)
+    assert torch.equal(rows, start("semantic_ordered", seed=1)[1])  # nothing in it is random
+
+
+def test_ordered_embeddings_follow_the_subwords_whatever_their_number():
+    table = torch.eye(3)
+    rows = semantic_ordered([[0], [0, 1], [1, 0], [0, 1, 2]], lambda ids: table[torch.tensor(ids)])
+    assert rows[0].tolist() == [1.0, 0.0, 0.0]
+    assert (rows[1] / rows[1, 1]).tolist() == [1.5, 1.0, 0.0]
+    assert (rows[2] / rows[2, 0]).tolist() == [1.0, 1.5, 0.0]
+    torch.testing.assert_close(rows[3] / rows[3, 2], torch.tensor([2.25, 1.5, 1.0]))
+
+
+def test_counting_distinct_rows_ignores_rounding_alone():
+    row = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    assert count_distinct(torch.stack([row, row * (1 + 1e-6), row + 1e-6, 2 * row, row])) == 2
+
+
 @pytest.mark.parametrize("how", ["random", "smooth"])
 def test_random_parts_come_from_the_generator_and_have_the_tables_scale(how):
     table, rows = start(how)
@@ -77,11 +119,11 @@ def test_smooth_tells_neighbours_apart():
     assert distances.min() > 0.2 * rows.norm(dim=1).mean()
 
 
-@pytest.mark.parametrize("how", ["semantic", "random", "smooth"])
+@pytest.mark.parametrize("how", ["semantic", "semantic_ordered", "random", "smooth"])
 def test_another_vocabulary_has_its_own_number_of_rows(how):
     assert start(how, TimestampVocabulary(0.5, 10.0))[1].shape == (20, 32)
 
 
 def test_an_unknown_start_lists_the_known_ones():
-    with pytest.raises(ValueError, match="timestamp_init is 'zeros'; it must be one of semantic, random, smooth"):
+    with pytest.raises(ValueError, match="timestamp_init is 'zeros'; it must be one of semantic, semantic_ordered"):
         start("zeros")

@@ -146,6 +146,23 @@ def test_random_rows_have_the_other_embeddings_scale(source, tmp_path, family):
     assert new[first : first + 750].std().item() == pytest.approx(new[:first].std().item(), rel=0.1)
 
 
+def test_ordered_rows_are_distinct_and_the_report_says_so(source, tmp_path, family):
+    said = {}
+    for init in ("semantic", "semantic_ordered"):
+        lines = []
+        init_model(source, tmp_path / init, TimestampSettings(init=init), say=lines.append)
+        said[init] = next(line for line in lines if line.endswith("distinct") or " distinct: " in line)
+    assert said["semantic"].startswith("386 of 750 timestamp embeddings are distinct: ")
+    assert "--init semantic_ordered" in said["semantic"]
+    assert said["semantic_ordered"] == "750 of 750 timestamp embeddings are distinct"
+    first, new = Processor(tmp_path / "semantic").layout.first_token_id, tensors(tmp_path / "semantic_ordered")
+    for name in (EMBEDDINGS[family], HEADS[family]):
+        assert not torch.equal(new[name][first + 31], new[name][first + 103]), name  # <1.24> and <4.12>
+    lines = []
+    init_model(tmp_path / "semantic", tmp_path / "again", TimestampSettings(), say=lines.append)
+    assert said["semantic"] in lines  # also of timestamps that are there already
+
+
 def test_a_thinker_alone_becomes_a_whole_checkpoint(tmp_path):
     whole = build(tmp_path / "whole", "qwen2_5_omni")
     alone = tmp_path / "alone"

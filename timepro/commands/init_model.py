@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.timestamps import INITIALISATIONS
+
 HELP = "give a published checkpoint timestamps"
 EXAMPLES = """\
   timepro init-model Qwen/Qwen2.5-Omni-7B checkpoints/omni-7b          as in the paper
@@ -28,7 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--position", choices=("after", "before"), default="after", help="side of the audio frame")
     parser.add_argument("--answers", choices=("digits", "timestamps"), default="digits", help="how answers write times")
     parser.add_argument(
-        "--init", choices=("semantic", "random", "smooth"), default="semantic", help="how timestamp embeddings start"
+        "--init",
+        choices=INITIALISATIONS,
+        default="semantic",
+        help="how timestamp embeddings start: semantic is the paper's (default), in which times of the same digits in "
+        "another order share an embedding; semantic_ordered tells them apart",
     )
     parser.add_argument("--seed", type=int, default=0, help="of random and smooth starts")
     parser.add_argument("--revision", help="of the hub repository")
