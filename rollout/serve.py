@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import runpy
-import signal
 
-PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Ask the kernel to signal this process when the one that started it dies, however it dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-
+from timepro.system.processes import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent()

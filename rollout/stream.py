@@ -7,7 +7,6 @@ after a failure. Every wait has a deadline.
 
 from __future__ import annotations
 
-import socket
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore
+
+from timepro.system.network import listening_socket
 
 _ALIGNMENT = 64  # bytes; every tensor in a bucket starts on a boundary that any dtype can be viewed at
 
@@ -78,26 +79,6 @@ def view_slot(buffer: Tensor, slot: Slot, dtype: torch.dtype, shape: Sequence[in
 def checksum(buffer: Tensor, running: int = 0) -> int:
     """CRC-32 of a byte buffer, continued from `running`."""
     return zlib.crc32(memoryview(buffer.cpu().numpy()), running)
-
-
-def listening_socket(host: str, port: int = 0) -> socket.socket:
-    """A bound, listening socket on one address only (a store on its own would listen on all of them).
-
-    Raises:
-        ValueError: the address cannot be bound, for example a port in use.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise ValueError(
-            f"cannot listen on {host}:{port}: {error.strerror}; give another port, or 0 for a free one"
-        ) from error
-    sock.listen(1024)
-    return sock
 
 
 def host_store(host: str, port: int, timeout_s: float) -> TCPStore:

@@ -12,43 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
-from rollout import device
 from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
-from rollout.network import interface_of, is_loopback, own_addresses
+from rollout.settings import WorkerConfig
 from timepro.families import family_of
+from timepro.system import device
+from timepro.system.network import interface_of, is_loopback, own_addresses
+from timepro.system.processes import group_alive, log_tail
 
 SERVED_NAME = "policy"
-
-
-@dataclass
-class WorkerConfig:
-    """Settings of the rollout workers (`rollout.*`)."""
-
-    workers: int = 1  # on each node that generates
-    host: str = "127.0.0.1"  # workers listen here alone; with several nodes, each node's own address instead
-    base_port: int = 0  # 0: free ports
-    tensor_parallel: int = 1
-    dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
-    max_model_len: int = 2048
-    max_sequences: int = 256
-    max_batched_tokens: int = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
-    kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
-    gpu_memory_fraction: float = 0.4  # leaves room for a learner on the same card; 0.85 where a worker has its own
-    gpus: str = ""  # cards of the workers, comma-separated, tensor_parallel for each; empty: all share what is visible
-    threads: int = 2  # CPU threads of a worker
-    compile: bool = False
-    start_timeout_s: float = 600.0
-    max_restarts: int = 3  # of each worker that died or fell silent; then the run stops with a checkpoint
-    silence_timeout_s: float = 15.0  # a worker whose engine does not answer for so long is ended and started again
-    request_timeout_s: float = 300.0
-    max_in_flight: int = 64  # prompts at a time from one learner rank
-    retries: int = 2
 
 
 def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Path) -> list[str]:
@@ -244,24 +220,3 @@ class Worker:
                 self.process.poll()  # reaps the leader, which else counts as alive
                 time.sleep(0.05)
         self.process.poll()
-
-
-def group_alive(group: int) -> bool:
-    """Whether any process of a process group is left (zombies that nobody has waited for do not count)."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            return True
-    return False
-
-
-def log_tail(path: Path, lines: int = 25) -> str:
-    """The last lines of a log file."""
-    if not path.is_file():
-        return "(no log)"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

@@ -152,7 +152,7 @@ def elements_written_by_vllm(folder: Path, shapes: dict[str, tuple[int, ...]]) -
 def _join_alone() -> None:
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
 
-    from trainer.launch import free_port
+    from timepro.system.network import free_port
 
     init_distributed_environment(1, 0, f"tcp://127.0.0.1:{free_port('127.0.0.1')}", 0, "gloo")
     initialize_model_parallel(1, 1)

@@ -67,7 +67,7 @@ def reference_logits(family: str, model: Any, features: Tensor, ids: list[int], 
 @torch.no_grad()
 def greedy_answer(processor: Any, model: Any, sample: Any, max_tokens: int = 20) -> str:
     """transformers' own greedy answer to a sample, its prompt laid out as the learner does it."""
-    from trainer.sft import expanded_prompt
+    from trainer.learner.sft import expanded_prompt
 
     (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(sample.audio)])
     ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])

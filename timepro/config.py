@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from timepro.system.files import write_text
 
 T = TypeVar("T")
 BASE_KEY = "base"
@@ -86,9 +87,7 @@ def check_keys(values: Mapping[str, Any], schema: type, where: str, prefix: str 
 
 def save_resolved(config: Any, path: Path) -> None:
     """Write a resolved configuration as YAML, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    os.replace(partial, path)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def load_resolved(path: Path, schema: type[T]) -> T:
@@ -125,7 +124,7 @@ def _merge_replacing_specs(base: Any, values: Mapping[str, Any]) -> Any:
 def _parse_override(text: str, schema: type) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ValueError(f"override {text!r} is not of the form key=value, for example trainer.max_steps=5")
+        raise ValueError(f"override {text!r} is not of the form key=value, for example grpo.max_steps=5")
     try:
         parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value else "value: ''"))["value"]
     except (yaml.YAMLError, OmegaConfBaseException) as error:

@@ -1,4 +1,4 @@
-"""Timestamp embeddings: how they start. They are frozen in all training (`trainer.policy` keeps the rows bit-equal).
+"""Timestamp embeddings: how they start. They are frozen in all training (the learner keeps the rows bit-equal).
 
 - `semantic`: the paper's choice, the mean of the subword embeddings of the number's string. It needs a pretrained
   vocabulary in which digits mean something. A mean forgets the order of the digits: <1.24> and <4.12> start equal and,

@@ -5,7 +5,7 @@
     command: ["${env}", timepro, train, sed_grpo, --sweep, sed_seeds, "${args_no_hyphens}"]
     parameters:
       seed: {values: [0, 1, 2]}
-      trainer.temperature: {values: [0.7, 1.0]}
+      grpo.groups.temperature: {values: [0.7, 1.0]}
 
 With a login such a file is a sweep of W&B's, which gives every agent its next trial. Without one the same file is
 expanded here: `grid` to all combinations, `random` to `run_cap` draws. Either way a trial is a call of the command
@@ -134,7 +134,7 @@ def _parameters(sweep: Sweep) -> dict[str, Mapping[str, Any]]:
         if not isinstance(spec, Mapping) or not spec:
             raise ValueError(f"{sweep.path}: parameter {key}: expected value, values, or a distribution; got {spec!r}")
         if "parameters" in spec:
-            raise ValueError(f"{sweep.path}: parameter {key}: write nested settings with dots, as in trainer.max_steps")
+            raise ValueError(f"{sweep.path}: parameter {key}: write nested settings with dots, as in grpo.max_steps")
         found[str(key)] = spec
     return found
 

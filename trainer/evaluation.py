@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,15 +15,8 @@ from timepro.answers import parse_answer
 from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
 from timepro.metrics.tasks import main_counts, task_metrics
+from timepro.system.files import replacing
 from timepro.tasks import Sample
-
-
-@dataclass
-class EvaluationConfig:
-    """How a model is tested (`evaluation.*`)."""
-
-    max_tokens: int = 32
-    examples: int = 6  # clips in the picture
 
 
 @dataclass(frozen=True)
@@ -88,9 +80,7 @@ def _of_task(
 
 def save_scored(scored: Scored, path: Path) -> None:
     """Write answers with their references as JSON lines, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w") as out:
+    with replacing(path) as out:
         for sample, text, answer in zip(scored.samples, scored.texts, scored.answers, strict=True):
             line = {
                 "id": sample.id,
@@ -105,7 +95,6 @@ def save_scored(scored: Scored, path: Path) -> None:
                 "repairs": list(answer.repairs),
             }
             out.write(json.dumps(line) + "\n")
-    os.replace(partial, path)
 
 
 def load_scored(path: Path, samples: list[Sample]) -> Scored:

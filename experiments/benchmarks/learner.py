@@ -29,6 +29,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.zero import ZeroConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
@@ -65,17 +68,18 @@ def main() -> int:
 
 def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[str, Any]:
     """Both steps on the same groups; the least time of several, since other work only ever adds."""
-    from trainer import distributed, zero
-    from trainer.core import BatchConfig, Learner
-    from trainer.lora import LoraConfig
+    from trainer.learner import distributed
+    from trainer.learner.learner import Learner
+    from trainer.settings.batch import BatchConfig
+    from trainer.settings.lora import LoraConfig
 
     torch.set_num_threads(1)
     store = distributed.join_alone()
     checkpoint = build(folder, width, layers)
     learner = Learner(
         checkpoint,
-        zero.OptimiserConfig(),
-        zero.ZeroConfig(),
+        OptimiserConfig(),
+        ZeroConfig(),
         BatchConfig(micro_batch_tokens=TOKEN_BUDGET),
         LoraConfig(),
     )
@@ -117,7 +121,7 @@ def make_rows(learner: Any) -> tuple[list[Any], list[Tensor]]:
     """Groups with the length spread of real answers: one to four events in clips of 4 to 10 s."""
     from timepro.astp import expand_prompt
     from timepro.tasks import question
-    from trainer.rows import AnswerTokens, Row
+    from trainer.learner.rows import AnswerTokens, Row
 
     rng, processor, rows, features = np.random.default_rng(0), learner.processor, [], []
     for _ in range(PROMPTS):
@@ -158,7 +162,7 @@ def our_step(learner: Any, rows: list[Any], rate: float = 1e-6) -> float:
 
 def forward_backward(learner: Any, rows: list[Any]) -> None:
     """Our passes alone: the same micro-batches, no DeepSpeed, no optimiser."""
-    from trainer.rows import plan_micro_batches
+    from trainer.learner.rows import plan_micro_batches
 
     count = answer_tokens(rows)
     for part in plan_micro_batches([row.length for row in rows], TOKEN_BUDGET):
@@ -172,7 +176,7 @@ class PlainStep:
     """transformers' forward pass over padded sequences under DeepSpeed ZeRO-3."""
 
     def __init__(self, checkpoint: Path, processor: Any) -> None:
-        from trainer import zero
+        from trainer.learner import zero
 
         self.processor = processor
         model = processor.family.load(checkpoint, torch.float32)
@@ -183,7 +187,7 @@ class PlainStep:
         model.train()
         deepspeed = zero.import_deepspeed()
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-        config = zero.deepspeed_config(zero.OptimiserConfig(), zero.ZeroConfig())
+        config = zero.deepspeed_config(OptimiserConfig(), ZeroConfig())
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
 
     def step(self, rows: list[Any], features: list[Tensor]) -> float:
@@ -247,7 +251,7 @@ def memory_apart(which: str) -> float:
 
 def logprob_memory(which: str) -> float:
     """Log-probabilities of TOKENS tokens from hidden states, and the gradient of their sum; MiB at the peak."""
-    from trainer.policy import Policy
+    from trainer.learner.policy import Policy
 
     torch.set_num_threads(1)
     head = nn.Linear(WIDTH, VOCABULARY, bias=False)

@@ -28,6 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer import messages
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.zero import ZeroConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
@@ -63,9 +67,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Start a worker and the ranks; rank 0's figures."""
     from rollout import stream
     from rollout.auth import TOKEN_VARIABLE
-    from rollout.worker import WorkerConfig
-    from trainer import distributed
-    from trainer.launch import WorkerSet
+    from rollout.settings import WorkerConfig
+    from trainer.launcher.workers import WorkerSet
 
     checkpoint = build(folder, options.parameters * 1e9)
     store = stream.host_store("127.0.0.1", 0, 600.0)
@@ -77,9 +80,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                "bucket_mib": options.bucket_mib}  # fmt: skip
         for number in range(options.ranks):
             environment = os.environ | {
-                distributed.RANK: str(number), distributed.LOCAL_RANK: str(number),
-                distributed.WORLD_SIZE: str(options.ranks), distributed.STORE_HOST: "127.0.0.1",
-                distributed.STORE_PORT: str(store.port), TOKEN_VARIABLE: workers.token, "GLOO_SOCKET_IFNAME": "lo",
+                messages.RANK: str(number), messages.LOCAL_RANK: str(number),
+                messages.WORLD_SIZE: str(options.ranks), messages.STORE_HOST: "127.0.0.1",
+                messages.STORE_PORT: str(store.port), TOKEN_VARIABLE: workers.token, "GLOO_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
             }  # fmt: skip
             command = [sys.executable, __file__, "--role", "rank", "--job", json.dumps(job)]
@@ -111,14 +114,16 @@ def build(folder: Path, parameters: float) -> Path:
 def rank(job: dict[str, Any]) -> int:
     """One learner rank: every stage and the whole; rank 0 writes the figures."""
     from rollout.auth import TOKEN_VARIABLE
-    from trainer import distributed, zero
-    from trainer.core import BatchConfig, Learner
-    from trainer.lora import LoraConfig
-    from trainer.sender import SyncConfig, WeightSender
+    from trainer.learner import distributed
+    from trainer.learner.learner import Learner
+    from trainer.learner.sender import WeightSender
+    from trainer.settings.batch import BatchConfig
+    from trainer.settings.lora import LoraConfig
+    from trainer.settings.sync import SyncConfig
 
     torch.set_num_threads(1)
     distributed.join(1800.0)
-    learner = Learner(Path(job["checkpoint"]), zero.OptimiserConfig(), zero.ZeroConfig(), BatchConfig(), LoraConfig())
+    learner = Learner(Path(job["checkpoint"]), OptimiserConfig(), ZeroConfig(), BatchConfig(), LoraConfig())
     learner.start()
     first, token, version = distributed.rank() == 0, os.environ[TOKEN_VARIABLE], 0
 

@@ -14,18 +14,22 @@ from torch import Tensor
 
 from reference_models import load_reference, reference_logits
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
-from rollout.worker import WorkerConfig
+from rollout.settings import WorkerConfig
 from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
 from timepro.tasks import tokenizer_texts
 from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
-from trainer import distributed, zero
-from trainer.core import BatchConfig, Learner
-from trainer.launch import WorkerSet
-from trainer.lora import LoraConfig
-from trainer.losses import cross_entropy_sum
-from trainer.rows import AnswerTokens, Row
-from trainer.sender import SyncConfig, WeightSender
+from trainer.launcher.workers import WorkerSet
+from trainer.learner import distributed
+from trainer.learner.learner import Learner
+from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.rows import AnswerTokens, Row
+from trainer.learner.sender import WeightSender
+from trainer.settings.batch import BatchConfig
+from trainer.settings.lora import LoraConfig
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.sync import SyncConfig
+from trainer.settings.zero import ZeroConfig
 
 QUESTIONS = ("Detect the sound events with their start and end times.", "When does this sound occur: siren?")
 SECONDS = (2.4, 1.04)  # of the two clips
@@ -140,8 +144,8 @@ def train_and_send(
 ) -> None:
     """A learner that starts from the checkpoint, updates and sends its weights so often, and exports the last."""
     rate = 1e-2 if lora.rank else 1e-3  # more, and the model is certain of one answer
-    optimiser = zero.OptimiserConfig(learning_rate=rate, warmup_steps=0)
-    learner = Learner(checkpoint, optimiser, zero.ZeroConfig(dtype=side.dtype), BatchConfig(), lora)
+    optimiser = OptimiserConfig(learning_rate=rate, warmup_steps=0)
+    learner = Learner(checkpoint, optimiser, ZeroConfig(dtype=side.dtype), BatchConfig(), lora)
     learner.start()
     sender = WeightSender(learner.engine, workers.urls, workers.token, SyncConfig(transport="gloo"), own_gpus=False)
     try:

@@ -32,7 +32,7 @@ def dataset(folder: Path, events: list[dict[str, object]], audio: bool = True) -
 
 def own_data(manifest: Path, runs: Path) -> list[str]:
     splits = [f"data.{name}={manifest}" for name in ("sft", "rl", "validation", "test")]
-    return ["sed_grpo", f"runs={runs}", *splits, "sft.batch_size=2", "trainer.prompts_per_step=2"]
+    return ["sed_grpo", f"runs={runs}", *splits, "sft.batch_size=2", "grpo.groups.prompts_per_step=2"]
 
 
 GOOD = {"onset": 0.4, "offset": 1.2, "label": "siren", "annotated_onset": 0.6, "annotated_offset": 1.4}
@@ -47,13 +47,13 @@ def test_unknown_experiment_lists_the_known_ones() -> None:
 def test_unknown_key_names_near_ones() -> None:
     result = train("sed_grpo", "trainer.max_step=5")
     assert result.returncode == 2
-    assert "trainer.max_step" in result.stderr and "trainer.max_steps" in result.stderr
+    assert "trainer.max_step" in result.stderr and "grpo.max_steps" in result.stderr
 
 
 def test_bad_value_names_its_key() -> None:
-    result = train("sed_grpo", "trainer.max_steps=many")
+    result = train("sed_grpo", "grpo.max_steps=many")
     assert result.returncode == 2
-    assert "trainer.max_steps" in result.stderr and "many" in result.stderr
+    assert "grpo.max_steps" in result.stderr and "many" in result.stderr
 
 
 def test_unknown_reward_names_near_ones() -> None:
@@ -63,7 +63,7 @@ def test_unknown_reward_names_near_ones() -> None:
 
 
 def test_dry_run_prints_configuration_and_plan(tmp_path: Path) -> None:
-    result = train("sed_grpo", f"runs={tmp_path}", "--dry-run", "trainer.group_size=4")
+    result = train("sed_grpo", f"runs={tmp_path}", "--dry-run", "grpo.groups.group_size=4")
     assert result.returncode == 0
     assert "group_size: 4" in result.stdout and "micro-batches a rank" in result.stdout
     assert not list(tmp_path.iterdir())
@@ -126,7 +126,7 @@ def test_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from trainer import stages
+    from trainer.launcher import stages
 
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda path: usage)

@@ -18,9 +18,9 @@ import torch
 import full_size
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
-from trainer import zero
-from trainer.lora import LoraConfig
-from trainer.policy import Policy
+from trainer.learner import zero
+from trainer.learner.policy import Policy
+from trainer.settings.lora import LoraConfig
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

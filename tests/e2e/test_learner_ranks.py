@@ -15,11 +15,11 @@ import pytest
 
 from timepro.config import load_experiment, save_resolved
 from timepro.data.synth import SoundscapeConfig, write_split
-from trainer.experiment import ExperimentConfig
-from trainer.job import JobSpec
-from trainer.launch import run_learner
-from trainer.nodes.head import Nodes
-from trainer.nodes.node import Node
+from trainer.launcher.jobs import run_learner
+from trainer.launcher.nodes.head import Nodes
+from trainer.launcher.nodes.node import Node
+from trainer.messages import JobSpec
+from trainer.settings.experiment import ExperimentConfig
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -36,8 +36,8 @@ def train(folder: Path, checkpoint: Path, clips: Path, ranks: int, micro_batch_t
     folder.mkdir()
     overrides = [
         f"learner.ranks={ranks}", f"sft.batch.micro_batch_tokens={micro_batch_tokens}", "sft.max_steps=4",
-        "sft.batch_size=6", "sft.encoder_warmup.steps=0", "sft.log_every=1", "sft.warmup_steps=0",
-        "sft.learning_rate=1e-3", "wandb.mode=disabled",
+        "sft.batch_size=6", "sft.encoder_warmup.steps=0", "sft.log_every=1", "sft.optimiser.warmup_steps=0",
+        "sft.optimiser.learning_rate=1e-3", "wandb.mode=disabled",
     ]  # fmt: skip
     config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
     save_resolved(config, folder / "config.yaml")
@@ -63,15 +63,18 @@ def test_gradient_does_not_depend_on_ranks_or_micro_batches(tmp_path: Path, tiny
 REFUSED = """
 import sys
 import torch
-from trainer import distributed, zero
-from trainer.core import BatchConfig, Learner
-from trainer.lora import LoraConfig
-from trainer.losses import cross_entropy_sum
-from trainer.rows import AnswerTokens, Row
+from trainer.learner import distributed, zero
+from trainer.settings.batch import BatchConfig
+from trainer.learner.learner import Learner
+from trainer.settings.lora import LoraConfig
+from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.rows import AnswerTokens, Row
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.zero import ZeroConfig
 
 store = distributed.join_alone()
-settings = zero.OptimiserConfig(max_refused_steps=2)
-learner = Learner(sys.argv[1], settings, zero.ZeroConfig(), BatchConfig(), LoraConfig())
+settings = OptimiserConfig(max_refused_steps=2)
+learner = Learner(sys.argv[1], settings, ZeroConfig(), BatchConfig(), LoraConfig())
 learner.start()
 ids = learner.processor.answer_ids("none")
 rows = [Row(ids, torch.zeros(0, 64), [AnswerTokens(ids, supervised=True)])]

@@ -30,15 +30,15 @@ OVERRIDES = [
     "sft.max_steps=12",
     "sft.batch_size=8",
     "sft.encoder_warmup.steps=4",
-    f"trainer.max_steps={STEPS}",
-    "trainer.prompts_per_step=4",
-    "trainer.group_size=4",
-    "trainer.learning_rate=1e-3",
-    "trainer.warmup_steps=0",
-    "trainer.temperature=0.7",
+    f"grpo.max_steps={STEPS}",
+    "grpo.groups.prompts_per_step=4",
+    "grpo.groups.group_size=4",
+    "grpo.optimiser.learning_rate=1e-3",
+    "grpo.optimiser.warmup_steps=0",
+    "grpo.groups.temperature=0.7",
     # A reward with spread from the first step: a model after twelve steps of SFT hits no event yet.
     "rewards={name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou, weight: 1.0}]}",
-    "trainer.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
+    "grpo.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
     "wandb.mode=offline",
 ]
 
@@ -101,7 +101,7 @@ def test_run_folder_is_complete(whole: Path) -> None:
     assert summary["sync"]["count"] == STEPS
     assert summary["sync"]["checksum_failures"] == 0
     assert 0.5 < summary["peak_memory_gib"] < 12
-    assert yaml.safe_load((whole / "config.yaml").read_text())["trainer"]["max_steps"] == STEPS
+    assert yaml.safe_load((whole / "config.yaml").read_text())["grpo"]["max_steps"] == STEPS
     for name in ("examples.png", "curves.png"):
         assert (whole / name).stat().st_size > 5_000
     assert list((whole / "wandb").glob("offline-run-*/run-*.wandb"))
@@ -138,7 +138,7 @@ def test_hugging_face_and_vllm_agree_on_log_probabilities(whole: Path) -> None:
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
     from timepro.tasks import samples_of
-    from trainer.sft import expanded_prompt
+    from trainer.learner.sft import expanded_prompt
 
     job = json.loads((whole / "job.grpo.json").read_text())
     processor = Processor(job["checkpoint"])
@@ -211,7 +211,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], folder: Path) -> None
 
 
 def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbers(whole: Path, runs: Path) -> None:
-    options = (f"runs={runs}", "name=broken", "trainer.save_every=1")
+    options = (f"runs={runs}", "name=broken", "grpo.checkpoints.save_every=1")
     process = start(runs, *options)
     wait_for(runs / "broken" / "rollouts" / "step-000001.rank0.jsonl", process, runs)
     servers = [p for p in psutil.Process(process.pid).children() if "rollout.serve" in p.cmdline()]
@@ -237,7 +237,7 @@ def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbe
 
 
 def test_one_step_ahead_answers_are_one_update_old(whole: Path, runs: Path) -> None:
-    code = finish(start(runs, f"runs={runs}", "name=ahead", "trainer.ahead=1"), runs)
+    code = finish(start(runs, f"runs={runs}", "name=ahead", "grpo.ahead=1"), runs)
     assert code == 0, (runs / "log.txt").read_text()[-4000:]
     metrics = metrics_of(runs / "ahead")
     assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))

@@ -16,7 +16,7 @@ _LINGER_S = 2.0
 
 
 def _mark(phase, step):
-    from trainer import distributed
+    from trainer.learner import distributed
 
     (Path(_FOLDER) / f"{phase}.{step}.{distributed.rank()}").touch()
     if (Path(_FOLDER) / f"linger.{phase}.{step}").exists():
@@ -72,7 +72,11 @@ def _patch_core(module):
     module._write_state = marked_state
 
 
-_PATCHES = {"trainer.sender": _patch_sender, "trainer.rollouts": _patch_rollouts, "trainer.core": _patch_core}
+_PATCHES = {
+    "trainer.learner.sender": _patch_sender,
+    "trainer.learner.groups": _patch_rollouts,
+    "trainer.learner.learner": _patch_core,
+}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -45,14 +45,14 @@ SETTINGS = [
     "sft.max_steps=12",
     "sft.batch_size=8",
     "sft.encoder_warmup.steps=4",
-    f"trainer.max_steps={STEPS}",
-    "trainer.prompts_per_step=4",
-    "trainer.group_size=4",
-    "trainer.learning_rate=1e-3",
-    "trainer.temperature=0.7",
-    "trainer.save_every=1",
-    "trainer.mask_truncated=false",
-    "trainer.objective.old_policy=learner",  # bit-equal weights, however vLLM batched the requests
+    f"grpo.max_steps={STEPS}",
+    "grpo.groups.prompts_per_step=4",
+    "grpo.groups.group_size=4",
+    "grpo.optimiser.learning_rate=1e-3",
+    "grpo.groups.temperature=0.7",
+    "grpo.checkpoints.save_every=1",
+    "grpo.mask_truncated=false",
+    "grpo.objective.old_policy=learner",  # bit-equal weights, however vLLM batched the requests
     "rewards=easy_rewards:share_of_times",
     f"rollout.max_restarts={len(WORKER_FAULTS)}",
     "wandb.mode=disabled",
@@ -118,7 +118,7 @@ class Run:
         return found
 
     def rank(self, number: int) -> psutil.Process:
-        ranks = [p for p in psutil.Process(self.launcher.pid).children() if "trainer.learner" in p.cmdline()]
+        ranks = [p for p in psutil.Process(self.launcher.pid).children() if "trainer.learner.rank" in p.cmdline()]
         (found,) = [p for p in ranks if p.environ()["RANK"] == str(number)]
         return found
 

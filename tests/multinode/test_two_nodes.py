@@ -36,11 +36,11 @@ SETTINGS = [
     "sft.max_steps=4",
     "sft.batch_size=8",
     "sft.encoder_warmup.steps=2",
-    "trainer.mask_truncated=false",
-    "trainer.max_steps=60",
-    "trainer.prompts_per_step=6",
-    "trainer.group_size=4",
-    "trainer.save_every=1",
+    "grpo.mask_truncated=false",
+    "grpo.max_steps=60",
+    "grpo.groups.prompts_per_step=6",
+    "grpo.groups.group_size=4",
+    "grpo.checkpoints.save_every=1",
     "rewards=easy_rewards:share_of_times",
     "wandb.mode=disabled",
     "nodes.join_timeout_s=90",
@@ -166,7 +166,7 @@ def test_a_run_over_two_nodes_survives_their_faults(cable: Cable, tmp_path: Path
     cable.set("up")
 
     done = steps_done(run)
-    pair = Pair(tmp_path, "third", "--resume", f"trainer.max_steps={done + 4}")
+    pair = Pair(tmp_path, "third", "--resume", f"grpo.max_steps={done + 4}")
     assert pair.wait(300) == [0, 0], pair.said(0)[-3000:] + pair.said(1)[-3000:]
     no_process_left(cable)
     summary = json.loads((run / "summary.json").read_text())

@@ -11,18 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rollout import device
 from rollout.alive import FILE_VARIABLE, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
-from rollout.worker import (
-    Worker,
-    WorkerConfig,
-    group_alive,
-    log_tail,
-    worker_command,
-    worker_environment,
-    worker_gpus,
-)
+from rollout.settings import WorkerConfig
+from rollout.worker import Worker, worker_command, worker_environment, worker_gpus
+from timepro.system import device
+from timepro.system.processes import group_alive, log_tail
 
 TOKEN = "s3cret-token"
 
@@ -236,7 +230,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Server).serve_forever()
 @pytest.fixture
 def server(tmp_path):
     """A worker whose process is a stand-in that knows two routes: the server's health and the engine's state."""
-    from trainer.launch import free_port
+    from timepro.system.network import free_port
 
     port = free_port("127.0.0.1")
     command = [sys.executable, "-c", SERVER, str(port)]

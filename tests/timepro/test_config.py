@@ -215,7 +215,7 @@ def test_a_resolved_configuration_survives_a_trip_through_its_file(load, tmp_pat
 
 
 def test_a_reward_replaces_the_bases_reward_and_its_parameters_can_be_changed_alone() -> None:
-    from trainer.experiment import ExperimentConfig
+    from trainer.settings.experiment import ExperimentConfig
 
     folder = Path(__file__).resolve().parents[2] / "experiments"
     spec = "rewards={name: weighted, terms: [{reward: format, weight: 1.0}]}"

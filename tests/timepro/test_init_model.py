@@ -16,7 +16,7 @@ from timepro.cli import main
 from timepro.features import Processor
 from timepro.init_model import TimestampSettings, init_model
 from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint
-from trainer.policy import load_policy
+from trainer.learner.policy import load_policy
 
 FAMILIES = ["qwen2_5_omni", "qwen2_audio"]
 EMBEDDINGS = {

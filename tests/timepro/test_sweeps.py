@@ -11,9 +11,9 @@ import yaml
 
 from timepro.config import load_experiment
 from timepro.sweeps import ARGUMENTS, PLACES, expand, read_sweep, trial_name
-from trainer.commands import named_run
-from trainer.experiment import ExperimentConfig
-from trainer.sweep import trial_command, trial_folder
+from trainer.launcher.commands import named_run
+from trainer.launcher.sweep import trial_command, trial_folder
+from trainer.settings.experiment import ExperimentConfig
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 COMMAND = ["${env}", "timepro", "train", "sed_grpo", "--sweep", "s", ARGUMENTS]
@@ -32,14 +32,14 @@ def trials(folder: Path, seed: int = 0, **changes):
 
 def test_a_grid_is_every_combination_in_order(tmp_path: Path) -> None:
     parameters = {
-        "trainer.temperature": {"values": [0.7, 1.0]},
+        "grpo.groups.temperature": {"values": [0.7, 1.0]},
         "seed": {"min": 3, "max": 5},
         "rewards": {"value": "{name: weighted, terms: [{reward: eb_f1}]}"},
     }
     found = trials(tmp_path, parameters=parameters)
     expected = itertools.product([0.7, 1.0], [3, 4, 5])
     reward = "rewards={name: weighted, terms: [{reward: eb_f1}]}"
-    assert [t.arguments for t in found] == [[f"trainer.temperature={t}", f"seed={s}", reward] for t, s in expected]
+    assert [t.arguments for t in found] == [[f"grpo.groups.temperature={t}", f"seed={s}", reward] for t, s in expected]
     assert len(trials(tmp_path, parameters=parameters, run_cap=4)) == 4
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_sweep_lists_the_known(tmp_path: Path) -> None:
 
 
 def test_names_are_folders_and_differ_where_trials_do() -> None:
-    assert trial_name(["seed=0", "trainer.temperature=0.7"]) == "seed=0,trainer.temperature=0.7"
+    assert trial_name(["seed=0", "grpo.groups.temperature=0.7"]) == "grpo.groups.temperature=0.7,seed=0"
     assert trial_name([]) == "defaults"
     assert trial_name(["--sweep", "train", "seed=0", "runs=/tmp", "learner.ranks=1"]) == "seed=0"
     long = [trial_name([f"rewards={{name: weighted, terms: [{'x' * 90}{i}]}}"]) for i in range(2)]
@@ -99,14 +99,14 @@ def test_names_are_folders_and_differ_where_trials_do() -> None:
 def test_the_run_lies_where_the_sweep_looks_for_it(tmp_path: Path) -> None:
     """The names that `timepro train --sweep` gives are those that the sweep expects, extra settings included."""
     sweep = read_sweep(written(tmp_path, parameters={"rewards": {"values": ["eb_f1", "{name: miou}"]}}))
-    extra = ["trainer.max_steps=3", "learner.ranks=1"]
+    extra = ["grpo.max_steps=3", "learner.ranks=1"]
     for trial in expand(sweep):
         words = trial_command(sweep, trial, tmp_path, extra)
         arguments = words[words.index("s") + 1 :]
         experiment, overrides = named_run("sed_grpo", arguments, "s")
         config = load_experiment(experiment, overrides, ExperimentConfig, EXPERIMENTS)
         assert Path(config.runs) / config.name == trial_folder(tmp_path, sweep, trial, extra)
-        assert (config.wandb.group, config.trainer.max_steps, config.learner.ranks) == ("s", 3, 1)
+        assert (config.wandb.group, config.grpo.max_steps, config.learner.ranks) == ("s", 3, 1)
 
 
 def test_the_experiment_may_be_a_parameter() -> None:

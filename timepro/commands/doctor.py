@@ -32,4 +32,4 @@ def run(options: argparse.Namespace) -> int:
         options.overrides.insert(0, options.experiment)
         options.experiment = DEFAULT
     packages = importlib.import_module("timepro.environment.doctor").main()
-    return packages or importlib.import_module("trainer.commands").doctor(options)
+    return packages or importlib.import_module("trainer.launcher.commands").doctor(options)

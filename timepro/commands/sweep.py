@@ -34,4 +34,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; returns the exit code."""
-    return importlib.import_module("trainer.commands").sweep(options)
+    return importlib.import_module("trainer.launcher.commands").sweep(options)

@@ -9,7 +9,7 @@ from pathlib import Path
 HELP = "run an experiment to its final table"
 EXAMPLES = """\
   timepro train sed_grpo                                  synthesise, fine-tune, post-train, evaluate
-  timepro train sed_grpo trainer.max_steps=5              any key of the experiment, as key=value
+  timepro train sed_grpo grpo.max_steps=5              any key of the experiment, as key=value
   timepro train sed_grpo rewards=eb_f1 name=main_only     another reward, under another run name
   timepro train sed_grpo --resume                         continue an interrupted run
   timepro train sed_grpo --dry-run                        the resolved configuration and the batch plan
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the experiment; returns the exit code."""
     # The method's package imports none of the others; the command finds the trainer by name.
-    return importlib.import_module("trainer.commands").train(options)
+    return importlib.import_module("trainer.launcher.commands").train(options)
 
 
 def default_experiments() -> Path:

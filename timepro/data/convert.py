@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from timepro.data.check import Checked, Rules, check_clips
-from timepro.data.files import replacing
 from timepro.data.formats import find
 from timepro.data.formats.base import Problem, Source
 from timepro.data.labels import near
 from timepro.data.manifest import CONTROL, manifest_line
 from timepro.progress import ProgressBar
+from timepro.system.files import replacing
 
 SHOWN = 50
 """Problems that a report carries; the list beside the manifest holds all."""

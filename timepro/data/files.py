@@ -1,15 +1,12 @@
-"""Files: lines with a bound on their length, files that appear whole or not at all, what is wrong with a path."""
+"""Files to read: lines with a bound on their length, and what is wrong with a path."""
 
 from __future__ import annotations
 
 import codecs
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 _PIECE = 1 << 20  # bytes of an overlong line that are read, and forgotten, at a time
 
@@ -49,26 +46,6 @@ def _pass_over(file: BinaryIO) -> None:
         if (end := piece.find(b"\n")) >= 0:
             file.seek(end + 1 - len(piece), os.SEEK_CUR)
             return
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """A UTF-8 text file to write that takes the place of ``path`` in one step, once the block has ended well.
-
-    Others see the old file or the whole new one. The folder is made where needed; after an exception nothing is left.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)  # there only where the block has failed
 
 
 def file_problem(path: str | os.PathLike[str]) -> str | None:

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from timepro.data.files import bounded_lines, file_problem, replacing
+from timepro.data.files import bounded_lines, file_problem
+from timepro.system.files import replacing
 
 if TYPE_CHECKING:
     from timepro.events import Event

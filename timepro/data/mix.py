@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timepro.data.files import replacing
 from timepro.data.manifest import TASKS, iter_manifest, manifest_line
 from timepro.progress import ProgressBar
+from timepro.system.files import replacing
 
 
 def mix(parts: Sequence[tuple[str, Path]], out: Path, visible: bool = True) -> Counter[str]:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from timepro.data.files import replacing
 from timepro.report.content import content_of
+from timepro.system.files import replacing
 
 _HERE = Path(__file__).parent
 

@@ -1,0 +1,104 @@
+"""Every shipped experiment loads, and every setting is read by some code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from timepro.config import list_experiments, load_experiment
+from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from trainer.launcher.checks import check
+from trainer.settings.experiment import ExperimentConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+EXPERIMENTS = ROOT / "experiments"
+
+
+@pytest.mark.parametrize("name", list_experiments(EXPERIMENTS))
+def test_shipped_experiment_loads_and_passes_its_check(name: str, tiny_checkpoint: Path, manifest: Path) -> None:
+    config = load_experiment(name, [], ExperimentConfig, EXPERIMENTS)
+    assert config.name == name.replace("/", "-")
+    if config.model.path:  # made by the user, as the experiment's first lines say
+        assert re.search(rf"timepro init-model Qwen/\S+ {config.model.path}\n", text_of(name))
+        config.model.path = str(tiny_checkpoint)
+        for split in ("sft", "rl", "validation", "test"):
+            setattr(config.data, split, str(manifest))
+    check(config, n_nodes=1 + config.nodes.generating)
+
+
+def text_of(name: str) -> str:
+    """An experiment's file; the one over two nodes is prepared as that on one."""
+    return (EXPERIMENTS / f"{name.removesuffix('_two_nodes')}.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One clip with everything that a task can ask for."""
+    folder = tmp_path_factory.mktemp("data")
+    soundfile.write(folder / "a.wav", np.zeros(32000), 16000)
+    event = ManifestEvent(0.4, 0.8, "dog_bark", "a dog barks")
+    clip = Clip("a", folder / "a.wav", 2.0, (event,), (Query("a dog", ((0.4, 0.8),)),))
+    write_manifest(folder / "clips.jsonl", [clip])
+    return folder / "clips.jsonl"
+
+
+def test_every_base_is_used() -> None:
+    text = "".join(path.read_text() for path in EXPERIMENTS.rglob("*.yaml"))
+    for base in (EXPERIMENTS / "base").glob("*.yaml"):
+        assert re.search(rf"base: .*base/{base.stem}\b", text), f"{base} is nobody's base"
+
+
+def settings(schema: type) -> set[str]:
+    hints = typing.get_type_hints(schema)
+    names = set()
+    for field in dataclasses.fields(schema):
+        names.add(field.name)
+        if dataclasses.is_dataclass(hints[field.name]):
+            names |= settings(typing.cast(type, hints[field.name]))
+    return names
+
+
+def test_no_setting_is_dead() -> None:
+    """Each key is read as an attribute somewhere outside its own declaration."""
+    code = "\n".join(p.read_text() for room in ("timepro", "rollout", "trainer") for p in (ROOT / room).rglob("*.py"))
+    # `self.x` does not count: a dataclass's own methods are no proof of a reader... but its users are.
+    dead = {name for name in settings(ExperimentConfig) if not re.search(rf"\.{name}\b", code)}
+    # `data.sft`, `data.rl`, ... are read by name in a loop over the splits.
+    assert dead <= {"rl", "validation", "sft_clips", "rl_clips", "validation_clips", "test_clips"}
+
+
+def test_check_names_the_key_that_is_wrong() -> None:
+    for override, key in [
+        ("task=asr", "task"),
+        ("learner.ranks=0", "learner.ranks"),
+        ("grpo.groups.prompts_per_step=1", "grpo.groups.prompts_per_step"),
+        ("grpo.groups.group_size=1", "grpo.groups.group_size"),
+        ("grpo.ahead=2", "grpo.ahead is 2"),
+        ("grpo.ahead=1 grpo.groups.flat_groups=resample", "do not go together"),
+        ("grpo.minibatches=25", "grpo.minibatches is 25; it must be 1 to grpo.groups.prompts_per_step (24)"),
+        ("grpo.checkpoints.keep=0", "grpo.checkpoints.keep is 0"),
+        ("rollout.max_restarts=-1", "rollout.max_restarts"),
+        ("rollout.silence_timeout_s=0", "rollout.silence_timeout_s"),
+        ("grpo.objective.mismatch.mode=cut", "mismatch.mode is 'cut'"),
+        ("grpo.groups.flat_groups=keep", "grpo.groups.flat_groups"),
+        ("lora.rank=-8", "lora.rank"),
+        ("grpo.advantage.scale=std", "grpo.advantage.scale"),
+        ("grpo.advantage.parts.miuo=1", "grpo.advantage.parts names miuo; the configured reward records"),
+        ("grpo.objective.name=ppo", "grpo.objective.name"),
+        ("grpo.kl.estimator=k9", "grpo.kl.estimator"),
+        ("rollout.gpus=0,1,2 rollout.workers=2", "rollout.gpus"),
+        ("evaluation.examples=0", "evaluation.examples"),
+        ("control.enabled=true sft.enabled=false", "sft.enabled"),
+        ("data.test=x.jsonl", "data.sft"),
+        ("model.path=/nowhere", "/nowhere"),
+        ("rewards=nothing", "nothing"),
+    ]:
+        config = load_experiment("sed_grpo", override.split(), ExperimentConfig, EXPERIMENTS)
+        with pytest.raises(ValueError, match=re.escape(key)):
+            check(config)

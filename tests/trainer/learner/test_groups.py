@@ -1,0 +1,196 @@
+"""Drawing groups: other prompts in the place of flat ones, alike on every rank, and the record of both."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rewards import build_reward
+from rollout.client import Answer, AnswerGroup, WorkerError
+from timepro.events import Event
+from timepro.tasks import Sample
+from trainer.learner import distributed
+from trainer.learner.cursor import Mixture
+from trainer.learner.groups import GroupSampler, prompt_seed, record
+from trainer.settings.groups import GroupsConfig
+from trainer.settings.grpo import GrpoConfig
+
+RIGHT, WRONG = [1], [2]
+TEXT = {1: "dog 0.40-1.20", 2: "dog 3.00-4.00"}
+
+
+class ScriptedPool:
+    """Stands in for the workers: sample `flat-...` gets equal answers, any other one different ones."""
+
+    def __init__(self, version: int = 0) -> None:
+        self.asked: list[list[str]] = []
+        self.versions: list[int | None] = []
+        self.version = version
+
+    def generate(self, prompts, sampling, version=None):
+        self.asked.append([p.id for p in prompts])
+        self.versions.append(version)
+        return [
+            AnswerGroup(
+                p.id,
+                p.token_ids,
+                [
+                    Answer(WRONG if "flat" in p.id or i else RIGHT, [-0.5], False, (self.version,))
+                    for i in range(sampling.n)
+                ],
+                "worker",
+                0.1,
+            )
+            for p in prompts
+        ]
+
+    def submit(self, prompts, sampling, version=None):
+        future = Future()
+        try:
+            future.set_result(self.generate(prompts, sampling, version))
+        except WorkerError as error:
+            future.set_exception(error)
+        return future
+
+
+PROCESSOR = SimpleNamespace(eos_token_id=0, prompt_ids=lambda question: [7], answer_text=lambda ids: TEXT[ids[0]])
+
+
+def sampler(names, pool, monkeypatch, ranks=1, rank=0, **settings) -> GroupSampler:
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    reference = (Event(0.4, 1.2, "dog"),)
+    samples = [Sample(name, "sed", Path("/a.flac"), 5.0, "?", reference, reference) for name in names]
+    made = GroupSampler(
+        PROCESSOR, pool, build_reward("eb_f1"), samples, Mixture([len(names)], [1.0], 0),
+        GrpoConfig(groups=GroupsConfig(group_size=2, **settings)), 0,
+        SimpleNamespace(attempt=lambda work, version: work()),
+    )  # fmt: skip
+    made.cursor.take = iter_take(len(names))  # in the list's order, to be read easily
+    return made
+
+
+def iter_take(n):
+    place = [0]
+
+    def take(count):
+        out = [(place[0] + k) % n for k in range(count)]
+        place[0] += count
+        return out
+
+    return take
+
+
+def draw(sampler, step=1, version=0):
+    samples = sampler.next_samples()
+    return sampler.score(samples, sampler.generate(samples, step, version))
+
+
+def ids(groups):
+    return [group.sample.id for group in groups]
+
+
+def test_flat_groups_are_kept_where_they_are_to_be_skipped(monkeypatch):
+    made = sampler(["a", "flat-1", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    drawn = draw(made)
+    assert made.resample(drawn, 1, 0) == drawn
+    assert made.pool.asked == [["a", "flat-1"]]
+
+
+def test_the_next_prompts_take_the_place_of_flat_groups(monkeypatch):
+    monkeypatch.setattr(distributed, "from_every", list)
+    names = ["flat-1", "a", "flat-2", "b", "flat-3", "c", "d"]
+    made = sampler(names, ScriptedPool(), monkeypatch, prompts_per_step=3, flat_groups="resample")
+    drawn = draw(made)
+    assert ids(made.resample(drawn, 1, 0)) == ["b", "a", "c"]
+    assert made.pool.asked == [["flat-1", "a", "flat-2"], ["b", "flat-3"], ["c"]]
+    assert ids(drawn) == ["flat-1", "a", "flat-2"]
+
+
+def test_the_rounds_are_bounded(monkeypatch):
+    monkeypatch.setattr(distributed, "from_every", list)
+    made = sampler([f"flat-{i}" for i in range(9)], ScriptedPool(), monkeypatch, prompts_per_step=2,
+                   flat_groups="resample", resample_rounds=3)  # fmt: skip
+    assert ids(made.resample(draw(made), 1, 0)) == ["flat-6", "flat-7"]
+    assert len(made.pool.asked) == 4
+
+
+@pytest.mark.parametrize(("rank", "replacement"), [(0, ["d"]), (1, ["e", "f"])])
+def test_every_rank_takes_its_own_part_of_the_replacements(monkeypatch, rank, replacement):
+    counts = iter([[1.0, 2.0], [0.0, 0.0]])  # flat groups of the two ranks, round by round
+    monkeypatch.setattr(distributed, "from_every", lambda values: next(counts))
+    names = ["flat-1", "flat-2", "a", "flat-3", "d", "e", "f", "g"]  # a sample goes to rank `index % 2`
+    made = sampler(names, ScriptedPool(), monkeypatch, ranks=2, rank=rank, prompts_per_step=4, flat_groups="resample")
+    kept = made.resample(draw(made), 1, 0)
+    assert made.pool.asked[1] == replacement
+    assert ids(kept) == (["d", "a"] if rank == 0 else ["e", "f"])
+    assert made.cursor.take(1) == [7]  # both ranks have moved the cursor by all three
+
+
+def test_groups_that_are_ahead_come_back_from_a_checkpoint_as_they_were(monkeypatch):
+    made = sampler(["a", "b"], ScriptedPool(version=3), monkeypatch, prompts_per_step=2)
+    assert made.upcoming_as_json() == "null"
+    made.upcoming = made.ask(made.next_samples(), 5, 3)
+    groups = made.answered(made.upcoming, 4)
+    assert made.pool.versions == [3]  # those that were asked, whatever the learner has by now
+    other = sampler(["a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    other.restore_upcoming([made.upcoming_as_json()])
+    assert (other.upcoming.step, other.upcoming.version) == (5, 3)
+    assert other.answered(other.upcoming, 4) == groups and other.pool.asked == []
+    assert [sample.id for sample in other.upcoming.samples] == [group.id for group in groups] == ["a", "b"]
+    other.restore_upcoming(["null"])
+
+
+def test_groups_whose_worker_failed_are_asked_for_again_with_the_weights_of_now(monkeypatch):
+    made = sampler(["a"], ScriptedPool(), monkeypatch, prompts_per_step=1)
+    generate, failing = made.pool.generate, [True]
+
+    def once(prompts, sampling, version=None):
+        if failing.pop() if failing else False:
+            raise WorkerError("gone")
+        return generate(prompts, sampling, version)
+
+    def attempt(work, version):
+        try:
+            return work()
+        except WorkerError:
+            return work()
+
+    made.pool.generate, made.recovery = once, SimpleNamespace(attempt=attempt)
+    asked = made.ask(made.next_samples(), 5, 3)
+    assert len(made.answered(asked, 4)) == 1
+    assert (made.pool.versions, asked.version) == ([4], 4)
+
+
+def test_groups_are_asked_for_with_their_weight_version(monkeypatch):
+    made = sampler(["a"], ScriptedPool(version=3), monkeypatch, prompts_per_step=1)
+    draw(made, version=4)
+    assert made.pool.versions == [4]
+
+
+def test_the_record_holds_trained_and_replaced_groups(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "from_every", list)
+    made = sampler(["flat-1", "a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2, flat_groups="resample")
+    drawn = draw(made)
+    trained = made.resample(drawn, 5, 0)
+    record(tmp_path, 5, drawn, trained, [np.array([1.0, -1.0]), np.array([0.5, -0.5])])
+    lines = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000005.rank0.jsonl").read_text().splitlines()]
+    assert [(line["id"], line.get("replaced", False)) for line in lines] == [("b", 0), ("a", 0), ("flat-1", 1)]
+    assert lines[0]["answers"][0]["parts"] == {"eb_f1": 1.0}
+    assert lines[0]["reference"] == [{"onset": 0.4, "offset": 1.2, "label": "dog"}]
+    assert [[answer["advantage"] for answer in line["answers"]] for line in lines] == [[1, -1], [0.5, -0.5], [0, 0]]
+    assert [answer["reward"] for answer in lines[2]["answers"]] == [0.0, 0.0]
+
+
+def test_prompt_seeds_differ_by_run_step_and_sample():
+    seeds = {prompt_seed(seed, step, name) for seed in range(5) for step in range(20) for name in ("a", "b", "clip-12")}
+    assert len(seeds) == 300
+    assert prompt_seed(1, 2, "é") == prompt_seed(1, 2, "é")
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
+    assert np.array(list(seeds)).dtype == np.int64

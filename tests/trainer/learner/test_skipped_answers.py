@@ -1,0 +1,158 @@
+"""An answer that a reward gave up on: no advantage, no weight, in no mean, and named in record and metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rewards import build_reward
+from rewards.pool import shared_pool
+from rollout.client import Answer, AnswerGroup
+from timepro.events import Event
+from timepro.tasks import Sample
+from trainer.learner import distributed, grpo
+from trainer.learner.groups import GroupSampler, record
+from trainer.learner.sender import SyncReport
+from trainer.learner.step_metrics import PhaseClock, collect
+from trainer.settings.advantage import AdvantageConfig
+from trainer.settings.grpo import GrpoConfig
+
+TEXTS = ["dog 0.40-1.20", "dog 0.40-1.20; dog 3-4", "dog 5-6", "none"]
+SAMPLE = Sample("clip-1", "sed", Path("/a.flac"), 5.0, "?", (Event(0.4, 1.2, "dog"),), ())
+PROCESSOR = SimpleNamespace(answer_text=lambda ids: TEXTS[ids[0]])
+
+
+class GivesUp:
+    """Event-based F1, but it cannot score the texts it is told of."""
+
+    def __init__(self, texts):
+        self.texts, self.inner = texts, build_reward("eb_f1")
+
+    def __call__(self, group):
+        values = self.inner.reward(group)
+        return [math.nan if c.text in self.texts else v for c, v in zip(group.completions, values, strict=True)]
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    monkeypatch.setattr(distributed, "total", list)
+    monkeypatch.setattr(distributed, "largest", list)
+
+    def make(*unscored, parts=None):
+        reward = build_reward({"name": "eb_f1", "on_error": "skip"})
+        reward.reward = GivesUp([TEXTS[i] for i in unscored])
+        sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, config_of(parts), 0, None)
+        answers = [Answer([i], [-0.5], i == 3, (0,)) for i in range(4)]
+        return sampler.score([SAMPLE], [AnswerGroup("clip-1", [7], answers, "worker", 0.1)])
+
+    return make
+
+
+def config_of(parts=None, **settings):
+    return GrpoConfig(advantage=AdvantageConfig(parts=parts or {}), **settings)
+
+
+def rows_of(groups, monkeypatch, parts=None, **settings):
+    monkeypatch.setattr(grpo, "expanded_prompt", lambda processor, sample, frames: [7])
+    learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=None)
+    config = config_of(parts, **settings)
+    monkeypatch.setattr(grpo.distributed, "total", list)  # of one rank
+    return grpo.build_rows(learner, groups, grpo.advantages_of(groups, config), config)
+
+
+def test_it_has_no_weight_and_the_others_are_compared_without_it(scored, monkeypatch):
+    (row,) = rows_of(scored(1), monkeypatch, mask_truncated=False)
+    assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 1.0]
+    rest = np.array([1.0, 0.0, 0.0])
+    expected = (rest - rest.mean()) / (rest.std() + 1e-4)
+    assert [answer.advantage for answer in row.answers] == pytest.approx([expected[0], 0.0, *expected[1:]])
+
+
+def test_a_truncated_answer_has_no_weight_either(scored, monkeypatch):
+    (row,) = rows_of(scored(1), monkeypatch)
+    assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_group_that_is_left_without_spread_teaches_nothing(scored, monkeypatch):
+    assert rows_of(scored(0, 1), monkeypatch) == []
+    assert rows_of(scored(0, 1, 2, 3), monkeypatch) == []
+
+
+def test_parts_are_compared_on_their_own_without_it(scored, monkeypatch):
+    weights = {"eb_f1": 2.0}
+    (row,) = rows_of(scored(1, parts=weights), monkeypatch, parts=weights, mask_truncated=False)
+    assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 1.0]
+    above, others = row.answers[0].advantage, [answer.advantage for answer in row.answers[2:]]
+    assert others == pytest.approx([-above / 2] * 2, rel=1e-3) and above > 0 == row.answers[1].advantage
+    assert rows_of(scored(0, 1, parts=weights), monkeypatch, parts=weights) == []
+
+
+def test_a_task_whose_reward_has_none_of_the_compared_parts_is_refused(scored):
+    with pytest.raises(ValueError, match="grpo.advantage.parts names miou; the reward of this task records only eb_f1"):
+        scored(parts={"miou": 1.0})
+
+
+def test_the_record_says_why_and_is_json(scored, tmp_path):
+    groups = scored(1)
+    record(tmp_path, 1, groups, groups, [np.zeros(len(group.rewards)) for group in groups])
+    text = (tmp_path / "rollouts" / "step-000001.rank0.jsonl").read_text()
+    assert "NaN" not in text
+    answers = json.loads(text)["answers"]
+    assert [answer["reward"] for answer in answers] == [1.0, None, 0.0, 0.0]
+    assert [answer["parts"]["eb_f1"] for answer in answers] == [1.0, None, 0.0, 0.0]
+    assert [answer.get("skipped") for answer in answers] == [None, {"eb_f1": "value nan is not finite"}, None, None]
+
+
+def metrics_of(groups):
+    clock = PhaseClock()
+    clock.time("generate", lambda: None)
+    report = {"learning_rate": 0.0, "skipped": 1.0}
+    sync = SyncReport(*[0] * len(SyncReport.__dataclass_fields__))
+    return collect(groups, groups, ["eb_f1"], report, clock, sync)
+
+
+def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
+    metrics = metrics_of([*scored(1), *scored(1, 2)])
+    assert metrics["rewards/eb_f1/skipped"] == 3
+    assert metrics["reward"] == pytest.approx(2 / 5)
+    assert metrics["rewards/eb_f1/mean"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert metrics["reward_std"] == pytest.approx((np.std([1, 0, 0]) + np.std([1, 0])) / 2)
+    assert "rewards/eb_f1/skipped" not in metrics_of(scored())
+
+
+def test_lengths_and_repeats_within_a_group_are_reported(scored):
+    (group,) = scored()
+    longer = replace(group.answers.answers[0], token_ids=[0, 0, 0])
+    answers = replace(group.answers, answers=[*group.answers.answers[:3], longer])
+    metrics = metrics_of([replace(group, answers=answers, texts=["a", "b", "a", "a"]), group])
+    assert metrics["completions/repeated_ratio"] == 2 / 8
+    assert (metrics["completions/min_length"], metrics["completions/max_length"]) == (1.0, 3.0)
+    assert metrics["completions/mean_length"] == 10 / 8
+
+
+def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
+    reward = build_reward({"name": "eb_f1", "slow": True})
+    sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, GrpoConfig(), 0, None)
+    answers = [Answer([i], [-0.5], False, (0,)) for i in range(4)]
+    groups = sampler.score([SAMPLE] * 3, [AnswerGroup("clip-1", [7], answers, "worker", 0.1)] * 3)
+    try:
+        for group in groups:
+            np.testing.assert_array_equal(group.rewards, scored()[0].rewards)
+        assert not reward._ahead
+    finally:
+        shared_pool().close()
+
+
+def test_a_step_without_any_scored_answer_has_metrics(scored):
+    metrics = metrics_of(scored(0, 1, 2, 3))
+    assert metrics["rewards/eb_f1/skipped"] == 4
+    assert (metrics["reward"], metrics["frac_reward_zero_std"]) == (0.0, 1.0)
+    assert all(math.isfinite(value) for value in metrics.values())

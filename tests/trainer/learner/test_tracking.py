@@ -1,0 +1,149 @@
+"""What a run records: lines of a metrics file, and W&B offline beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from timepro.events import Event
+from timepro.tasks import Sample
+from trainer.evaluation import score
+from trainer.learner.tracking import Tracker
+from trainer.learner.wandb_tables import COLUMNS, clip_rows
+from trainer.settings.wandb import WandbConfig, wandb_mode
+
+
+def tracker(folder) -> Tracker:
+    return Tracker(WandbConfig(mode="disabled"), folder, "run", "grpo", {"seed": 0}, "abcd1234")
+
+
+def steps(folder) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.grpo.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_records_every_step_once(tmp_path):
+    first = tracker(tmp_path)
+    for step in range(1, 8):
+        first.log(step, {"reward": step / 10})
+    first.finish(1)
+    with (tmp_path / "metrics.grpo.jsonl").open("a") as file:
+        file.write('{"step": 8, "rew')  # the crash came in the middle of a line
+
+    second = tracker(tmp_path)
+    second.resume_from(5, elapsed=100.0)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
+    second.log(6, {"reward": 0.6})
+    second.finish()
+    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+    last = json.loads((tmp_path / "metrics.grpo.jsonl").read_text().splitlines()[-1])
+    assert 100.0 <= last["elapsed_s"] < 130.0
+
+
+def test_a_job_that_never_recorded_can_be_resumed(tmp_path):
+    fresh = tracker(tmp_path)
+    fresh.resume_from(0, elapsed=0.0)
+    fresh.log(1, {"reward": 0.0})
+    fresh.finish()
+    assert steps(tmp_path) == [1]
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="wandb.mode is 'onlin'"):
+        wandb_mode(WandbConfig(mode="onlin"))
+
+
+@pytest.mark.parametrize("job", ["sft", "grpo"])
+def test_a_trial_of_a_wandb_agent_is_its_rl_run_mocked(tmp_path, monkeypatch, job):
+    given = {}
+
+    def init(**arguments):
+        given.update(arguments, sweep=os.environ.get("WANDB_SWEEP_ID"))
+        return SimpleNamespace(define_metric=lambda *names, **options: None)
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    Tracker(WandbConfig(mode="disabled"), tmp_path, "run", job, {}, "abcd1234")
+    expected = {"sft": ("abcd1234", None), "grpo": (None, "s1")}[job]
+    assert (given["id"], given["sweep"]) == expected
+
+
+def records(path):
+    """The raw records of a `.wandb` file: LevelDB's log format behind a header of seven bytes, blocks of 32 KiB."""
+    data, at, whole = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])  # behind a checksum
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # all of it, or its last part
+            yield whole
+            whole = b""
+
+
+def read_back(folder):
+    """What an offline run's file holds: history rows by step, the summary, and what the run is."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    history, summary, about = {}, {}, {}
+    found, deadline = [], time.monotonic() + 20
+    while not any(record.WhichOneof("record_type") == "exit" for record in found):  # W&B's process writes it out late
+        assert time.monotonic() < deadline, "the file was never finished"
+        time.sleep(0.05)
+        found = [wandb_internal_pb2.Record.FromString(raw) for raw in records(path)]
+    for record in found:
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            history.setdefault(row["_step"], {}).update(row)
+        elif kind == "summary":
+            for item in record.summary.update:
+                summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "run":
+            run = record.run
+            about = {item.key: json.loads(item.value_json) for item in run.config.update}
+            about |= {"id": run.run_id, "group": run.run_group, "job": run.job_type, "tags": list(run.tags)}
+    return history, summary, about
+
+
+def test_an_offline_file_holds_what_was_logged(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb" / "data"))  # as a run sets it, once a process
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.zeros(32000), 16000)
+    reference = (Event(0.2, 1.0, "siren"),)
+    sample = Sample("clip-1", "sed", clip, 2.0, "What?", reference, reference)
+    config = WandbConfig(mode="offline", group="sweep", tags="a, b")
+    one = Tracker(config, tmp_path, "run", "grpo", {"seed": 3, "trainer": {"max_steps": 2}}, "abcd1234")
+    one.table(0, "eval/sft/clips", COLUMNS, clip_rows(score([sample], ["<0.24>siren<1.04>"]), 6))
+    for step in (1, 2):
+        one.log(step, {"reward": 0.5 / step, "rewards/eb_f1/mean": 0.25 * step})
+    one.summary({"eval/grpo/eb_f1_micro": 0.75})
+    one.finish()
+
+    history, summary, configuration = read_back(tmp_path)
+    assert {key: configuration[key] for key in ("id", "group", "job", "tags", "seed")} == {
+        "id": "abcd1234", "group": "sweep", "job": "grpo", "tags": ["a", "b"], "seed": 3,
+    }  # fmt: skip
+    assert configuration["trainer"] == {"max_steps": 2}
+    for step in (1, 2):
+        assert history[step]["reward"] == 0.5 / step
+        assert history[step]["rewards/eb_f1/mean"] == 0.25 * step
+    assert summary["eval/grpo/eb_f1_micro"] == 0.75
+    table = json.loads(next((tmp_path / "wandb").glob("*/files/media/table/eval/sft/clips_*.json")).read_text())
+    (row,) = (dict(zip(table["columns"], values, strict=True)) for values in table["data"])
+    assert (row["id"], row["metric"], row["score"]) == ("clip-1", "eb_f1_micro", 1.0)
+    assert (row["reference"], row["answer"]) == ("0.20-1.00 siren", "<0.24>siren<1.04>")
+    kept = [path.read_bytes() for path in (tmp_path / "wandb" / "data").rglob("*") if path.is_file()]
+    assert clip.read_bytes() in kept  # the sound, and a picture
+    assert any(content.startswith(b"\x89PNG") for content in kept)

@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all: the one way in which this project writes what somebody reads later."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A UTF-8 text file to write that takes the place of ``path`` in one step, once the block has ended well.
+
+    Others see the old file or the whole new one. The folder is made where needed; after an exception nothing is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # there only where the block has failed
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in one step, see `replacing`."""
+    with replacing(path) as out:
+        out.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
+    """Write a value as JSON in one step, see `replacing`."""
+    with replacing(path) as out:
+        json.dump(value, out, indent=indent)

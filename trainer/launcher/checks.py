@@ -1,0 +1,118 @@
+"""What is found in the first second instead of after hours, and what a run would do (`--dry-run`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewards import build_reward
+from rollout.settings import WorkerConfig
+from rollout.worker import worker_gpus
+from timepro.data.manifest import read_manifest
+from timepro.data.synth import check_config
+from timepro.families import family_of
+from timepro.plots import MAX_CLIPS
+from timepro.system.network import require_free
+from timepro.tasks import task_weights
+from trainer.launcher.nodes.node import check_nodes, generating, learning
+from trainer.settings.data import SPLITS
+from trainer.settings.experiment import ExperimentConfig
+
+
+def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
+    """Find what would fail later, in the first second.
+
+    Raises:
+        ValueError: naming the key and what to set.
+    """
+    task_weights(config.task)
+    parts = build_reward(config.rewards).part_names
+    if unknown := [name for name in config.grpo.advantage.parts if name not in parts]:
+        raise ValueError(
+            f"grpo.advantage.parts names {', '.join(unknown)}; the configured reward records {', '.join(parts)}"
+        )
+    check_nodes(config.nodes, n_nodes)
+    _check_learner(config, len(learning(config.nodes, n_nodes)))
+    config.grpo.check()
+    config.sft.checkpoints.check("sft.checkpoints")
+    _check_workers(config.rollout)
+    _check_data(config)
+    if config.model.path:
+        family_of(config.model.path)
+    if config.control.enabled and not (config.sft.enabled and config.grpo.enabled):
+        raise ValueError("control.enabled needs sft.enabled and grpo.enabled: it continues SFT as long as GRPO took")
+    if not 1 <= config.evaluation.examples <= MAX_CLIPS:
+        raise ValueError(f"evaluation.examples is {config.evaluation.examples}; the picture takes 1 to {MAX_CLIPS}")
+
+
+def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
+    if config.learner.ranks < 1:
+        raise ValueError(f"learner.ranks is {config.learner.ranks}; at least one rank is needed")
+    ranks = config.learner.ranks * n_learning
+    where = f"learner.ranks={config.learner.ranks}" + (f" on each of {n_learning} nodes" if n_learning > 1 else "")
+    for key, batch in (
+        ("grpo.groups.prompts_per_step", config.grpo.groups.prompts_per_step),
+        ("sft.batch_size", config.sft.batch_size),
+    ):
+        if batch < ranks:
+            raise ValueError(f"{key} is {batch}, less than {where}: a rank would have no work")
+    if config.learner.silence_timeout_s <= 0:
+        raise ValueError(f"learner.silence_timeout_s is {config.learner.silence_timeout_s}; it must be above 0")
+    if config.lora.rank < 0:
+        raise ValueError(f"lora.rank is {config.lora.rank}; it must be above 0, or 0 to train all weights")
+
+
+def _check_workers(config: WorkerConfig) -> None:
+    if config.max_restarts < 0 or config.silence_timeout_s <= 0:
+        raise ValueError(
+            f"rollout.max_restarts ({config.max_restarts}) must be at least 0, rollout.silence_timeout_s "
+            f"({config.silence_timeout_s}) above 0"
+        )
+    if config.gpus:
+        worker_gpus(config, 0)
+    if config.base_port:
+        for index in range(config.workers):
+            require_free(config.host, config.base_port + index)
+
+
+def _check_data(config: ExperimentConfig) -> None:
+    check_config(config.data.soundscape)
+    named = [getattr(config.data, split) for split in SPLITS]
+    if any(named) and not all(named):
+        missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
+        raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
+    if all(named):
+        for path in named:  # read here, so that a bad line is not found after hours of another stage
+            read_manifest(Path(path))
+
+
+def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
+    """Learner ranks of all nodes."""
+    return config.learner.ranks * len(learning(config.nodes, n_nodes))
+
+
+def total_workers(config: ExperimentConfig, n_nodes: int) -> int:
+    """Rollout workers of all nodes."""
+    return config.rollout.workers * len(generating(config.nodes, n_nodes))
+
+
+def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
+    """What a run would do, for `--dry-run`."""
+    grpo, ranks = config.grpo, total_ranks(config, n_nodes)
+    answers = grpo.groups.prompts_per_step * grpo.groups.group_size
+    per_rank = -(-grpo.groups.prompts_per_step // ranks)
+    longest = config.data.soundscape.max_duration
+    frames = int(longest * 25)
+    prompt = frames + frames // config.model.tiny.astp_every if config.model.tiny.astp else frames
+    row = prompt + grpo.groups.group_size * grpo.groups.max_tokens
+    rows = max(1, grpo.batch.micro_batch_tokens // row)
+    micro, budget = -(-per_rank // rows), grpo.batch.micro_batch_tokens
+    sizes = f"prompt {prompt}, answers {grpo.groups.group_size} x {grpo.groups.max_tokens}"
+    lines = [
+        f"prompts a step         {grpo.groups.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
+        f"answers a step         {answers} (groups of {grpo.groups.group_size})",
+        f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",
+        f"longest row            about {row} tokens ({sizes})",
+        f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
+        f"rollout workers        {total_workers(config, n_nodes)}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""A run's folder: made, moved aside, resumed, and bound to the checkpoint that the run starts from."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from timepro.config import load_resolved, save_resolved
+from timepro.system.files import write_json
+from trainer.launcher.console import console
+from trainer.settings.experiment import ExperimentConfig
+
+_IDENTITY = "run.json"
+
+
+def open_run(config: ExperimentConfig, resume: bool) -> Path:
+    """The run's folder with its resolved configuration; an earlier run of the name moves aside.
+
+    A resumed run takes the configuration given now; what differs from before is said.
+
+    Raises:
+        ValueError: nothing to resume.
+    """
+    run = Path(config.runs) / config.name
+    if resume:
+        if not (run / _IDENTITY).is_file():
+            raise ValueError(f"there is nothing to resume in {run}; start without --resume")
+        before = load_resolved(run / "config.yaml", ExperimentConfig)
+        for key, old, new in changes(asdict(before), asdict(config)):
+            console.print(f"[bold]run[/]  resumed with {key}={new} (was {old})")
+        save_resolved(config, run / "config.yaml")
+        return run
+    if (run / "eval").exists() or (run / "checkpoints").exists():
+        moved = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(run.stat().st_mtime))}")
+        run.rename(moved)
+        console.print(f"[bold]run[/]  an earlier run is now {moved}")
+    elif run.exists():
+        shutil.rmtree(run)  # it ended before it had any result
+    run.mkdir(parents=True)
+    save_resolved(config, run / "config.yaml")
+    _write(run, {"wandb_id": secrets.token_hex(4)})
+    return run
+
+
+def bind_start(run: Path, start_key: str) -> None:
+    """Note which checkpoint the run starts from.
+
+    Raises:
+        ValueError: a resumed run that had started from another one.
+    """
+    identity = read_identity(run)
+    if identity.setdefault("start", start_key) != start_key:
+        raise ValueError(
+            f"{run} was started from another fine-tuned checkpoint ({identity['start']}, now {start_key}), which is no "
+            "longer kept, and settings, data or code of the stages before have changed; start anew under another name"
+        )
+    _write(run, identity)
+
+
+def read_identity(run: Path) -> dict[str, str]:
+    """What a run is known by: `wandb_id`, and `start` once it is bound."""
+    return json.loads((run / _IDENTITY).read_text())
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that differ, as (dotted key, old value, new value)."""
+    for key in before.keys() | now.keys():
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changes(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield prefix + key, old, new
+
+
+def _write(run: Path, identity: Mapping[str, str]) -> None:
+    write_json(run / _IDENTITY, identity)

@@ -1,0 +1,133 @@
+"""Stages of a run whose results are kept: each is named by the content of its inputs and skipped when it exists."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timepro.progress import clock
+from timepro.system.files import write_json
+from trainer.launcher.console import console
+
+_DONE = "stage.json"
+_WAIT_S = 48 * 3600.0  # for another run that makes the same result; far more than any stage takes
+_REPORT_S = 60.0
+
+
+@dataclass
+class StageLog:
+    """Seconds of each stage; 0 where a kept result was used."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def digest(inputs: Mapping[str, Any], sources: list[Path]) -> str:
+    """A name for a stage's result: its settings, the results it builds on, and the code that makes it.
+
+    Args:
+        inputs: JSON-ready.
+        sources: files or folders of code.
+    """
+    h = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
+    for source in sources:
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            h.update(path.read_bytes())
+    return h.hexdigest()[:12]
+
+
+def is_kept(name: str, cache: Path, key: str) -> bool:
+    """Whether `cached_stage` would use a kept result."""
+    return (cache / f"{name}-{key}" / _DONE).is_file()
+
+
+def cached_stage(
+    name: str, cache: Path, key: str, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
+) -> tuple[Path, dict[str, Any]]:
+    """Run a stage, or use its kept result. Of several runs that need the same one, the first makes it.
+
+    Args:
+        key: from `digest`.
+        work: fills the folder it is given and returns facts about it; what it leaves when it fails is kept for a
+            resume but never taken for a result.
+        what: one line for the user.
+
+    Returns:
+        the result's folder and its facts.
+
+    Raises:
+        RuntimeError: another run has been at it for days.
+    """
+    folder = cache / f"{name}-{key}"
+    marker = folder / _DONE
+    with nullcontext() if marker.is_file() else _alone(name, folder):
+        if not marker.is_file():
+            return folder, _make(name, folder, marker, work, log, what)
+    console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
+    log.seconds[name] = 0.0
+    return folder, json.loads(marker.read_text())
+
+
+def _make(
+    name: str, folder: Path, marker: Path, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
+) -> dict[str, Any]:
+    console.print(f"[bold]{name}[/]  {what}")
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = dict(work(folder))
+    write_json(marker, facts)
+    log.seconds[name] = time.monotonic() - started
+    console.print(f"[bold]{name}[/]  done in {clock(log.seconds[name])}")
+    return facts
+
+
+@contextmanager
+def _alone(name: str, folder: Path) -> Iterator[None]:
+    """Hold the stage's lock, which the system takes back from a process that ends, however it ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
+        began = reported = time.monotonic()
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                now = time.monotonic()
+                if not waited or now - reported > _REPORT_S:
+                    lock.seek(0)
+                    owner = lock.read().strip() or "?"
+                    console.print(f"[bold]{name}[/]  being made by process {owner}; waiting ({clock(now - began)})")
+                    waited, reported = True, now
+                if now - began > _WAIT_S:
+                    raise RuntimeError(
+                        f"{folder} has been in the making for {clock(now - began)}; end that run"
+                    ) from None
+                time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def require_disk(folder: Path, gib: float) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        ValueError: naming the folder, what is needed and what is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < gib:
+        raise ValueError(
+            f"{folder} has {free:.1f} GiB free, this run needs about {gib:.1f} GiB; "
+            "free some, or set runs=FOLDER elsewhere"
+        )

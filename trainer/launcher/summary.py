@@ -1,0 +1,147 @@
+"""The end of a run: numbers for machines (`summary.json`), a table and a picture for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timepro.metrics.bootstrap import paired_bootstrap
+from timepro.metrics.tasks import MAIN_METRIC
+from timepro.plots import ClipPicture, draw_clips, draw_curves
+from timepro.runs import inside, read_curves
+from timepro.system.files import write_json
+from timepro.tables import print_table, results_table
+from trainer.evaluation import Scored, load_scored
+from trainer.learner.rank import evaluation_samples
+from trainer.settings.experiment import ExperimentConfig
+
+_COLUMNS = {
+    "eb_f1_micro": ("Eb-F1 micro", ".3f"),
+    "eb_f1_macro": ("Eb-F1 macro", ".3f"),
+    "eb_f1_time": ("Eb-F1 time", ".3f"),
+    "eb_f1_label": ("Eb-F1 caption", ".3f"),
+    "meteor": ("METEOR", ".3f"),
+    "meteor_matched": ("METEOR matched", ".3f"),
+    "miou": ("mIoU", ".3f"),
+    "r_at_0.5": ("R@0.5", ".3f"),
+    "r_at_0.7": ("R@0.7", ".3f"),
+    "r_at_0.9": ("R@0.9", ".3f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "unparsable": ("unparsable", ".1%", "-"),
+}
+_NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
+_CURVES = {
+    "reward": "reward",
+    "entropy": "entropy",
+    "completions/mean_length": "answer length",
+    "grad_norm": "gradient norm",
+}
+
+
+def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[str, Scored]:
+    """The evaluations that a run has, in the order of the training."""
+    samples = evaluation_samples(str(test), config)
+    return {
+        name: load_scored(run / "eval" / f"{name}.jsonl", samples)
+        for name in _NAMES
+        if (run / "eval" / f"{name}.jsonl").is_file()
+    }
+
+
+def write_summary(
+    config: ExperimentConfig, run: Path, stages: Mapping[str, float], peak_memory_gib: float, test: Path
+) -> None:
+    """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
+    evaluations = load_evaluations(config, run, test)
+    before = run / "summary.json"
+    known = json.loads(before.read_text()) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
+    summary: dict[str, Any] = {
+        "experiment": config.name,
+        "seed": config.seed,
+        "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.items()},
+        "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
+        "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
+    }
+    if gain := _gains(evaluations):
+        summary["gain"] = gain
+    result = run / "result.json"
+    if result.is_file():
+        state = json.loads(result.read_text())["grpo"]
+        summary["sync"] = {
+            "count": len(state["syncs"]),
+            "seconds_mean": sum(state["syncs"]) / max(len(state["syncs"]), 1),
+            "checksum_failures": state["checksum_failures"],
+        }
+    write_json(run / "summary.json", summary, indent=1)
+    draw_examples(config, run, evaluations)
+    draw_run_curves(run)
+
+
+def _flat(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics as they are in the summary: of the task, or by task where there are several."""
+    return dict(next(iter(metrics.values()))) if len(metrics) == 1 else {k: dict(v) for k, v in metrics.items()}
+
+
+def _gains(evaluations: Mapping[str, Scored]) -> dict[str, Any]:
+    """What GRPO adds to each task's main metric: over the control where there is one, else over SFT."""
+    baseline = "control" if "control" in evaluations else "sft"
+    if not {"grpo", baseline} <= set(evaluations):
+        return {}
+    before, after = evaluations[baseline], evaluations["grpo"]
+    gains = {}
+    for task in after.metrics:
+        value, interval = paired_bootstrap(before.counts(task), after.counts(task))
+        key = MAIN_METRIC[task] if len(after.metrics) == 1 else f"{task}/{MAIN_METRIC[task]}"
+        gains[key] = {"value": value, "ci95": list(interval), "over": baseline}
+    return gains
+
+
+def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str, Scored]) -> None:
+    """A picture of a few test clips: spectrogram, reference, and what each model answered."""
+    if not evaluations:
+        return
+    any_scored = next(iter(evaluations.values()))
+    chosen = range(0, len(any_scored.samples), max(1, len(any_scored.samples) // config.evaluation.examples))
+    pictures = []
+    for index in list(chosen)[: config.evaluation.examples]:
+        sample = any_scored.samples[index]
+        lanes = [("reference", list(sample.reference))]
+        for name, scored in evaluations.items():
+            shown = inside(scored.answers[index].events, sample.duration)
+            lanes.append((_NAMES[name].removesuffix(" (control)"), shown))
+        pictures.append(ClipPicture(sample.id, sample.audio, sample.duration, lanes))
+    draw_clips(run / "examples.png", pictures)
+
+
+def draw_run_curves(run: Path) -> None:
+    """Training curves from the run's metrics file."""
+    series = {_CURVES[key]: points for key, points in read_curves(run, list(_CURVES)).items()}
+    if series:
+        draw_curves(run / "curves.png", series, run.name)
+
+
+def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
+    """The final tables, one a task, and where to go from here."""
+    evaluations = load_evaluations(config, run, test)
+    for task in next(iter(evaluations.values())).metrics:
+        rows = [(_NAMES[name], scored.metrics[task]) for name, scored in evaluations.items()]
+        columns = [(key, *how) for key, how in _COLUMNS.items() if key in rows[0][1]]
+        title = f"{config.name}, seed {config.seed}, task {task}: {rows[0][1]['n']} test samples, exact times"
+        print_table(results_table(title, rows, columns))
+    for key, gain in _gains(evaluations).items():
+        low, high = gain["ci95"]
+        over = _NAMES[gain["over"]]
+        print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
+    there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
+    print(f"run folder   {run}  ({', '.join(there)})")
+    print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))
+    if "rollouts" in there:
+        print(f"a step       timepro inspect {run} --sort spread")
+    print(f"a page       timepro report {run}")
+    print(
+        'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", a checkpoint: ARGS="model.path=FOLDER",\n'
+        '             your data: ARGS="data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."'
+    )

@@ -1,0 +1,140 @@
+"""Running a sweep here: one process a trial, several at a time, whatever becomes of single ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timepro.progress import clock
+from timepro.sweeps import ARGUMENTS, Sweep, Trial, trial_name
+from timepro.system.processes import log_tail
+from trainer.launcher.console import console
+
+_STOP_S = 120.0  # from a signal to a trial's saved checkpoint
+
+
+@dataclass
+class Running:
+    """A trial's process."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    started: float
+
+
+def trial_command(sweep: Sweep, trial: Trial, runs: Path, extra: Sequence[str]) -> list[str]:
+    """The command line of one trial, from its start.
+
+    `timepro` means the one that runs the sweep; `${env}`, `${program}` and `${interpreter}` what they mean to W&B.
+    """
+    here = {
+        "timepro": [sys.executable, "-m", "timepro.cli"],
+        "${interpreter}": [sys.executable],
+        "${env}": ["/usr/bin/env"],
+        "${program}": [str(sweep.raw.get("program", ""))],
+        ARGUMENTS: [*trial.arguments, *extra, f"runs={runs}"],
+    }
+    return [word for part in sweep.command for word in here.get(part, [part])]
+
+
+def trial_folder(runs: Path, sweep: Sweep, trial: Trial, extra: Sequence[str]) -> Path:
+    """Where `timepro train --sweep` puts the trial's run."""
+    return runs / sweep.name / trial_name(trial_command(sweep, trial, runs, extra))
+
+
+def is_finished(folder: Path) -> bool:
+    """A run's summary is the last thing it writes."""
+    return (folder / "summary.json").is_file()
+
+
+def run_sweep(
+    sweep: Sweep, trials: Sequence[Trial], runs: Path, slots: int, extra: Sequence[str], poll_s: float = 0.5
+) -> dict[str, str]:
+    """Run all trials that are not finished, `slots` at a time.
+
+    Args:
+        extra: `key=value` arguments that every trial gets.
+
+    Returns:
+        the trials that failed, by name, each with why. A failure does not stop the others.
+
+    Raises:
+        Interrupted: a signal came; the trials have saved their checkpoints, and the same call goes on from there.
+    """
+    from trainer.launcher.signals import signals_raise
+
+    waiting = [trial for trial in trials if not is_finished(trial_folder(runs, sweep, trial, extra))]
+    if len(waiting) < len(trials):
+        console.print(f"{len(trials) - len(waiting)} of {len(trials)} trials are finished already")
+    running: list[Running] = []
+    failed: dict[str, str] = {}
+    done, began = 0, time.monotonic()
+    with signals_raise():
+        try:
+            while waiting or running:
+                while waiting and len(running) < slots:
+                    running.append(_start(sweep, waiting.pop(0), runs, extra))
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    done += 1
+                    why = _outcome(one)
+                    if why:
+                        failed[one.folder.name] = why
+                    left = len(waiting) + len(running)
+                    eta = (time.monotonic() - began) / done * left
+                    console.print(
+                        f"[bold]{one.folder.name}[/]  {'FAILED' if why else 'done'} in "
+                        f"{clock(time.monotonic() - one.started)}; {left} left"
+                        + (f", ETA {clock(eta)}" if left else "")
+                    )
+                time.sleep(poll_s)
+        finally:
+            _end(running)
+    return failed
+
+
+def _start(sweep: Sweep, trial: Trial, runs: Path, extra: Sequence[str]) -> Running:
+    folder = trial_folder(runs, sweep, trial, extra)
+    log = runs / sweep.name / "logs" / f"{folder.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = trial_command(sweep, trial, runs, extra)
+    resumed = any(folder.glob("checkpoints/step-*/state.json"))
+    console.print(f"[bold]{folder.name}[/]  {'resumed' if resumed else 'started'}; its output: {log}")
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [*command, "--resume"] if resumed else command,
+            stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    return Running(folder, process, log, time.monotonic())
+
+
+def _outcome(one: Running) -> str:
+    """Why a trial that has ended counts as failed; empty where it does not."""
+    code, folder = one.process.returncode, one.folder
+    if code == 0 and is_finished(folder):
+        return ""
+    if code == 0:
+        return f"it ended without a result in {folder}; does the sweep's command say --sweep {folder.parent.name}?"
+    said = [line for line in log_tail(one.log, 40).splitlines() if line.startswith("timepro: ")]
+    return f"exit code {code}: " + (said[-1].removeprefix("timepro: ") if said else f"see {one.log}")
+
+
+def _end(running: Sequence[Running]) -> None:
+    """Ask what still runs to stop, and see that nothing stays behind."""
+    for one in running:
+        if one.process.poll() is None:
+            one.process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + _STOP_S
+    while time.monotonic() < deadline and any(one.process.poll() is None for one in running):
+        time.sleep(0.1)
+    for one in running:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+        one.process.wait()

@@ -1,0 +1,288 @@
+"""What SFT and GRPO share: a model under ZeRO-3, and one update from a list of rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import save_on_cpu
+
+from timepro.features import Processor
+from timepro.system.files import write_json
+from trainer.learner import distributed, zero
+from trainer.learner.checkpoint_files import STATE, damage, note_checksums
+from trainer.learner.checkpoints import WriteGuard
+from trainer.learner.export import export_checkpoint
+from trainer.learner.frames import FrameCache
+from trainer.learner.lora import ADAPTER_FOLDER, export_adapter, trained_share
+from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.policy import load_policy
+from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
+from trainer.learner.soft_time import SoftTime
+from trainer.settings.batch import BatchConfig
+from trainer.settings.lora import LoraConfig
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.soft_time import SoftTimeConfig
+from trainer.settings.zero import ZeroConfig
+
+_ENCODER_FILE = "encoder.safetensors"
+LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
+
+
+class Learner:
+    """One rank of the learner.
+
+    Args:
+        folder: checkpoint to start from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        optimiser: OptimiserConfig,
+        zero_config: ZeroConfig,
+        batch: BatchConfig,
+        lora: LoraConfig,
+    ) -> None:
+        self.folder, self.batch, self.lora = folder, batch, lora
+        self.processor = Processor(folder)
+        dtype = zero.compute_dtype(zero_config)
+        policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype, lora)
+        if lora.rank and distributed.rank() == 0:
+            trained, whole = trained_share(list(policy.parameters()))
+            print(f"  LoRA: {trained:,} of {whole:,} parameters are trained", file=sys.stderr, flush=True)
+        self.encoder = encoder.to(distributed.device())
+        self._config = (optimiser, zero_config)
+        self._policy = policy
+        if batch.gradient_checkpointing:
+            policy.checkpoint_layers()
+        self.engine: Any = None
+        self._reference: Any = None
+        self._refused_in_a_row = 0
+        self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
+
+    def soften_times(self, config: SoftTimeConfig) -> None:
+        """Spread supervised times over their neighbours while training.
+
+        Raises:
+            ValueError: settings that do not fit the checkpoint.
+        """
+        self._policy.soft_time = SoftTime.of(config, self.processor.layout)
+
+    def start(self) -> None:
+        """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""
+        self.engine = zero.initialise(self._policy, *self._config)
+
+    def update(
+        self, rows: Sequence[Row], loss_function: LossFunction, temperature: float, learning_rate: float
+    ) -> dict[str, float]:
+        """One optimiser step on the global batch of which `rows` are this rank's part. A collective.
+
+        Args:
+            rows: may be empty on some ranks, not on all.
+            loss_function: log-probabilities (K,), entropies (K,) and the micro-batch to this rank's part of the loss,
+                already divided by the GLOBAL count, and sums for the log.
+
+        Returns:
+            this rank's sums over its micro-batches, the gradient norm, whether the step was refused because that is not
+            finite (1 or 0), and the number of micro-batches.
+
+        Raises:
+            ValueError: `max_refused_steps` steps in a row were refused.
+        """
+        parts = self._cut(rows)
+        zero.set_learning_rate(self.engine, learning_rate)
+        sums: dict[str, float] = {}
+        on_gpu = distributed.device().type == "cuda"
+        for number, part in enumerate(parts):
+            micro = self._collate(part)
+            with save_on_cpu(pin_memory=on_gpu) if self.batch.offload_activations else nullcontext():
+                logprobs, entropies = self.engine(micro, temperature)
+            loss, extra = loss_function(logprobs, entropies, micro)
+            zero.backward(self.engine, loss, last=number == len(parts) - 1)
+            for key, value in extra.items():
+                sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
+        norm, taken = zero.step(self.engine)
+        self._count_refused(taken)
+        return sums | {"grad_norm": norm, "refused": float(not taken), "micro_batches": float(len(parts))}
+
+    def _count_refused(self, taken: bool) -> None:
+        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + 1
+        limit = self._config[0].max_refused_steps
+        if taken or distributed.rank() > 0 and self._refused_in_a_row < limit:
+            return
+        if self._refused_in_a_row >= limit:
+            raise ValueError(
+                f"the gradient was not finite in {limit} steps in a row (max_refused_steps); none of them changed the "
+                "weights. Look for NaN in the checkpoint, or lower the learning rate"
+            )
+        print("  the gradient was not finite: this step changes nothing", file=sys.stderr, flush=True)
+
+    @torch.no_grad()
+    def cross_entropy(self, rows: Sequence[Row]) -> float:
+        """Mean negative log-likelihood of supervised answers over all ranks' rows, without training. A collective."""
+        self.engine.eval()
+        loss = 0.0
+        for part in self._cut(rows):
+            micro = self._collate(part)
+            logprobs, _ = self.engine(micro, 1.0)
+            loss += float(cross_entropy_sum(logprobs, micro.weights))
+        self.engine.train()
+        total, count = distributed.total([loss, weighted_token_count(rows, supervised=True)])
+        return total / max(count, 1.0)
+
+    def add_reference(self) -> None:
+        """Keep the model that training starts from, as it is now: partitioned too, or the adapters' own base."""
+        if self.lora.rank == 0:
+            dtype = zero.compute_dtype(self._config[1])
+            policy, _ = load_policy(self.folder, self.processor.family, self.processor.layout, dtype)
+            self._reference = zero.initialise_frozen(policy.requires_grad_(False).eval(), self._config[1])
+
+    @torch.no_grad()
+    def with_reference(self, rows: Sequence[Row], temperature: float) -> list[Row]:
+        """The rows with the reference's log-probabilities of their answers. A collective."""
+        frozen = self.lora.rank == 0
+        with nullcontext() if frozen else self._policy.without_adapters():
+            found = self._logprobs(self._reference if frozen else self.engine, rows, temperature)
+        return _with(rows, "reference_logprobs", found)
+
+    @torch.no_grad()
+    def with_own(self, rows: Sequence[Row], temperature: float) -> list[Row]:
+        """The rows with the log-probabilities of their answers under the weights as they are now. A collective."""
+        return _with(rows, "own_logprobs", self._logprobs(self.engine, rows, temperature))
+
+    def _logprobs(self, engine: Any, rows: Sequence[Row], temperature: float) -> dict[int, list[float]]:
+        """Log-probabilities of the answers' tokens by the answers' identities."""
+        found: dict[int, list[float]] = {}
+        engine.eval()
+        for part in self._cut(rows):
+            logprobs, _ = engine(self._collate(part), temperature)
+            answers = [answer for row in part for answer in row.answers]
+            for answer, own in zip(answers, logprobs.split([len(a.token_ids) for a in answers]), strict=True):
+                found[id(answer)] = own.tolist()
+        self.engine.train()
+        return found
+
+    def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""
+        plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
+        n_micro = int(distributed.largest([len(plan)])[0])
+        parts = [[rows[i] for i in part] for part in plan]
+        return parts + [[self._filler(rows)]] * (n_micro - len(parts)) if n_micro > len(parts) else parts
+
+    def _collate(self, rows: Sequence[Row]) -> MicroBatch:
+        micro = collate(rows, self.processor.audio_token_id, self.processor.tokenizer.pad_token_id)
+        return micro.to(distributed.device())
+
+    def _filler(self, rows: Sequence[Row]) -> Row:
+        if rows:
+            return empty_like(min(rows, key=lambda row: row.length))
+        # No group of this rank had anything to teach; a bare prompt keeps its part in the gathers.
+        frames = torch.zeros(0, self._policy.embeddings.embedding_dim)
+        token = self.processor.eos_token_id  # one that is not banned: zero probability times zero weight is NaN
+        return Row([token], frames, [AnswerTokens([token], [0.0], weight=0.0)])
+
+    def save(
+        self,
+        folder: Path,
+        state: dict[str, Any],
+        with_encoder: bool = False,
+        own_files: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a resumable checkpoint: weights, optimiser, and `state`. A collective.
+
+        It is complete when `state.json` is there.
+
+        Args:
+            with_encoder: where the encoder is not that of the checkpoint folder that the learner started from.
+            own_files: texts by file name that this rank puts beside.
+
+        Raises:
+            SaveFailed: on every rank, where one of them could not write; nothing is left of it.
+        """
+        from safetensors.torch import save_file
+
+        guard, first = WriteGuard(), distributed.rank() == 0
+        if first:
+            guard.attempt(lambda: _empty_folder(folder))
+        guard.agree(folder)
+        # With adapters, all else is that of the checkpoint that training started from.
+        adapters_only = self.lora.rank > 0
+        with guard.around(self.engine):
+            self.engine.save_checkpoint(
+                str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=adapters_only
+            )
+        if first and with_encoder:
+            tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
+            guard.attempt(lambda: save_file(tensors, folder / _ENCODER_FILE))
+        for name, text in (own_files or {}).items():
+            guard.attempt(lambda n=name, t=text: (folder / n).write_text(t))
+        guard.agree(folder)
+        guard.attempt(lambda: note_checksums(folder, distributed.rank(), distributed.world_size()))
+        guard.agree(folder)
+        if first:
+            guard.attempt(lambda: write_json(folder / STATE, state))
+        guard.agree(folder)
+
+    def load(self, folder: Path, checked: bool = False) -> dict[str, Any]:
+        """Read what `save` wrote. A collective.
+
+        Args:
+            checked: its checksums have just been compared.
+
+        Raises:
+            ValueError: an incomplete or damaged checkpoint.
+        """
+        from safetensors.torch import load_file
+
+        wrong = damage(folder) if distributed.rank() == 0 and not checked else ""
+        if distributed.from_first([float(bool(wrong))])[0]:
+            raise ValueError(f"{folder} is not a whole checkpoint: {wrong or 'see rank 0'}; resume from another one")
+        zero.load(self.engine, folder, strict=self.lora.rank == 0)
+        if (folder / _ENCODER_FILE).is_file():
+            self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))
+        return json.loads((folder / STATE).read_text())
+
+    def export(self, folder: Path) -> None:
+        """Write the current weights as a checkpoint folder that HF, vLLM and this project load. A collective."""
+        trained = {name: tensor for name, tensor in zero.stream_weights(self.engine) if tensor is not None}
+        if distributed.rank() == 0:
+            names = {f"{self._encoder_prefix()}{n}": p.detach().cpu() for n, p in self.encoder.state_dict().items()}
+            export_checkpoint(self.folder, folder, trained | names)
+        self._export_adapter(folder / ADAPTER_FOLDER)
+        distributed.barrier()
+
+    def _export_adapter(self, folder: Path) -> None:
+        tensors = {}
+        for name, parameter in self._policy.adapters():
+            with zero.gathered(self.engine, [parameter]):
+                if distributed.rank() == 0:
+                    tensors[name] = parameter.detach().cpu().clone()
+        if tensors:
+            export_adapter(folder, self.lora, tensors, self.processor.family.decoder_prefix, self.folder)
+
+    def _encoder_prefix(self) -> str:
+        first_name, first = next(iter(self.encoder.named_parameters()))
+        return self._policy.published_names[id(first)].removesuffix(first_name)
+
+
+def _with(rows: Sequence[Row], key: str, found: Mapping[int, list[float]]) -> list[Row]:
+    return [replace(row, answers=[replace(a, **{key: found[id(a)]}) for a in row.answers]) for row in rows]
+
+
+def _empty_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def weighted_token_count(rows: Sequence[Row], supervised: bool) -> float:
+    """Answer tokens of a kind, weighted: this rank's part of a loss's divisor."""
+    return float(sum(len(a.token_ids) * a.weight for row in rows for a in row.answers if a.supervised == supervised))

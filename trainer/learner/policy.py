@@ -1,0 +1,177 @@
+"""The trained part of the model: decoder and head, giving log-probabilities of answer tokens.
+
+The audio encoder is not in here. Frozen, it is a plain replicated module: ZeRO-3 would gather it for every
+micro-batch, and its outputs can be kept (`trainer.learner.frames`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from timepro.astp import AstpLayout
+from timepro.families import ModelFamily
+from trainer.learner.lora import Streamed, add_lora, lora_layers, merged, plain
+from trainer.learner.rows import MicroBatch, tree_mask
+from trainer.learner.soft_time import SoftTime
+from trainer.settings.lora import LoraConfig
+
+
+class Policy(nn.Module):
+    """Decoder and output head of a checkpoint.
+
+    Args:
+        model: the Hugging Face model; its text model and head are taken, not copied.
+        layout: names the timestamp rows, which are frozen, and the banned tokens.
+        lora: adapters instead of full fine-tuning, where its rank is above 0.
+        logit_elements: most logits that exist at the same time; with a vocabulary of 150,000, those of 111 tokens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: ModelFamily,
+        layout: AstpLayout,
+        lora: LoraConfig | None = None,
+        logit_elements: int = 1 << 24,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.soft_time: SoftTime | None = None  # of supervised answers, in training alone
+        self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
+        self.text_model = family.text_model(model)
+        self.lm_head = model.lm_head
+        self.logit_chunk = max(1, logit_elements // model.lm_head.weight.shape[0])  # tokens
+        self.embeddings = model.get_input_embeddings()
+        banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
+        self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
+        self._lora = lora if lora is not None and lora.rank > 0 else None
+        if self._lora:
+            add_lora(self.text_model, self._lora)
+            self.lm_head.requires_grad_(False)
+        else:
+            self._freeze_timestamps(layout)
+
+    def _freeze_timestamps(self, layout: AstpLayout) -> None:
+        """Zero the timestamp rows' gradient. With no weight decay on the embeddings, the rows stay bit-equal."""
+        if not layout.enabled:
+            return
+        first, last = layout.first_token_id, layout.first_token_id + layout.vocabulary.size
+
+        def without_timestamps(gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            gradient[first:last] = 0.0
+            return gradient
+
+        self.embeddings.weight.register_hook(without_timestamps)
+
+    def checkpoint_layers(self) -> None:
+        """Keep a layer's input alone for the backward pass (arXiv 1604.06174); the last layer's own part is small."""
+        # Not the reentrant kind, which would want an input that needs a gradient: adapters train with none.
+        self.text_model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def forward(self, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of the batch's K answer tokens.
+
+        Sampled answers are scored at the sampling temperature, supervised ones at 1; banned tokens have no
+        probability, exactly as in the worker.
+
+        Returns:
+            (K,) log-probabilities with a gradient, (K,) entropies without one.
+        """
+        embeds = self.embeddings(batch.input_ids)
+        embeds = embeds.masked_scatter(batch.audio_mask[..., None], batch.frames.to(embeds.dtype))
+        # Rows are padded behind their end, where nothing is read: causal attention needs no mask for them.
+        mask = tree_mask(batch.segments) if batch.branched else None
+        hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
+        chosen = hidden.flatten(0, 1)[batch.sources]
+        temperatures = torch.where(batch.supervised, 1.0, temperature)
+        return self.scores(chosen, batch.targets, temperatures, batch.supervised)
+
+    def scores(
+        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (K,) and entropies (K,) of tokens from the hidden states (K, H) that predict them.
+
+        Only some tokens' logits exist at a time; the backward pass makes them again.
+        """
+        logprobs, entropies = [], []
+        for start in range(0, len(hidden), self.logit_chunk):
+            part = slice(start, start + self.logit_chunk)
+            arguments = (hidden[part], targets[part], temperatures[part], supervised[part])
+            if len(hidden) > self.logit_chunk and torch.is_grad_enabled():
+                chunk = checkpoint(self._score, *arguments, use_reentrant=False)
+            else:
+                chunk = self._score(*arguments)
+            logprobs.append(chunk[0])
+            entropies.append(chunk[1])
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _score(
+        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.lm_head(hidden).float() / temperatures[:, None]
+        logits = logits.index_fill(-1, self.banned, float("-inf"))
+        logprobs = logits.log_softmax(-1)
+        with torch.no_grad():
+            p = logprobs.exp()
+            entropy = -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
+        picked = logprobs.gather(-1, targets[:, None])[:, 0]
+        if self.soft_time is not None and self.training:
+            picked = torch.where(supervised, self.soft_time.expected(logprobs, targets), picked)
+        return picked, entropy
+
+    def streamed(self) -> Iterator[Streamed]:
+        """Tensors that training changes, as workers and checkpoints know them: adapters merged."""
+        if self._lora:
+            for _, layer in lora_layers(self.text_model):
+                yield merged(layer, self.published_names[id(layer.base_layer.weight)])
+            return
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                yield plain(parameter, self.published_names[id(parameter)])
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The model that training started from, while the context is open."""
+        layers = [layer for _, layer in lora_layers(self.text_model)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The adapters' parameters by their names in the decoder; none in full fine-tuning."""
+        for name, parameter in self.text_model.named_parameters():
+            if self._lora and parameter.requires_grad:
+                yield name, parameter
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Optimiser groups: no decay for embeddings (frozen rows must not shrink) and for vectors."""
+        decayed, plain = [], []
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                continue
+            small = parameter is self.embeddings.weight or parameter.dim() < 2
+            (plain if small else decayed).append(parameter)
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+
+def load_policy(
+    folder: Path, family: ModelFamily, layout: AstpLayout, dtype: torch.dtype, lora: LoraConfig | None = None
+) -> tuple[Policy, nn.Module]:
+    """The policy and the frozen audio encoder of a checkpoint folder."""
+    model = family.load(folder, dtype)
+    encoder = family.audio_encoder(model).requires_grad_(False).eval()
+    policy = Policy(model, family, layout, lora)
+    policy.train()
+    return policy, encoder

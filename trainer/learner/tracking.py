@@ -1,0 +1,99 @@
+"""Metrics of a run: to W&B (offline unless the user is logged in) and to a JSON-lines file beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timepro.system.files import replacing
+from trainer.settings.wandb import WandbConfig, wandb_mode
+
+_BEST = {"reward": "max", "eval/validation/*": "max", "loss": "min", "eval/validation/loss": "min"}
+
+
+class Tracker:
+    """Logs metrics of one job of a run. Only rank 0 has one.
+
+    Args:
+        folder: the run's folder.
+        job: "sft" or "grpo", W&B's job type.
+        run_id: kept over a resume, so that curves continue.
+    """
+
+    def __init__(
+        self, config: WandbConfig, folder: Path, name: str, job: str, resolved: Mapping[str, Any], run_id: str
+    ) -> None:
+        import wandb
+
+        self._path = folder / f"metrics.{job}.jsonl"
+        self._file = self._path.open("a", buffering=1)
+        self._started = time.monotonic()
+        # Sounds and pictures in tables wait here for an upload; elsewhere than in the run's folder they would get lost.
+        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").absolute()))
+        # An agent of W&B has its own number for a trial. It is that of RL; the SFT before it is a run of its own.
+        agent = "WANDB_SWEEP_ID" in os.environ
+        if agent and job != "grpo":
+            for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+                os.environ.pop(variable, None)
+        taken = agent and job == "grpo"
+        self._run = wandb.init(
+            project=config.project,
+            name=f"{name}-{job}",
+            id=None if taken else run_id,
+            resume=None if taken else "allow",
+            group=config.group or name,
+            job_type=job,
+            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
+            dir=str(folder),
+            config=dict(resolved),
+            mode=wandb_mode(config),
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=False),
+        )
+        for metric, best in _BEST.items():
+            self._run.define_metric(metric, summary=f"{best},last")
+
+    def resume_from(self, step: int, elapsed: float) -> None:
+        """Drop what was recorded after the checkpoint that a resumed job goes on from: it is about to come again.
+
+        Args:
+            step: the checkpoint's step.
+            elapsed: seconds of training up to it; the clock goes on from there.
+        """
+        self._file.close()
+        lines = self._path.read_text().splitlines(keepends=True)
+        with replacing(self._path) as out:
+            # A crash can cut the last line off; it lies after the checkpoint in any case.
+            out.writelines(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
+        self._file = self._path.open("a", buffering=1)
+        self._started = time.monotonic() - elapsed
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one step."""
+        self._file.write(
+            json.dumps({"step": step, "elapsed_s": round(time.monotonic() - self._started, 3), **metrics}) + "\n"
+        )
+        self._run.log(dict(metrics), step=step)
+
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table, in W&B alone: cells may be sounds and pictures."""
+        import wandb
+
+        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step)
+
+    @property
+    def records_tables(self) -> bool:
+        """Whether making a table is worth the while."""
+        return not self._run.disabled
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Set summary values, the ones that a comparison table shows."""
+        self._run.summary.update(dict(values))
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the run's files."""
+        self._run.finish(exit_code=exit_code)
+        self._file.close()

@@ -1,0 +1,188 @@
+"""DeepSpeed ZeRO-3 around the policy, on a CPU over gloo as on GPUs over NCCL."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.learner import distributed
+from trainer.learner.policy import Policy
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.zero import ZeroConfig
+
+_UNIVERSAL = "universal"
+
+
+def compute_dtype(config: ZeroConfig) -> torch.dtype:
+    """The dtype of weights and activations.
+
+    Raises:
+        ValueError: a dtype that is neither float32 nor bfloat16.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    name = config.dtype
+    if name == "auto":
+        name = "bfloat16" if distributed.device().type == "cuda" else "float32"
+    if name not in known:
+        raise ValueError(f"zero.dtype is {config.dtype!r}; it must be auto, float32 or bfloat16")
+    return known[name]
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, without the minute of compiling that its shared-memory helper costs on a CPU."""
+    if distributed.device().type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    if distributed.device().type == "cpu":
+        for name in deepspeed.ops.__compatible_ops__:
+            if "shm" in name:
+                deepspeed.ops.__compatible_ops__[name] = False
+    return deepspeed
+
+
+def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, Any]:
+    """DeepSpeed's own configuration. Accumulation is driven by hand: the number of micro-batches varies by step."""
+    on_cpu = distributed.device().type == "cpu"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimiser.max_grad_norm,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": not on_cpu,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": zero.reduce_bucket,
+            "stage3_prefetch_bucket_size": 0 if on_cpu else zero.reduce_bucket,
+            "stage3_param_persistence_threshold": zero.persistence_threshold,
+        },
+    }
+    if compute_dtype(zero) is torch.bfloat16:
+        config["bf16"] = {"enabled": True}
+    if zero.offload_optimiser:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    return config | zero.extra
+
+
+def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> Any:
+    """A ZeRO-3 engine for the policy, with torch's AdamW (no kernel to compile)."""
+    deepspeed = import_deepspeed()
+    deepspeed.init_distributed(dist_backend="nccl" if distributed.device().type == "cuda" else "gloo")
+    adamw = torch.optim.AdamW(
+        policy.parameter_groups(optimiser.weight_decay),
+        lr=optimiser.learning_rate,
+        betas=(optimiser.beta1, optimiser.beta2),
+    )
+    engine, *_ = deepspeed.initialize(model=policy, optimizer=adamw, config=deepspeed_config(optimiser, zero))
+    return engine
+
+
+def initialise_frozen(policy: Policy, zero: ZeroConfig) -> Any:
+    """A ZeRO-3 engine that only runs forward: its parameters are partitioned like those of the trained one."""
+    deepspeed = import_deepspeed()
+    engine, *_ = deepspeed.initialize(model=policy, config=deepspeed_config(OptimiserConfig(), zero))
+    engine.eval()
+    return engine
+
+
+def set_learning_rate(engine: Any, value: float) -> None:
+    """Set the rate of every parameter group for the next update."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = value
+
+
+def backward(engine: Any, loss: Tensor, last: bool) -> None:
+    """Backpropagate one micro-batch; `last` marks the one after which the step is taken.
+
+    Args:
+        loss: this rank's part of a sum over the global batch, already divided by the global count. DeepSpeed averages
+            gradients over ranks, so the part is multiplied by their number here.
+    """
+    engine.set_gradient_accumulation_boundary(last)
+    engine.backward(loss * distributed.world_size())
+
+
+def step(engine: Any) -> tuple[float, bool]:
+    """Take the step, unless the gradient is not finite: DeepSpeed then drops it and leaves all weights as they are.
+
+    Returns:
+        the gradient's norm over all ranks before clipping, and whether the step was taken; the same on every rank.
+    """
+    engine.step()
+    return float(engine.get_global_grad_norm() or 0.0), not engine.optimizer.overflow
+
+
+def load(engine: Any, folder: Path, strict: bool) -> None:
+    """Read weights and optimiser state that `engine.save_checkpoint` wrote under the tag "engine". A collective.
+
+    Where another number of ranks wrote them, they are first put into DeepSpeed's universal format, in the folder.
+
+    Args:
+        strict: frozen parameters are among what was written.
+
+    Raises:
+        ValueError: there is no engine state in the folder.
+    """
+    ranks = len(list((folder / "engine").glob("*_optim_states.pt")))
+    if not ranks:
+        raise ValueError(f"{folder} holds no engine state")
+    same, groups = ranks == distributed.world_size(), engine.optimizer.param_groups
+    own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    if not same and distributed.rank() == 0:
+        print(f"  {folder} is of {ranks} rank(s), now there are {distributed.world_size()}: converting it", flush=True)
+        _make_universal(folder)
+    distributed.barrier()
+    engine._config.load_universal_checkpoint = not same
+    engine.load_checkpoint(str(folder), tag="engine" if same else _UNIVERSAL, load_module_strict=strict)
+    engine._config.load_universal_checkpoint = False
+    if same:
+        return
+    # DeepSpeed gives all groups the settings of the first one, its weight decay among them, and all parameters one
+    # step counter, which every one of them then moves.
+    for group, settings in zip(engine.optimizer.param_groups, own, strict=True):
+        group |= settings
+    for state in engine.optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
+
+
+def _make_universal(folder: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = argparse.Namespace(
+        input_folder=str(folder / "engine"), output_folder=str(folder / _UNIVERSAL), num_extract_workers=1,
+        num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=False,
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        ds_to_universal.main(arguments)
+
+
+def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:
+    """Context in which every rank sees the parameters whole. A collective: all ranks enter it alike."""
+    deepspeed = import_deepspeed()
+    return deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
+
+
+def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    """A parameter's shape when whole, partitioned or not."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+@torch.no_grad()
+def stream_weights(engine: Any) -> Iterator[tuple[str, Tensor | None]]:
+    """All trained tensors under their published names, whole on rank 0 (a copy) and None elsewhere. A collective."""
+    for tensor in engine.module.streamed():
+        with gathered(engine, tensor.parameters):
+            copy = tensor.merge().cpu().clone() if distributed.rank() == 0 else None
+        yield tensor.name, copy

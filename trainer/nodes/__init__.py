@@ -1,5 +1,0 @@
-"""Runs over several nodes: who is who, how node 0 tells the others what to start, and how they watch each other."""
-
-from trainer.nodes.node import Node, NodesConfig
-
-__all__ = ["Node", "NodesConfig"]

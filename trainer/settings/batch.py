@@ -1,0 +1,15 @@
+"""How a step's rows are cut into forward passes: `sft.batch.*`, `grpo.batch.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class BatchConfig:
+    """Micro-batches, and memory for time."""
+
+    micro_batch_tokens: int = 16384  # padded tokens of one forward pass on one rank
+    frame_cache_gib: float = 2.0  # encoded audio kept in memory, a rank
+    gradient_checkpointing: bool = False  # keep what goes into a layer, compute the rest again in the backward pass
+    offload_activations: bool = False  # keep what the backward pass needs in main memory

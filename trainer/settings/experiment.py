@@ -1,0 +1,44 @@
+"""The whole of an experiment's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollout.settings import WorkerConfig
+from trainer.settings.control import ControlConfig
+from trainer.settings.data import DataConfig
+from trainer.settings.evaluation import EvaluationConfig
+from trainer.settings.grpo import GrpoConfig
+from trainer.settings.learner import LearnerConfig
+from trainer.settings.lora import LoraConfig
+from trainer.settings.model import ModelConfig
+from trainer.settings.nodes import NodesConfig
+from trainer.settings.sft import SftConfig
+from trainer.settings.sync import SyncConfig
+from trainer.settings.wandb import WandbConfig
+from trainer.settings.zero import ZeroConfig
+
+
+@dataclass
+class ExperimentConfig:
+    """Everything that `experiments/NAME.yaml` and `key=value` overrides may set."""
+
+    name: str = ""
+    task: Any = "sed"  # or weights of several, such as {sed: 2, ag: 1}
+    seed: int = 0
+    runs: str = "runs"  # folder of runs and cached stages
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    rewards: Any = "adaptive"
+    control: ControlConfig = field(default_factory=ControlConfig)
+    rollout: WorkerConfig = field(default_factory=WorkerConfig)
+    nodes: NodesConfig = field(default_factory=NodesConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

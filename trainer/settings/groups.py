@@ -1,0 +1,28 @@
+"""How groups of answers are drawn: `grpo.groups.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLAT_GROUPS = ("skip", "resample")
+
+
+@dataclass
+class GroupsConfig:
+    """A step's prompts and the answers to each."""
+
+    prompts_per_step: int = 24  # over all ranks
+    group_size: int = 8
+    temperature: float = 1.0
+    max_tokens: int = 32
+    flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
+    resample_rounds: int = 2  # times that flat groups of a step are drawn again, at most
+
+    def check(self) -> None:
+        """Raises ValueError for a group that teaches nothing, or an unknown way with flat ones."""
+        if self.flat_groups not in FLAT_GROUPS:
+            raise ValueError(f"grpo.groups.flat_groups is {self.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
+        if self.group_size < 2:
+            raise ValueError(
+                f"grpo.groups.group_size is {self.group_size}; a group needs at least 2 answers to compare"
+            )

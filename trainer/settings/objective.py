@@ -1,0 +1,49 @@
+"""The policy-gradient objective: `grpo.objective.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainer.settings.mismatch import MismatchConfig
+
+AGGREGATIONS = ("dapo", "grpo", "dr_grpo")
+OBJECTIVES = ("clip", "cispo")
+OLD_POLICIES = ("worker", "learner")
+RATIOS = ("token", "sequence")
+
+
+@dataclass
+class ObjectiveConfig:
+    """The policy-gradient objective."""
+
+    aggregation: str = "dapo"
+    name: str = "clip"  # or cispo: the clipped ratio as a constant weight of log p (arXiv 2506.13585)
+    ratio: str = "token"  # or sequence: one ratio an answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071)
+    old_policy: str = "worker"  # whose log-probabilities of the sampled tokens the ratio is taken against, or learner
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
+    mismatch: MismatchConfig = field(default_factory=MismatchConfig)
+
+    @property
+    def against_learner(self) -> bool:
+        """Whether the ratio is one between two states of the learner."""
+        return self.old_policy == "learner" or self.mismatch.mode != "off"
+
+    def check(self) -> None:
+        """Raises ValueError for an unknown name or a clip range out of bounds."""
+        self.mismatch.check()
+        names = {"aggregation": AGGREGATIONS, "name": OBJECTIVES, "ratio": RATIOS, "old_policy": OLD_POLICIES}
+        for key, allowed in names.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"grpo.objective.{key} is {getattr(self, key)!r}; it must be one of {', '.join(allowed)}"
+                )
+        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
+            raise ValueError(
+                f"grpo.objective: clip_low {self.clip_low} must be in [0, 1], clip_high {self.clip_high} at least 0"
+            )
+        if self.dual_clip and self.dual_clip <= 1 + self.clip_high:
+            raise ValueError(
+                f"grpo.objective.dual_clip is {self.dual_clip}; it must be above 1 + clip_high, or 0 for off"
+            )

@@ -1,0 +1,29 @@
+"""Supervised fine-tuning: `sft.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainer.settings.batch import BatchConfig
+from trainer.settings.checkpoints import CheckpointsConfig
+from trainer.settings.encoder_warmup import EncoderWarmupConfig
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.soft_time import SoftTimeConfig
+
+
+@dataclass
+class SftConfig:
+    """Settings of supervised fine-tuning. The paper: 3 epochs at 1e-5."""
+
+    enabled: bool = True
+    label_times: str = "exact"  # or "annotated": an annotator's lagged times
+    max_steps: int = 500
+    epochs: float = 0.0  # passes over the samples, in place of max_steps; 0: max_steps decides
+    batch_size: int = 32  # samples a step, over all ranks
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-5, weight_decay=0.01))
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    soft_time: SoftTimeConfig = field(default_factory=SoftTimeConfig)
+    encoder_warmup: EncoderWarmupConfig = field(default_factory=EncoderWarmupConfig)
+    log_every: int = 10
+    validate_every: int = 0  # steps between validation losses; 0: at the end only

@@ -1,0 +1,13 @@
+"""A distance-aware target for timestamp tokens: `sft.soft_time.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class SoftTimeConfig:
+    """Settings of the target."""
+
+    weight: float = 0.0  # share of the mass that is spread; 0: plain cross-entropy
+    sigma: float = 0.3  # of the Gaussian, in seconds
