@@ -196,9 +196,7 @@ class RolloutPool:
             for task in tasks:  # one failed: the others' answers are of no use any more
                 task.cancel()
 
-    async def _with_retries(
-        self, number: int, prompt: Prompt, sampling: Sampling, version: int | None
-    ) -> AnswerGroup:
+    async def _with_retries(self, number: int, prompt: Prompt, sampling: Sampling, version: int | None) -> AnswerGroup:
         failures: list[str] = []
         tried: set[str] = set()
         for _ in range(self._retries + 1):
