@@ -14,6 +14,7 @@ from rich.text import Text
 
 from timepro.answers import parse_answer
 from timepro.events import Event
+from timepro.runs import near
 from timepro.tables import plain_table, print_table
 
 _FILE = re.compile(r"step-(\d+)\.rank(\d+)\.jsonl")
@@ -104,9 +105,11 @@ def choose(groups: Sequence[RecordedGroup], sort: str, limit: int, sample_id: st
     if sort not in SORTS or limit < 0:
         raise ValueError(f"sort is {sort!r} and limit {limit}; sort by {', '.join(SORTS)}, limit at least 0")
     if sample_id is not None:
+        known = [str(group.line["id"]) for group in groups]
         groups = [group for group in groups if group.line["id"] == sample_id]
         if not groups:
-            raise ValueError(f"the step has no group of {sample_id!r}")
+            hint = near(sample_id, known) or f"; it has {', '.join(known[:10])}{' ...' if len(known) > 10 else ''}"
+            raise ValueError(f"the step has no group of {sample_id!r}{hint}")
     keys = {"spread": lambda g: -g.spread, "best": lambda g: -g.mean, "worst": lambda g: g.mean}
     ordered = sorted(groups, key=keys[sort]) if sort in keys else list(groups)
     return ordered[:limit] if limit else ordered

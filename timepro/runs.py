@@ -1,19 +1,31 @@
-"""What a finished run's folder holds, for whoever compares runs: evaluations, summary, training curves."""
+"""What a run's folder holds, for whoever draws or compares runs: evaluations, summary, training curves, classes.
+
+Paths that a run's files record are relative to its folder, so that a run can be moved or copied together with its data.
+A run moved alone finds its data from the place where it was made, which `run.json` keeps.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from timepro.data.manifest import iter_manifest
 from timepro.events import Event, ParsedAnswer
-from timepro.metrics.tasks import main_counts
+from timepro.metrics.bootstrap import micro_f1
+from timepro.metrics.names import METRIC_NAMES
+from timepro.metrics.tasks import MAIN_METRIC, main_counts
+from timepro.system.files import replacing
 
-STAGES = ("sft", "control", "grpo")  # in the order of the training
+STAGES = {"sft": "SFT", "control": "SFT continued", "grpo": "after GRPO"}  # in the order of the training; as shown
+IDENTITY, CLASSES = "run.json", "classes.json"
 
 
 @dataclass(frozen=True)
@@ -30,19 +42,41 @@ class Evaluated:
     answer: ParsedAnswer
 
 
+def path_in(run: Path, path: Path) -> str:
+    """A path as the run's files record it: relative to the run's folder."""
+    path = Path(path)
+    # The folders are resolved, since ".." would lead elsewhere behind a link; the file's own name is kept.
+    return os.path.relpath(os.path.join(os.path.realpath(path.parent), path.name), os.path.realpath(run))
+
+
+def path_from(run: Path, recorded: str) -> Path:
+    """Where a path that the run's files record lies now; where it would lie, if it is gone."""
+    here = Path(os.path.normpath(os.path.join(os.path.realpath(run), recorded)))
+    if here.exists():
+        return here
+    there = Path(os.path.normpath(os.path.join(_home(run), recorded)))
+    return there if there.exists() else here
+
+
+def _home(run: Path) -> str:
+    """The folder that the run was made in; runs of older versions do not say."""
+    path = run / IDENTITY
+    return json.loads(path.read_text()).get("home", "") if path.is_file() else ""
+
+
 def read_evaluation(path: Path) -> list[Evaluated]:
-    """The lines of `eval/STAGE.jsonl`.
+    """The lines of a run's `eval/STAGE.jsonl`.
 
     Raises:
         ValueError: a line that is none, by file and line.
     """
-    found = []
+    run, found = path.parent.parent, []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             raw = json.loads(line)
             found.append(
                 Evaluated(
-                    raw["id"], raw["task"], raw.get("question", ""), Path(raw.get("audio", "")),
+                    raw["id"], raw["task"], raw.get("question", ""), path_from(run, raw.get("audio", "")),
                     float(raw.get("duration", 0.0)), tuple(Event(**e) for e in raw["reference"]),
                     raw.get("answer", ""), ParsedAnswer([Event(**e) for e in raw["events"]], bool(raw["ok"])),
                 )
@@ -73,9 +107,90 @@ def stages_of(run: Path) -> list[str]:
     """
     found = [stage for stage in STAGES if (run / "eval" / f"{stage}.jsonl").is_file()]
     if not found:
-        what = "has no evaluation yet (eval/*.jsonl)" if run.is_dir() else "is no folder"
-        raise ValueError(f"{run} {what}; name the folder of a finished run, for example runs/sed_grpo")
+        require_run(run)
+        raise ValueError(f"{run} has no evaluation yet (eval/*.jsonl); name the folder of a finished run")
     return found
+
+
+def require_run(run: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        ValueError: naming runs beside it with near names.
+    """
+    if run.is_dir():
+        return
+    beside = run.parent if run.parent.is_dir() else Path("runs")
+    known = sorted(p.name for p in beside.iterdir() if (p / "config.yaml").is_file()) if beside.is_dir() else []
+    where = f"; {beside} has {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}" if known else ""
+    raise ValueError(f"{run} is no folder{near(run.name, known)}{where}; name a run's folder, runs/NAME")
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """A hint at names that look like a wrong one; empty where none does."""
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
+
+
+def classes_of(run: Path) -> list[str]:
+    """All classes of a run, in alphabetical order; empty where it detects no events of a closed set.
+
+    A run's `classes.json` lists them; one of an older version has those of its test set.
+    """
+    path = run / CLASSES
+    if path.is_file():
+        return list(json.loads(path.read_text()))
+    lines = [line for stage in STAGES for line in _lines_of(run, stage) if line.task == "sed"]
+    return sorted({event.label for line in lines for event in line.reference})
+
+
+def record_classes(run: Path, manifests: Iterable[Path]) -> None:
+    """Write `classes.json`: the labels of all data that a run trains and is tested on."""
+    clips = (clip for path in set(manifests) for clip in iter_manifest(path, check_audio=False))
+    labels = {event.label for clip in clips for event in clip.events}
+    with replacing(run / CLASSES) as out:
+        out.write(json.dumps(sorted(labels), ensure_ascii=False))
+
+
+def _lines_of(run: Path, stage: str) -> list[Evaluated]:
+    path = run / "eval" / f"{stage}.jsonl"
+    return read_evaluation(path) if path.is_file() else []
+
+
+def run_title(run: Path) -> str:
+    """A run's name and seed."""
+    seed = read_settings(run).get("seed")
+    return run.resolve().name + ("" if seed is None else f", seed {seed}")
+
+
+def headline(run: Path) -> str:
+    """A run's name, seed and, once it is evaluated, its scores."""
+    stages = [stage for stage in STAGES if (run / "eval" / f"{stage}.jsonl").is_file()]
+    return ": ".join(filter(None, (run_title(run), score_line(run, stages))))
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The run's resolved configuration, `config.yaml`; empty where there is none."""
+    path = run / "config.yaml"
+    return dict(yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def main_scores(run: Path, stages: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The main metric on the test set, by task and stage."""
+    found: dict[str, dict[str, float]] = {}
+    for stage in stages:
+        for task, (_, counts) in read_counts(run / "eval" / f"{stage}.jsonl").items():
+            found.setdefault(task, {})[stage] = float(micro_f1(counts.sum(axis=0)))
+    return found
+
+
+def score_line(run: Path, stages: Sequence[str]) -> str:
+    """The scores of some stages in words, as pictures have them below their title."""
+    parts = []
+    for task, scores in main_scores(run, stages).items():
+        values = ", ".join(f"{STAGES[stage]} {value:.3f}" for stage, value in scores.items())
+        parts.append(f"{METRIC_NAMES[MAIN_METRIC[task]]} ({task}): {values}")
+    return "; ".join(parts)
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -84,54 +199,68 @@ def read_summary(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def read_curves(run: Path, keys: Sequence[str], most: int = 300) -> dict[str, list[tuple[int, float]]]:
+CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm", "kl")
+Curve = list[tuple[int, float]]  # (step, value)
+
+
+def read_curves(run: Path, keys: Sequence[str], most: int = 300) -> dict[str, Curve]:
     """Training metrics by step, of those keys that the run has; thinned to means over equal stretches."""
+    return _thinned(_metric_rows(run), keys, most)
+
+
+def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dict[str, dict[str, Curve]], list[str]]:
+    """Training metrics of several runs.
+
+    Args:
+        keys: the metrics wanted; None for `CURVES`, as far as they are recorded and not 0 throughout.
+
+    Returns:
+        curves by name of the run and of the metric, and what is left out, in words.
+
+    Raises:
+        ValueError: what is no run, a metric that no run has recorded (with near names), or nothing to draw.
+    """
+    for run in runs:
+        require_run(run)
+    rows = {run: _metric_rows(run) for run in runs}
+    notes = [f"{run} has recorded no training metrics (metrics.grpo.jsonl)" for run, own in rows.items() if not own]
+    if len(notes) == len(runs):
+        raise ValueError("; ".join(notes))
+    recorded = {key for own in rows.values() for row in own for key, value in row.items() if _is_number(value)}
+    known = sorted(recorded - {"step"})
+    if unknown := [key for key in keys or () if key not in known]:
+        hints = ", ".join(f"{key}{near(key, known)}" for key in unknown)
+        raise ValueError(f"--keys: no run has recorded {hints}; recorded: {', '.join(known)}")
+    found = {run: _thinned(own, keys or CURVES) for run, own in rows.items() if own}
+    for key in keys or CURVES:
+        lacking = [run.name for run, curves in found.items() if key not in curves]
+        idle = not keys and not any(value for curves in found.values() for _, value in curves.get(key, ()))
+        if idle:
+            notes.append(f"{key} is left out: it is {'not recorded' if len(lacking) == len(found) else '0 throughout'}")
+            for curves in found.values():
+                curves.pop(key, None)
+        elif lacking:
+            notes.append(f"{key} is not recorded in {', '.join(lacking)}")
+    names = [run.resolve().name for run in found]
+    shown = {run: name if names.count(name) == 1 else str(run) for run, name in zip(found, names, strict=True)}
+    return {shown[run]: curves for run, curves in found.items()}, notes
+
+
+def _metric_rows(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.grpo.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _thinned(rows: Sequence[dict[str, Any]], keys: Sequence[str], most: int = 300) -> dict[str, Curve]:
     curves = {}
     for key in keys:
-        points = [(int(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
+        points = [(int(row["step"]), float(row[key])) for row in rows if _is_number(row.get(key))]
         if points:
             width = -(-len(points) // most)
             parts = [points[i : i + width] for i in range(0, len(points), width)]
             curves[key] = [(part[-1][0], float(np.mean([value for _, value in part]))) for part in parts]
     return curves
-
-
-Lanes = tuple[Path, float, list[tuple[str, Sequence[Event]]]]  # a clip's audio, its seconds, and what to draw below
-
-
-def clip_lanes(run: Path, sample: str) -> Lanes:
-    """A test sample's reference and every stage's answer.
-
-    Raises:
-        ValueError: no such sample.
-    """
-    lanes: list[tuple[str, Sequence[Event]]] = []
-    line = None
-    for stage in stages_of(run):
-        found = [one for one in read_evaluation(run / "eval" / f"{stage}.jsonl") if one.id == sample]
-        if not found:
-            raise ValueError(f"{run} has not evaluated a sample {sample!r} (eval/{stage}.jsonl)")
-        (line,) = found
-        lanes.append((stage, inside(line.answer.events, line.duration)))
-    assert line is not None, "stages_of returns at least one"
-    return line.audio, line.duration, [("reference", list(line.reference)), *lanes]
-
-
-def group_lanes(run: Path, step: int, sample: str) -> Lanes:
-    """A training sample's reference and the answers sampled for it in a step, each with its reward."""
-    from timepro.answers import parse_answer
-    from timepro.inspection import choose, read_step
-
-    (group,) = choose(read_step(run, step)[1], "batch", 1, sample)
-    duration = float(group.line["duration"])
-    lanes: list[tuple[str, Sequence[Event]]] = [("reference", [Event(**e) for e in group.line["reference"]])]
-    for answer, reward in zip(group.line["answers"], group.rewards, strict=True):
-        lanes.append((f"reward {reward:.3f}", inside(parse_answer(answer["text"]).events, duration)))
-    return Path(group.line["audio"]), duration, lanes
-
-
-def inside(events: Sequence[Event], duration: float) -> list[Event]:
-    """The events as far as they lie in the clip: an answer may claim times beyond it."""
-    return [Event(e.onset, min(e.offset, duration), e.label) for e in events if e.onset < duration]

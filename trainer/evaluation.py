@@ -15,6 +15,7 @@ from timepro.answers import parse_answer
 from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
 from timepro.metrics.tasks import main_counts, task_metrics
+from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample
 
@@ -79,14 +80,14 @@ def _of_task(
 
 
 def save_scored(scored: Scored, path: Path) -> None:
-    """Write answers with their references as JSON lines, atomically."""
+    """Write answers with their references as JSON lines into a run's `eval/`, atomically."""
     with replacing(path) as out:
         for sample, text, answer in zip(scored.samples, scored.texts, scored.answers, strict=True):
             line = {
                 "id": sample.id,
                 "task": sample.task,
                 "question": sample.question,
-                "audio": str(sample.audio),
+                "audio": path_in(path.parent.parent, sample.audio),
                 "duration": sample.duration,
                 "reference": [asdict(e) for e in sample.reference],
                 "answer": text,

@@ -14,10 +14,11 @@ import pytest
 import soundfile
 
 from timepro.analysis import boundary_errors, confusion, overlap_pairs
-from timepro.analysis_plots import arm_of
 from timepro.cli import main
 from timepro.events import Event, ParsedAnswer
-from timepro.runs import Evaluated, clip_lanes, read_curves
+from timepro.plots.analysis import arm_of
+from timepro.plots.run_clips import evaluated_clips, sampled_clips
+from timepro.runs import Evaluated, choose_curves, read_curves
 
 
 def line(reference, found, ok=True, task="sed"):
@@ -97,9 +98,10 @@ def run(tmp_path: Path) -> Path:
     found = [asdict(Event(0.6, 1.4, "dog")), asdict(Event(3.0, 9.0, "cat"))]
     (folder / "eval").mkdir(parents=True)
     for stage in ("sft", "grpo"):
-        row = {"id": "test-1", "task": "sed", "question": "?", "audio": str(audio), "duration": 4.0}
+        row = {"task": "sed", "question": "?", "audio": str(audio), "duration": 4.0}
         row |= {"reference": reference, "answer": "x", "events": found, "ok": True}
-        (folder / "eval" / f"{stage}.jsonl").write_text(json.dumps(row) + "\n")
+        lines = [json.dumps({"id": name} | row) + "\n" for name in ("test-1", "test-2")]
+        (folder / "eval" / f"{stage}.jsonl").write_text("".join(lines))
     (folder / "rollouts").mkdir()
     for step in (1, 2, 3):
         answers = [{"text": "dog 0.40-1.20", "reward": step / 3}, {"text": "none", "reward": None}]
@@ -131,27 +133,76 @@ def test_every_kind_of_picture_is_drawn(run: Path, tmp_path: Path) -> None:
     assert (run / "errors.png").is_file()
 
 
+def test_default_pictures_do_not_overwrite_one_another(run: Path) -> None:
+    before = {path.name for path in run.iterdir()}
+    (run / "curves.png").write_bytes(b"of the training itself")
+    commands = [
+        ["clip", run, "test-1"], ["clip", run, "test-2"], ["clip", run, "test-1", "test-2"], ["errors", run],
+        ["clip", run, "rl-1", "--step", "1"], ["clip", run, "rl-1", "--step", "2"], ["rewards", run],
+        ["confusion", run, "--stage", "sft"], ["confusion", run], ["curves", run], ["curves", run, "--keys", "kl"],
+    ]  # fmt: skip
+    for command in commands:
+        assert main(["plot", *map(str, command)]) == 0, command
+    made = {path.name for path in run.iterdir()} - before
+    assert len(made) == len(commands) + 1
+    assert (run / "curves.png").read_bytes() == b"of the training itself"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["errors", "gone"], "gone is no folder"),
+        (["errors", "NEAR"], "(did you mean sed_grpo-seed0?)"),
+        (["curves", "RUN", "NEAR"], "(did you mean sed_grpo-seed0?)"),
+        (["clip", "RUN", *[f"test-{i}" for i in range(7)]], "7 clips, but a picture holds at most 6"),
+        (["clip", "RUN", "test-1", "test-1"], "test-1 is named more than once"),
+        (["clip", "RUN", "rl-2", "--step", "1"], "no group of 'rl-2' (did you mean rl-1?)"),
         (["confusion", "RUN", "--stage", "control"], "no stage 'control'; it has sft, grpo"),
-        (["clip", "RUN", "test-9"], "has not evaluated a sample 'test-9'"),
+        (["clip", "RUN", "test-9"], "has not evaluated a sample 'test-9' in stage sft (did you mean test-"),
         (["clip", "RUN", "rl-1", "--step", "9"], "has no step 9"),
-        (["rewards", "gone"], "holds no rollouts"),
-        (["curves", "gone"], "none of the runs has recorded"),
-        (["curves", "RUN", "--keys", "rewart"], "none of the runs has recorded"),
+        (["rewards", "gone"], "gone is no folder"),
+        (["curves", "gone"], "gone is no folder"),
+        (["curves", "RUN", "--keys", "rewart"], "no run has recorded rewart (did you mean reward?); recorded: kl,"),
+        (["curves", "RUN", "--keys", "reward,entropy"], "no run has recorded entropy; recorded: kl, reward"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(run: Path, capsys, arguments, words) -> None:
-    assert main(["plot", *[str(run) if a == "RUN" else a for a in arguments]]) == 2
+    places = {"RUN": str(run), "NEAR": str(run.with_name("sed_grpo-sed0"))}
+    (run / "config.yaml").write_text("seed: 0\n")
+    assert main(["plot", *[places.get(a, a) for a in arguments]]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_an_answer_beyond_the_clip_is_cut_for_the_picture(run: Path) -> None:
-    _, _, lanes = clip_lanes(run, "test-1")
-    assert [name for name, _ in lanes] == ["reference", "sft", "grpo"]
-    assert max(e.offset for _, events in lanes for e in events) == 4.0
+def test_a_clip_shows_run_stages_and_scores(run: Path) -> None:
+    (run / "config.yaml").write_text("seed: 4\n")
+    (clip,), sheet = evaluated_clips(run, ["test-1"])
+    assert [lane.name for lane in clip.lanes] == ["reference", "SFT 0.50", "after GRPO 0.50"]  # the dog is within 0.2 s
+    assert max(e.offset for lane in clip.lanes for e in lane.events) == 4.0  # an answer beyond the clip is cut
+    assert "seed 4" in sheet.heading and "SFT 0.500, after GRPO 0.500" in sheet.subheading
+    assert list(sheet.classes) == ["cat", "dog"]
+
+
+def test_a_steps_answers_show_their_rewards_and_what_could_not_be_read(run: Path) -> None:
+    (clip,), sheet = sampled_clips(run, 3, ["rl-1"])
+    assert [(lane.name, lane.unreadable) for lane in clip.lanes] == [
+        ("reference", None), ("reward 1.000", None), ("not scored", None),
+    ]  # fmt: skip
+    path = run / "rollouts" / "step-000003.rank0.jsonl"
+    path.write_text(path.read_text().replace('"none"', '"<broken"'))
+    assert sampled_clips(run, 3, ["rl-1"])[0][0].lanes[2].unreadable == "<broken"
+    assert "step 3" in sheet.heading
+
+
+def test_what_is_left_out_of_curves_is_said(run: Path) -> None:
+    other = run.with_name("sed_grpo-seed1")
+    shutil.copytree(run, other)
+    (other / "metrics.grpo.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    curves, notes = choose_curves([run, other], None)
+    assert {name: sorted(found) for name, found in curves.items()} == {run.name: ["reward"], other.name: ["reward"]}
+    assert "kl is left out: it is 0 throughout" in notes and any("entropy" in note for note in notes)
+    curves, notes = choose_curves([run, other], ["kl"])
+    assert list(curves[run.name]) == ["kl"]  # asked for, so drawn, 0 as it is
+    assert notes == [f"kl is not recorded in {other.name}"]
 
 
 def test_curves_are_thinned_to_means(run: Path) -> None:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.plots.files import default_name, picture_path
+
 HELP = "draw how an answer's times attend to the prompt's timestamps"
 EXAMPLES = """\
   timepro attention runs/sed_grpo/checkpoint clip.flac                          the model's own answer
@@ -24,16 +26,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answer", help="instead of the model's own, in the model's way of writing times")
     parser.add_argument("--layer", type=int, help="one layer, from 0, or from the end below 0 (default: mean of all)")
     parser.add_argument("--max-tokens", type=int, default=128, help="of the model's answer (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="the picture (default: the clip's name with .attention.png, here)")
+    parser.add_argument(
+        "--out", type=picture_path, help="the picture: .png, .jpg, .pdf or .svg (default: a name of its own, here)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw; returns 0, or 2 for what is the user's to mend."""
+    """Draw; returns 0, or 2 for what the user can put right."""
     from timepro.attention import NEAR, time_attention
-    from timepro.attention_plot import draw_attention
+    from timepro.plots.attention import draw_attention
     from timepro.tasks import question
 
-    out = options.out or Path(options.clip.with_suffix(".attention.png").name)
+    clip, checkpoint = str(options.clip.resolve()), str(options.checkpoint.resolve())
+    unseen = (clip, checkpoint, options.answer or "", str(options.layer))
+    name = default_name("attention", options.clip.stem, options.query or options.task, unseen=unseen)
+    out = options.out or Path(name)
     try:
         asked = question("ag", options.query) if options.query else question(options.task)
         found = time_attention(

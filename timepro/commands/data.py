@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timepro.data.formats import FORMATS, layout_text
+from timepro.plots.files import beside, picture_path
 
 if TYPE_CHECKING:
     from timepro.data.convert import Report
@@ -62,7 +63,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "show", help="summarise a manifest and draw it", description="Summarise a manifest in tables and a picture."
     )
     show.add_argument("manifest", type=Path)
-    show.add_argument("--out", type=Path, help="the picture (default: the manifest's name with .png)")
+    show.add_argument(
+        "--out", type=picture_path, help="the picture: .png, .jpg, .pdf, .svg (default: the manifest's name with .png)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,7 +103,7 @@ def _show(options: argparse.Namespace) -> int:
 
     found = overview(options.manifest)
     print_overview(found, str(options.manifest))
-    picture = options.out or options.manifest.with_suffix(".png")
+    picture = options.out or beside(options.manifest)
     draw_overview(found, picture, options.manifest.name)
     print(f"picture: {picture}")
     return 0

@@ -1,4 +1,8 @@
-"""Draw runs: training curves with seeds as bands, rewards, boundary errors, confusion between classes, single clips."""
+"""Draw runs: training curves with seeds as bands, rewards, boundary errors, confusion between classes, single clips.
+
+The file's ending decides the format: png, jpg, pdf or svg; in the last two, texts stay texts. A class has the same
+colour in every picture of a run.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from timepro.plots.files import default_name, picture_path
+
 HELP = "draw runs: curves, rewards, boundary errors, confusion, clips"
 EXAMPLES = """\
   timepro plot errors runs/sed_grpo                        how late boundaries are, before and after RL
   timepro plot confusion runs/sed_grpo --stage grpo        what is taken for what
   timepro plot rewards runs/sed_grpo                       the rewards of single answers over the training
   timepro plot curves runs/sed_grpo_seeds/*                arms as lines, their seeds as bands
-  timepro plot clip runs/sed_grpo test-000003              spectrogram, reference, and every stage's answer
+  timepro plot clip runs/sed_grpo test-000003 --out a.pdf  spectrogram, reference, and every stage's answer
   timepro plot clip runs/sed_grpo rl-000123 --step 40      a training step's sampled answers with their rewards
 """
-CURVES = "reward,entropy,completions/mean_length,frac_reward_zero_std,grad_norm,kl"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,31 +32,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("confusion", "what is taken for what, missed, and made up"),
         ("rewards", "how the rewards of single answers are spread over the training"),
         ("curves", "training curves of several runs, seeds as bands"),
-        ("clip", "one clip: spectrogram and lanes of events"),
+        ("clip", "one to six clips: spectrogram and lanes of events"),
     ):
         kind = kinds.add_parser(name, help=what, description=what)
         if name == "curves":
             kind.add_argument("runs", type=Path, nargs="+", help="folders of runs")
-            kind.add_argument("--keys", default=CURVES, help="metrics, comma-separated (default: %(default)s)")
+            kind.add_argument("--keys", help="metrics, comma-separated (default: reward, entropy, length, ...)")
         else:
             kind.add_argument("run", type=Path, help="a run's folder")
         if name == "clip":
-            kind.add_argument("id", help="a test sample's id; with --step, a training sample's")
+            kind.add_argument("ids", nargs="+", metavar="ID", help="test samples' ids; with --step, training samples'")
             kind.add_argument("--step", type=int, help="a training step: its sampled answers instead")
         if name == "confusion":
             kind.add_argument("--stage", help="sft, control or grpo (default: the last that the run has)")
-        kind.add_argument("--out", type=Path, help="the picture (default: KIND.png in the run's folder)")
+        kind.add_argument(
+            "--out", type=picture_path, help="the picture: .png, .jpg, .pdf or .svg (default: a name of its own)"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw; returns 0, or 2 for what is the user's to mend."""
-    draw: dict[str, Callable[[argparse.Namespace, Path], None]] = {
+    """Draw; returns 0, or 2 for what the user can put right."""
+    draw: dict[str, Callable[[argparse.Namespace], Path]] = {
         "errors": _errors, "confusion": _confusion, "rewards": _rewards, "curves": _curves, "clip": _clip,
     }  # fmt: skip
-    folder = options.runs[0].parent if options.kind == "curves" else options.run
-    out = options.out or folder / f"{options.kind}.png"
     try:
-        draw[options.kind](options, out)
+        out = draw[options.kind](options)
     except (ValueError, FileNotFoundError) as error:
         print(f"timepro: {error}", file=sys.stderr)
         return 2
@@ -59,57 +64,81 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _errors(options: argparse.Namespace, out: Path) -> None:
+def _errors(options: argparse.Namespace) -> Path:
     from timepro.analysis import boundary_errors
-    from timepro.analysis_plots import draw_errors
-    from timepro.runs import read_evaluation, stages_of
+    from timepro.plots.analysis import draw_errors
+    from timepro.runs import STAGES, headline, read_evaluation, stages_of
 
     run: Path = options.run
     stages = stages_of(run)
-    draw_errors(out, {stage: boundary_errors(read_evaluation(run / "eval" / f"{stage}.jsonl")) for stage in stages})
+    out = options.out or run / default_name("errors")
+    found = {STAGES[stage]: boundary_errors(read_evaluation(run / "eval" / f"{stage}.jsonl")) for stage in stages}
+    draw_errors(out, found, headline(run))
+    return out
 
 
-def _confusion(options: argparse.Namespace, out: Path) -> None:
+def _confusion(options: argparse.Namespace) -> Path:
     from timepro.analysis import confusion
-    from timepro.analysis_plots import draw_confusion
-    from timepro.runs import read_evaluation, stages_of
+    from timepro.plots.analysis import draw_confusion
+    from timepro.runs import near, read_evaluation, run_title, score_line, stages_of
 
-    stages = stages_of(options.run)
+    run: Path = options.run
+    stages = stages_of(run)
     stage = options.stage or stages[-1]
     if stage not in stages:
-        raise ValueError(f"{options.run} has no stage {stage!r}; it has {', '.join(stages)}")
-    lines = read_evaluation(options.run / "eval" / f"{stage}.jsonl")
+        raise ValueError(f"{run} has no stage {stage!r}{near(stage, stages)}; it has {', '.join(stages)}")
+    lines = read_evaluation(run / "eval" / f"{stage}.jsonl")
     if any(line.task != "sed" for line in lines):
         raise ValueError("confusion is between classes, which only the task sed has")
-    draw_confusion(out, f"{options.run.name}: {stage}", *confusion(lines))
+    out = options.out or run / default_name("confusion", stage)
+    draw_confusion(out, f"{run_title(run)}\n{score_line(run, [stage])}", *confusion(lines))
+    return out
 
 
-def _rewards(options: argparse.Namespace, out: Path) -> None:
+def _rewards(options: argparse.Namespace) -> Path:
     import numpy as np
 
-    from timepro.analysis_plots import draw_rewards
     from timepro.inspection import read_step, steps_of
+    from timepro.plots.analysis import draw_rewards
+    from timepro.runs import headline, require_run
 
+    require_run(options.run)
     steps = steps_of(options.run)
     rewards = {s: np.concatenate([g.rewards for g in read_step(options.run, s)[1]]) for s in steps}
-    draw_rewards(out, rewards, options.run.name)
+    out = options.out or options.run / default_name("rewards")
+    draw_rewards(out, rewards, headline(options.run))
+    return out
 
 
-def _curves(options: argparse.Namespace, out: Path) -> None:
-    from timepro.analysis_plots import draw_bands
-    from timepro.runs import read_curves
+def _curves(options: argparse.Namespace) -> Path:
+    from timepro.plots.analysis import draw_bands
+    from timepro.runs import choose_curves, headline
 
-    keys = [key.strip() for key in options.keys.split(",") if key.strip()]
-    draw_bands(out, {str(run.name): read_curves(run, keys) for run in options.runs})
+    runs: list[Path] = options.runs
+    keys = [key.strip() for key in options.keys.split(",") if key.strip()] if options.keys else None
+    curves, notes = choose_curves(runs, keys)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    one = len(runs) == 1
+    names = [] if one else [run.resolve().name for run in runs]
+    folder = runs[0] if one else runs[0].parent
+    out = options.out or folder / default_name("metrics", *names, ",".join(keys or []))
+    title = headline(runs[0]) if one else f"{len(runs)} runs: each arm's mean and range over its seeds"
+    draw_bands(out, curves, title)
+    return out
 
 
-def _clip(options: argparse.Namespace, out: Path) -> None:
-    from timepro.plots import ClipPicture, draw_clips
-    from timepro.runs import clip_lanes, group_lanes
+def _clip(options: argparse.Namespace) -> Path:
+    from timepro.plots.clips import draw_clips
+    from timepro.plots.run_clips import evaluated_clips, sampled_clips
+    from timepro.runs import require_run
 
-    path, duration, lanes = (
-        clip_lanes(options.run, options.id)
-        if options.step is None
-        else group_lanes(options.run, options.step, options.id)
-    )
-    draw_clips(out, [ClipPicture(options.id, path, duration, lanes)])
+    require_run(options.run)
+    if options.step is None:
+        clips, sheet = evaluated_clips(options.run, options.ids)
+    else:
+        clips, sheet = sampled_clips(options.run, options.step, options.ids)
+    kind = "clip" if options.step is None else f"step{options.step}"
+    out = options.out or options.run / default_name(kind, *options.ids)
+    draw_clips(out, clips, sheet)
+    return out

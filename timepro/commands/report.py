@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.plots.files import default_name, page_path
+
 HELP = "write an HTML page that compares runs, clip by clip"
 EXAMPLES = """\
   timepro report runs/sed_grpo                             one run, before and after RL: runs/sed_grpo/report.html
@@ -17,17 +19,20 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, tested on the same samples")
-    parser.add_argument("--out", type=Path, help="the page (default: report.html in the first run's folder)")
+    parser.add_argument(
+        "--out", type=page_path, help="the page, .html (default: in the first run's folder, report.html for one run)"
+    )
     parser.add_argument(
         "--audio", type=int, default=24, help="clips whose sound is put into the page (default: %(default)s)"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page; returns 0, or 2 for what is the user's to mend."""
+    """Write the page; returns 0, or 2 for what the user can put right."""
     from timepro.report import write_report
 
-    out = options.out or options.runs[0] / "report.html"
+    others = [run.resolve().name for run in options.runs[1:]]
+    out = options.out or options.runs[0] / default_name("report", *others, ending=".html")
     try:
         size = write_report(options.runs, out, options.audio)
     except (ValueError, FileNotFoundError) as error:

@@ -189,8 +189,8 @@ def _print_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def draw_overview(found: Overview, path: Path, title: str) -> None:
-    """Draw classes, durations, lengths of events, events a clip and polyphony as panels; write a PNG in one step."""
-    from timepro.canvas import plain_style, save
+    """Draw classes, durations, lengths of events, events a clip and polyphony; the file's ending decides the format."""
+    from timepro.plots.canvas import plain_style, save
 
     with plain_style():
         save(_figure(found, title), path)
@@ -200,7 +200,7 @@ def _figure(found: Overview, title: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from timepro.canvas import DARK, DPI, LARGE, WIDTH, Ruler
+    from timepro.plots.canvas import DARK, DPI, LARGE, WIDTH, Ruler
 
     ranked = sorted(((label, len(one.lengths)) for label, one in found.classes.items()), key=lambda x: (-x[1], x[0]))
     bars = min(len(ranked), _BARS)
@@ -227,7 +227,7 @@ def _figure(found: Overview, title: str) -> Figure:
 
 
 def _plain(axes: Axes, title: str) -> None:
-    from timepro.canvas import DARK, GREY, NORMAL, SMALL
+    from timepro.plots.canvas import DARK, GREY, NORMAL, SMALL
 
     axes.set_title(title, fontsize=NORMAL, loc="left", color=DARK, pad=5, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -237,14 +237,14 @@ def _plain(axes: Axes, title: str) -> None:
 
 
 def _empty(axes: Axes) -> None:
-    from timepro.canvas import GREY, NORMAL
+    from timepro.plots.canvas import GREY, NORMAL
 
     axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", fontsize=NORMAL, color=GREY)
     axes.set(xticks=[], yticks=[])
 
 
 def _draw_classes(axes: Axes, ranked: Sequence[tuple[str, int]]) -> None:
-    from timepro.canvas import GREY, PALETTE, SMALL, Ruler, ticks
+    from timepro.plots.canvas import GREY, PALETTE, SMALL, Ruler, ticks
 
     more = len(ranked) - _BARS
     _plain(axes, "events a class" + (f" ({more:,} more classes)" if more > 0 else ""))
@@ -269,7 +269,7 @@ def _draw_classes(axes: Axes, ranked: Sequence[tuple[str, int]]) -> None:
 def _draw_histogram(axes: Axes, values: array[float], title: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    from timepro.canvas import PALETTE, ticks
+    from timepro.plots.canvas import PALETTE, ticks
 
     _plain(axes, title)
     if not values:
@@ -297,7 +297,7 @@ def _draw_histogram(axes: Axes, values: array[float], title: str) -> None:
 
 
 def _draw_columns(axes: Axes, names: Sequence[str], heights: Sequence[float], title: str, unit: str) -> None:
-    from timepro.canvas import GREY, PALETTE, SMALL, ticks
+    from timepro.plots.canvas import GREY, PALETTE, SMALL, ticks
 
     _plain(axes, title)
     axes.bar(range(len(names)), heights, width=0.72, color=PALETTE[1])

@@ -17,11 +17,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
     Others see the old file or the whole new one. The folder is made where needed; after an exception nothing is left.
     """
-    path = Path(path)
+    with _replacing(Path(path), "w", "utf-8") as out:
+        yield out
+
+
+@contextmanager
+def _replacing(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
+        with os.fdopen(handle, mode, encoding=encoding) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -35,6 +40,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in one step, see `replacing`."""
     with replacing(path) as out:
         out.write(text)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a binary file in one step, see `replacing`."""
+    with _replacing(Path(path), "wb", None) as out:
+        out.write(content)
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:

@@ -10,7 +10,7 @@ from rollout.worker import worker_gpus
 from timepro.data.manifest import read_manifest
 from timepro.data.synth import check_config
 from timepro.families import family_of
-from timepro.plots import MAX_CLIPS
+from timepro.plots.clips import MAX_CLIPS
 from timepro.system.network import require_free
 from timepro.tasks import task_weights
 from trainer.launcher.nodes.node import check_nodes, generating, learning

@@ -20,7 +20,8 @@ from timepro.data.sounds import SOUNDS
 from timepro.data.synth import write_split
 from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
-from timepro.tasks import tokenizer_texts
+from timepro.runs import record_classes
+from timepro.tasks import task_weights, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
 from trainer.evaluation import evaluate, save_scored
 from trainer.launcher.checks import SPLITS, check, total_ranks, total_workers
@@ -61,6 +62,8 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     with signals_raise(), MemoryWatch() as memory, Nodes(config, node or Node()) as nodes:
         run = open_run(config, resume)
         data = prepare_data(config, cache, log)
+        if "sed" in task_weights(config.task):
+            record_classes(run, data.values())
         base, base_key = prepare_model(config, cache, log)
         own = own_start(run, cache, log) if resume and config.sft.enabled else None
         start, start_key = own or fine_tune(config, data, base, base_key, cache, log, nodes)

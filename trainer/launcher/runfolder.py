@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -44,7 +46,8 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
         shutil.rmtree(run)  # it ended before it had any result
     run.mkdir(parents=True)
     save_resolved(config, run / "config.yaml")
-    _write(run, {"wandb_id": secrets.token_hex(4)})
+    home = os.path.realpath(run)  # what its files say of paths is relative to it
+    _write(run, {"wandb_id": secrets.token_hex(4), "home": home, "started": _now(), "commit": _commit()})
     return run
 
 
@@ -64,8 +67,25 @@ def bind_start(run: Path, start_key: str) -> None:
 
 
 def read_identity(run: Path) -> dict[str, str]:
-    """What a run is known by: `wandb_id`, and `start` once it is bound."""
+    """What a run is known by: `wandb_id`, `home`, `started`, `commit`, and `start` once it is bound."""
     return json.loads((run / _IDENTITY).read_text())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S%z")
+
+
+def _commit() -> str:
+    """The code's commit, with "+" where files were changed since; empty outside of a checkout."""
+    here = Path(__file__)
+    tracked = ["ls-files", "--error-unmatch", here.name]  # an installed copy may lie inside somebody else's checkout
+    try:
+        for asked in (tracked, ["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]):
+            command = ["git", "-C", str(here.parent), *asked]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.strip()
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

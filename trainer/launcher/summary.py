@@ -9,8 +9,10 @@ from typing import Any
 
 from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.metrics.tasks import MAIN_METRIC
-from timepro.plots import ClipPicture, draw_clips, draw_curves
-from timepro.runs import inside, read_curves
+from timepro.plots.clips import draw_clips
+from timepro.plots.curves import draw_curves
+from timepro.plots.run_clips import evaluated_clips
+from timepro.runs import headline, read_curves
 from timepro.system.files import write_json
 from timepro.tables import print_table, results_table
 from trainer.evaluation import Scored, load_scored
@@ -103,24 +105,16 @@ def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str,
     """A picture of a few test clips: spectrogram, reference, and what each model answered."""
     if not evaluations:
         return
-    any_scored = next(iter(evaluations.values()))
-    chosen = range(0, len(any_scored.samples), max(1, len(any_scored.samples) // config.evaluation.examples))
-    pictures = []
-    for index in list(chosen)[: config.evaluation.examples]:
-        sample = any_scored.samples[index]
-        lanes = [("reference", list(sample.reference))]
-        for name, scored in evaluations.items():
-            shown = inside(scored.answers[index].events, sample.duration)
-            lanes.append((_NAMES[name].removesuffix(" (control)"), shown))
-        pictures.append(ClipPicture(sample.id, sample.audio, sample.duration, lanes))
-    draw_clips(run / "examples.png", pictures)
+    ids = [sample.id for sample in next(iter(evaluations.values())).samples]
+    chosen = ids[:: max(1, len(ids) // config.evaluation.examples)][: config.evaluation.examples]
+    draw_clips(run / "examples.png", *evaluated_clips(run, chosen))
 
 
 def draw_run_curves(run: Path) -> None:
     """Training curves from the run's metrics file."""
     series = {_CURVES[key]: points for key, points in read_curves(run, list(_CURVES)).items()}
     if series:
-        draw_curves(run / "curves.png", series, run.name)
+        draw_curves(run / "curves.png", series, headline(run))
 
 
 def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:

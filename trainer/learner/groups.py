@@ -16,6 +16,7 @@ from rewards.registry import BuiltReward
 from rollout.client import Answer, AnswerGroup, Prompt, RolloutPool, Sampling
 from timepro.answers import parse_answer
 from timepro.features import Processor
+from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample
 from trainer.learner import distributed
@@ -247,12 +248,12 @@ def record(
     replaced = [group for group, used in zip(drawn, trained, strict=True) if group is not used]
     with replacing(path) as out:
         for group, values in zip(trained, advantages, strict=True):
-            out.write(json.dumps(_as_json(group, values, replaced=False)) + "\n")
+            out.write(json.dumps(_as_json(run, group, values, replaced=False)) + "\n")
         for group in replaced:
-            out.write(json.dumps(_as_json(group, np.zeros(len(group.rewards)), replaced=True)) + "\n")
+            out.write(json.dumps(_as_json(run, group, np.zeros(len(group.rewards)), replaced=True)) + "\n")
 
 
-def _as_json(group: ScoredGroup, advantages: np.ndarray, replaced: bool) -> dict[str, Any]:
+def _as_json(run: Path, group: ScoredGroup, advantages: np.ndarray, replaced: bool) -> dict[str, Any]:
     answers = [
         {
             "text": text,
@@ -272,7 +273,7 @@ def _as_json(group: ScoredGroup, advantages: np.ndarray, replaced: bool) -> dict
         "id": sample.id,
         "task": sample.task,
         "question": sample.question,
-        "audio": str(sample.audio),
+        "audio": path_in(run, sample.audio),
         "duration": sample.duration,
         "reference": [asdict(event) for event in sample.reference],
         "worker": group.answers.worker,

@@ -6,11 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from timepro.events import Event
+from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
 from timepro.metrics.tasks import MAIN_METRIC, main_counts
-from timepro.plots import ClipPicture, draw_clips
-from timepro.runs import inside
+from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane, draw_clips
 from timepro.tasks import Sample
 from trainer.evaluation import Scored
 
@@ -23,13 +22,15 @@ def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
     from PIL import Image
 
     n = len(scored.samples)
+    classes = sorted({e.label for sample in scored.samples if sample.task == "sed" for e in sample.reference})
     rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for index in range(0, n, max(1, n // max(count, 1)))[:count]:
             sample, answer = scored.samples[index], scored.answers[index]
             score = micro_f1(main_counts(sample.task, [list(sample.reference)], [answer])[0])
             picture = Path(folder) / f"{index}.png"
-            draw_clips(picture, [_picture(sample, list(answer.events))])
+            clip = _picture(sample, answer, scored.texts[index])
+            draw_clips(picture, [clip], Sheet(classes=classes))
             rows.append(
                 [
                     sample.id, sample.task, sample.question, wandb.Audio(str(sample.audio), caption=sample.id),
@@ -40,9 +41,9 @@ def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
     return rows
 
 
-def _picture(sample: Sample, found: list[Event]) -> ClipPicture:
-    lanes = [("reference", list(sample.reference)), ("answer", inside(found, sample.duration))]
-    return ClipPicture(sample.id, sample.audio, sample.duration, lanes)
+def _picture(sample: Sample, answer: ParsedAnswer, text: str) -> ClipPicture:
+    lanes = [Lane("reference", list(sample.reference)), answer_lane("answer", answer, text, sample.duration)]
+    return ClipPicture(sample.id, sample.audio, sample.duration, lanes, sample.task == "dac")
 
 
 def _lines(events: tuple[Event, ...]) -> str:

@@ -67,8 +67,8 @@ def test_the_picture_has_a_bar_a_class_and_keeps_every_value(manifest: Path, tmp
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
 
-    from timepro.canvas import plain_style
     from timepro.data.overview import _figure
+    from timepro.plots.canvas import plain_style
 
     found = overview(manifest)
     draw_overview(found, tmp_path / "new" / "m.png", "a $title$ that is no formula")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,17 @@ def test_a_run_without_results_is_replaced(tmp_path: Path) -> None:
     (open_run(config_for(tmp_path), resume=False) / "leftover").touch()
     run = open_run(config_for(tmp_path), resume=False)
     assert not (run / "leftover").exists() and list(tmp_path.iterdir()) == [run]
+
+
+def test_a_run_knows_where_when_and_from_which_code_it_was_made(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    identity = read_identity(open_run(config_for(tmp_path / "link"), resume=False))
+    assert identity["home"] == str(tmp_path / "sed_grpo")
+    assert time.strptime(identity["started"], "%Y-%m-%d %H:%M:%S%z")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=EXPERIMENTS, capture_output=True, text=True)
+    in_checkout = head.returncode == 0
+    assert bool(identity["commit"]) == in_checkout
+    assert head.stdout.startswith(identity["commit"].rstrip("+"))
 
 
 def test_resume_keeps_the_identity_and_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

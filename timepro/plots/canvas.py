@@ -1,4 +1,4 @@
-"""What the pictures share: a page measured in inches, texts that fit, spectrograms, atomic PNG files.
+"""What the pictures share: a page measured in inches, texts that fit, files written in one step.
 
 Figures are made on a canvas of their own, so no backend is chosen for the rest of the program, and matplotlib is
 imported where a picture is drawn, so importing this module costs nothing.
@@ -6,14 +6,14 @@ imported where a picture is drawn, so importing this module costs nothing.
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from timepro.plots.files import VECTOR, picture_format
+from timepro.system.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.ticker import MaxNLocator
 
 DPI, WIDTH = 140, 10.0  # 1400 pixels
+VECTOR_DPI = 300  # of the spectrograms in a PDF or SVG
 SMALL, NORMAL, LARGE = 7.5, 8.5, 10.0  # points
 GREY, DARK = "#6b6b6b", "#1c1c1c"
-# Okabe and Ito (2008), told apart in every common colour vision deficiency; grey for their black, which texts have.
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#9A9A9A")
-RATE, HOP = 16000, 160  # of the audio a spectrogram is made of: Hz, samples
-_WINDOW, _FFT, _MELS = 512, 1024, 96
+# Okabe and Ito (2008) without their black, which texts have, and five more as far from them as possible, also as seen
+# with the common colour vision deficiencies.
+PALETTE = (
+    "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#3C0078", "#003C00", "#1414E6",
+    "#00F0C8", "#8C64F0",
+)  # fmt: skip
 
 
 class Ruler:
@@ -78,23 +81,6 @@ class Page:
         self.figure.text(x / WIDTH, 1 - y / self.height, text, fontsize=size, color=colour, parse_math=False, **style)
 
 
-def mel(hertz: float | np.ndarray) -> float | np.ndarray:
-    """Hertz to mel (O'Shaughnessy, 1987)."""
-    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
-
-
-def log_mel(waveform: np.ndarray, hop: int) -> np.ndarray:
-    """Mel power in dB, (96, frames), of a waveform (N,) at 16 kHz; frame i is centred on sample i * hop."""
-    padded = np.pad(waveform, _WINDOW // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop] * np.hanning(_WINDOW).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames, _FFT)) ** 2
-    bins = mel(np.fft.rfftfreq(_FFT, 1 / RATE))
-    step = mel(RATE / 2) / (_MELS + 1)
-    centres = step * np.arange(1, _MELS + 1)[:, None]
-    filters = np.clip(1 - np.abs(bins - centres) / step, 0, None)
-    return 10 * np.log10(filters @ power.T + 1e-10)
-
-
 def ticks(most: int, whole: bool = False) -> MaxNLocator:
     """Places at most this many steps between round numbers, ``whole`` ones for counts."""
     from matplotlib.ticker import MaxNLocator
@@ -108,20 +94,27 @@ def plain_style() -> AbstractContextManager[None]:
 
     return matplotlib.rc_context(
         {"font.family": "DejaVu Sans", "hatch.linewidth": 0.5, "savefig.bbox": None, "axes.unicode_minus": True,
-         "text.usetex": False, "axes.facecolor": "white", "figure.facecolor": "white"}
+         "text.usetex": False, "axes.facecolor": "white", "figure.facecolor": "white",
+         # Texts of a PDF or SVG stay texts: they can be searched, copied, and edited.
+         "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "timepro"}
     )  # fmt: skip
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG in one step, making its folder where needed: readers see the old file or the new one."""
+    """Write a figure in the format of the file's ending, in one step: readers see the old file or the new one.
+
+    Its folder is made where needed. The same figure gives the same bytes.
+
+    Raises:
+        ValueError: an ending that no picture is written with.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            figure.savefig(out, format="png", dpi=DPI)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    kind = picture_format(path)
+    settings: dict[str, Any] = {"format": kind, "dpi": VECTOR_DPI if kind in VECTOR else DPI}
+    if kind in VECTOR:
+        settings["metadata"] = {"CreationDate" if kind == "pdf" else "Date": None}
+    elif kind == "jpg":
+        settings["pil_kwargs"] = {"quality": 92, "subsampling": 0}  # thin lines and texts blur with less
+    content = io.BytesIO()
+    figure.savefig(content, **settings)
+    write_bytes(path, content.getvalue())

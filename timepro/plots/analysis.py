@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timepro.analysis import INVENTED, MISSED, Boundaries
-from timepro.canvas import DARK, DPI, GREY, NORMAL, PALETTE, SMALL, WIDTH, plain_style, save
+from timepro.plots.canvas import DARK, DPI, GREY, NORMAL, PALETTE, SMALL, WIDTH, Ruler, plain_style, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 _SHOWN_S = 1.0  # boundary errors beyond are counted at the edge
 _GRID = 0.04  # seconds between two timestamps
+_CLASSES = 30  # with a row of their own
 _COLOURS = [PALETTE[i] for i in (4, 5, 2, 3, 0, 1)]
 
 
-def draw_errors(path: Path, systems: Mapping[str, Boundaries], collar: float = 0.2) -> None:
+def draw_errors(path: Path, systems: Mapping[str, Boundaries], title: str, collar: float = 0.2) -> None:
     """Distributions of onset and offset errors, and the median by class and by duration.
 
     Raises:
@@ -31,7 +33,7 @@ def draw_errors(path: Path, systems: Mapping[str, Boundaries], collar: float = 0
     if not systems:
         raise ValueError("no answer has an event that overlaps a right one; there are no boundaries to compare")
     with plain_style():
-        figure = _figure(5.6)
+        figure = _figure(5.9, title=title)
         axes = figure.subplots(2, 2)
         for k, edge in enumerate(("onset", "offset")):
             _histogram(axes[0, k], {name: getattr(b, edge) for name, b in systems.items()}, edge, collar)
@@ -40,7 +42,7 @@ def draw_errors(path: Path, systems: Mapping[str, Boundaries], collar: float = 0
         save(figure, path)
 
 
-def draw_confusion(path: Path, name: str, labels: Sequence[str], counts: np.ndarray) -> None:
+def draw_confusion(path: Path, title: str, labels: Sequence[str], counts: np.ndarray) -> None:
     """The matrix of `analysis.confusion`, rows as shares of the reference's events."""
     with plain_style():
         side = min(WIDTH, 2.5 + 0.45 * len(labels))
@@ -56,7 +58,7 @@ def draw_confusion(path: Path, name: str, labels: Sequence[str], counts: np.ndar
         axes.set_yticks(range(len(labels) + 1), [*labels, INVENTED], fontsize=SMALL)
         axes.set_xlabel("answered", fontsize=NORMAL)
         axes.set_ylabel("right", fontsize=NORMAL)
-        axes.set_title(name, fontsize=NORMAL, loc="left", parse_math=False)
+        axes.set_title(title, fontsize=NORMAL, loc="left", parse_math=False)
         save(figure, path)
 
 
@@ -94,7 +96,7 @@ def arm_of(name: str) -> str:
     return re.sub(r"[,_.-]?seed[=_-]?\d+", "", name).strip(",_.-") or "all seeds"
 
 
-def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> None:
+def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title: str) -> None:
     """Training curves, a panel a metric: each arm's mean over its seeds, with their range as a band.
 
     Args:
@@ -103,7 +105,7 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
     Raises:
         ValueError: runs without any of the metrics.
     """
-    keys = list(dict.fromkeys(key for one in runs.values() for key, line in one.items() if any(v for _, v in line)))
+    keys = list(dict.fromkeys(key for one in runs.values() for key in one))
     if not keys:
         raise ValueError("none of the runs has recorded these metrics (metrics.grpo.jsonl)")
     arms: dict[str, list[Mapping[str, Any]]] = {}
@@ -111,7 +113,7 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
         arms.setdefault(arm_of(name), []).append(curves)
     with plain_style():
         rows = -(-len(keys) // 2)
-        figure = _figure(0.5 + 2.4 * rows)
+        figure = _figure(0.8 + 2.4 * rows, title=title)
         panels = figure.subplots(rows, 2 if len(keys) > 1 else 1, squeeze=False).ravel()
         for panel in panels[len(keys) :]:
             panel.remove()
@@ -131,12 +133,15 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
         save(figure, path)
 
 
-def _figure(height: float, width: float = WIDTH) -> Figure:
+def _figure(height: float, width: float = WIDTH, title: str = "") -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
+    if title:
+        shown = Ruler().fit(title, NORMAL, width - 0.3)
+        figure.suptitle(shown, fontsize=NORMAL, x=0.01, ha="left", color=DARK, parse_math=False)
     return figure
 
 
@@ -164,7 +169,9 @@ def _histogram(axes: Axes, errors: Mapping[str, np.ndarray], edge: str, collar: 
 
 
 def _by_class(axes: Axes, systems: Mapping[str, Boundaries]) -> None:
-    labels = sorted({label for b in systems.values() for label in b.label})[:30]
+    counts = Counter(label for b in systems.values() for label in b.label)
+    labels = sorted(label for label, _ in counts.most_common(_CLASSES))
+    left_out = f"; the {_CLASSES} most frequent of {len(counts)}" if len(counts) > _CLASSES else ""
     for k, b in enumerate(systems.values()):
         own = np.array(b.label)
         onset = [np.median(b.onset[own == label]) if (own == label).any() else np.nan for label in labels]
@@ -174,7 +181,7 @@ def _by_class(axes: Axes, systems: Mapping[str, Boundaries]) -> None:
         axes.plot(offset, at, "x", color=colour, markersize=5)
     axes.set_yticks(range(len(labels)), [label or "(event)" for label in labels], fontsize=SMALL)
     axes.axvline(0, color=GREY, linewidth=0.8)
-    _plain(axes, "median error by class (o onset, x offset)", "seconds")
+    _plain(axes, f"median error by class (o onset, x offset){left_out}", "seconds")
 
 
 def _by_duration(axes: Axes, systems: Mapping[str, Boundaries]) -> None:

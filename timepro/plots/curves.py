@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timepro.canvas import DARK, DPI, GREY, LARGE, NORMAL, PALETTE, SMALL, WIDTH, Ruler, plain_style, save, ticks
+from timepro.plots.canvas import DARK, DPI, GREY, LARGE, NORMAL, PALETTE, SMALL, WIDTH, Ruler, plain_style, save, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(path: Path, series: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
-    """Draw one small panel per metric: (step, value) as a thin line, its running mean as a bold one; write a PNG.
+    """Draw one small panel per metric: (step, value) as a thin line, its running mean as a bold one.
 
     Points are taken in the order of their steps. Values that are not finite leave a gap, and the panel says how many
     there are. Raises ValueError when there is no series.

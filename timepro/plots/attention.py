@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timepro.attention import TimeAttention
-from timepro.canvas import DARK, GREY, HOP, LARGE, NORMAL, RATE, SMALL, WIDTH, Page, Ruler, log_mel, plain_style, save
 from timepro.data.audio import read_audio
+from timepro.plots.canvas import DARK, GREY, LARGE, NORMAL, SMALL, WIDTH, Page, Ruler, plain_style, save
+from timepro.plots.spectrogram import RATE, draw_spectrogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _EDGE, _TITLE, _SPECTROGRAM, _ROW, _TICKS = 0.12, 0.3, 1.05, 0.26, 0.3  # inches
-_RANGE_DB = 65.0
 
 
 def draw_attention(path: Path, clip: Path, attention: TimeAttention) -> None:
@@ -40,7 +40,7 @@ def _figure(waveform: np.ndarray, name: str, attention: TimeAttention) -> Figure
     title = ruler.fit(f"{name}: {attention.answer}", LARGE, WIDTH - 2 * _EDGE)
     page.text(_EDGE, _EDGE + _TITLE / 2, title, LARGE, weight="bold")
     seconds = len(waveform) / RATE
-    _spectrogram(page.axes(_EDGE + _TITLE, _SPECTROGRAM), waveform, seconds)
+    draw_spectrogram(page.axes(_EDGE + _TITLE, _SPECTROGRAM), waveform, seconds)
     top = _EDGE + _TITLE + _SPECTROGRAM
     axes = page.axes(top, rows)
     _rows(axes, attention, seconds)
@@ -49,16 +49,6 @@ def _figure(waveform: np.ndarray, name: str, attention: TimeAttention) -> Figure
         page.text(left - 0.08, middle, text, NORMAL, ha="right")
         page.text(left + page.width + 0.08, middle, end, SMALL, GREY)
     return page.figure
-
-
-def _spectrogram(axes: Axes, waveform: np.ndarray, seconds: float) -> None:
-    level = log_mel(waveform, HOP)
-    loudest = float(level.max())
-    axes.imshow(
-        level, origin="lower", aspect="auto", cmap="magma", vmin=loudest - _RANGE_DB, vmax=loudest,
-        extent=(0, seconds, 0, 1),
-    )  # fmt: skip
-    axes.set(xlim=(0, seconds), xticks=[], yticks=[])
 
 
 def _rows(axes: Axes, attention: TimeAttention, seconds: float) -> None:

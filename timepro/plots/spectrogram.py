@@ -1,0 +1,64 @@
+"""Log-mel spectrograms above a time axis."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from timepro.plots.canvas import GREY, SMALL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RATE, HOP = 16000, 160  # of the audio that is drawn: Hz, samples
+_WINDOW, _FFT, _MELS = 512, 1024, 96
+_MAX_COLUMNS = 3000
+_WIDEST_RANGE_DB, _NARROWEST_RANGE_DB = 65.0, 30.0  # between the darkest and the lightest colour
+_SILENCE_DB = -60.0  # a full-scale tone has about 42; without this bound, digital silence would be drawn as loud
+_FREQUENCIES = {"0.5": 500, "1": 1000, "2": 2000, "4 kHz": 4000}
+
+
+def mel(hertz: float | np.ndarray) -> float | np.ndarray:
+    """Hertz to mel (O'Shaughnessy, 1987)."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+
+
+def log_mel(waveform: np.ndarray, hop: int) -> np.ndarray:
+    """Mel power in dB, (96, frames), of a waveform (N,) at 16 kHz; frame i is centred on sample i * hop."""
+    padded = np.pad(waveform, _WINDOW // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop] * np.hanning(_WINDOW).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames, _FFT)) ** 2
+    bins = mel(np.fft.rfftfreq(_FFT, 1 / RATE))
+    step = mel(RATE / 2) / (_MELS + 1)
+    centres = step * np.arange(1, _MELS + 1)[:, None]
+    filters = np.clip(1 - np.abs(bins - centres) / step, 0, None)
+    return 10 * np.log10(filters @ power.T + 1e-10)
+
+
+def spectrogram(waveform: np.ndarray, max_columns: int = _MAX_COLUMNS) -> tuple[np.ndarray, float, float, float]:
+    """What is drawn of a waveform (N,) at 16 kHz.
+
+    Returns:
+        decibels (96, frames), seconds between two frames, and the decibels of the darkest and the lightest colour.
+    """
+    hop = max(HOP, math.ceil(len(waveform) / max_columns))
+    decibels = log_mel(waveform, hop)
+    peak = max(float(decibels.max()), _SILENCE_DB)
+    floor = float(np.clip(np.percentile(decibels, 15), peak - _WIDEST_RANGE_DB, peak - _NARROWEST_RANGE_DB))
+    return decibels, hop / RATE, floor, peak
+
+
+def draw_spectrogram(axes: Axes, waveform: np.ndarray, end: float) -> None:
+    """Draw a waveform (N,) at 16 kHz over a time axis from 0 to ``end`` seconds, with a few frequencies named."""
+    decibels, step, floor, peak = spectrogram(waveform)
+    extent = (-step / 2, (decibels.shape[1] - 0.5) * step, 0, 1)
+    axes.imshow(
+        decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=floor, vmax=peak,
+        interpolation="antialiased",
+    )  # fmt: skip
+    axes.set(xlim=(0, end), ylim=(0, 1), xticks=[])
+    axes.set_yticks([float(mel(f) / mel(RATE / 2)) for f in _FREQUENCIES.values()], list(_FREQUENCIES))
+    axes.tick_params(axis="y", labelsize=SMALL, labelcolor=GREY, color=GREY, length=2.5, pad=2, width=0.6)
+    axes.spines[:].set_visible(False)
