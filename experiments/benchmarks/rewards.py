@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from timepro.data.event_files import FileEvents, read_event_file
+from timepro.data.event_files import read_event_file
+from timepro.data.event_parts import FileEvents
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.event_based import EventReference, corpus_event_f1, group_event_f1
 

@@ -20,7 +20,7 @@ LABELS = ["a", "b", "c", "d"]
 
 
 def random_clip(rng: random.Random) -> tuple[list[Event], list[Event]]:
-    """Crowded clips on a 40 ms grid: overlaps, duplicates, differences exactly at the collar, empty sides."""
+    """Crowded clips on a 40 ms grid: overlaps, duplicates, differences at the collar, empty sides, no length."""
     reference, estimated = [], []
     for _ in range(rng.choice([0, 1, 2, 3, 5, 8])):
         onset = rng.randrange(50) * 4 / 100
@@ -36,6 +36,9 @@ def random_clip(rng: random.Random) -> tuple[list[Event], list[Event]]:
             estimated.append(Event(onset, onset + rng.randint(1, 80) * 4 / 100, rng.choice(LABELS)))
     if estimated and rng.random() < 0.2:
         estimated.append(estimated[0])
+    if rng.random() < 0.2:
+        onset = rng.choice(reference).onset if reference else 1.0
+        estimated.append(Event(onset, onset, rng.choice(LABELS)))
     return reference, estimated
 
 

@@ -120,3 +120,11 @@ def test_agrees_with_sed_scores_eval_on_desed():
         [entry.events for entry in files.values()],
         [found[name].events if name in found else [] for name in files],
     )
+
+
+def test_an_estimated_event_without_length_is_a_false_positive() -> None:
+    dog = Event(1.0, 2.0, "Dog")
+    point = Event(5.0, 5.0, "Dog")
+    assert intersection_counts([dog], [dog, point]) == {"Dog": (1, 1, 2)}
+    assert intersection_counts([dog], [dog, Event(1.5, 1.5, "Dog")]) == {"Dog": (1, 1, 1)}  # part of the other
+    assert intersection_counts([dog], [Event(5.0, 5.0, "Cat")]) == {"Dog": (0, 1, 0), "Cat": (0, 0, 1)}

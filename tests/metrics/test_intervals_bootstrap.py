@@ -129,3 +129,8 @@ def test_bootstrap_refuses_unpaired_input():
         paired_bootstrap(a, b)
     with pytest.raises(ValueError, match=r"expected shape \(N, 3\)"):
         bootstrap_interval(np.zeros((0, 3)))
+
+
+def test_an_interval_without_length_covers_nothing_and_is_still_an_answer():
+    assert set_iou([], [(5.0, 5.0)]) == set_iou([(1.0, 2.0)], [(5.0, 5.0)]) == 0.0
+    assert label_miou([Event(1.0, 2.0, "Dog")], [Event(1.0, 2.0, "Dog"), Event(5.0, 5.0, "Cat")]) == 0.5

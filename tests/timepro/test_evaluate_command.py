@@ -136,9 +136,9 @@ def test_errors_name_the_file_and_what_to_do(tmp_path: Path, capsys: pytest.Capt
     found, reference, empty, bad = write(
         tmp_path, found=HEADER + "a\t0\t1\tDog\n", reference=REFERENCE, empty=HEADER, bad=HEADER + "a.wav\t3\t1\tDog\n"
     )
-    assert f"none of the 1 files of {found} is in {reference}: the first are 'a' and 'a.wav'" in error(
-        capsys, found, reference
-    )
+    message = error(capsys, found, reference)
+    assert f"none of the 1 files of {found} is in {reference}: the first are 'a' and 'a.wav'" in message
+    assert "--match basename" in message
     assert f"{bad}:2: column 'offset'" in error(capsys, bad, reference)
     assert f"{empty} names no files" in error(capsys, found, empty)
     assert "gone.tsv: no such file" in error(capsys, str(tmp_path / "gone.tsv"), reference)
@@ -181,3 +181,91 @@ def test_intervals_see_the_same_files_in_every_metric() -> None:
     assert report["miou_interval"] == pytest.approx((recall - 0.068, recall + 0.068), abs=0.02)
     with pytest.raises(ValueError, match="0 references and 0 answers"):
         event_report([], [])
+
+
+# ---------------------------------------------------------------- other people's files
+
+CASES = Path(__file__).parents[2].parent / "shared/cases"
+
+
+@pytest.mark.parametrize(
+    ("case", "reference", "f1", "counts"),
+    [
+        ("bare_row", "reference", 2 / 3, (1, 1, 2)),
+        ("bare_row", "reference_with_tabs", 2 / 3, (1, 1, 2)),
+        ("nan_row", "reference", 2 / 3, (1, 1, 2)),
+        ("zero_length_prediction", "reference", 2 / 3, (1, 1, 2)),
+    ],
+)
+def test_the_cases_score_what_they_should(
+    capsys: pytest.CaptureFixture[str], case: str, reference: str, f1: float, counts: tuple[int, int, int]
+) -> None:
+    if not (CASES / case).is_dir():
+        pytest.skip(f"the cases are not beside the repository ({CASES})")
+    files = [str(CASES / case / "predictions.tsv"), str(CASES / case / f"{reference}.tsv")]
+    report = as_json(capsys, *files, "--resamples", "0")
+    assert report["event_based"]["micro"]["f1"] == pytest.approx(f1)
+    rows = [row["event_based"] for row in report["class_wise"].values()]
+    assert tuple(sum(row[key] for row in rows) for key in ("tp", "n_ref", "n_est")) == counts
+
+
+def test_what_was_repaired_is_in_the_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = HEADER + "a.wav\t0\t1\tDog\na.wav\t2\t2\tDog\n"
+    files = write(tmp_path, found=found, reference=HEADER + "a.wav\t0\t1\tDog\nb.wav\n")
+    notes = as_json(capsys, *files, "--resamples", "0")["notes"]
+    assert notes[:2] == [
+        f"1 row with the file's name alone: a file without events ({files[1]}:3)",
+        f"1 event predicted without length: scored as a false positive ({files[0]}:3)",
+    ]
+
+
+def test_names_are_joined_by_their_basenames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0\t1\tDog\n")
+    reference, twice, durations = write(
+        tmp_path,
+        reference=HEADER + "eval/public/a.wav\t0\t1\tDog\n",
+        twice=HEADER + "x/a.wav\t0\t1\tDog\ny\\a.flac\t0\t1\tDog\n",
+        durations="filename\tduration\na.wav\t0.5\n",
+    )
+    labels = str(tmp_path / "labels")
+    assert "--match basename" in error(capsys, labels, reference)
+    report = as_json(capsys, labels, reference, "--match", "basename", "--resamples", "0", "--durations", durations)
+    assert report["event_based"]["micro"]["f1"] == 1.0
+    assert any("reference event that ends after the file ('a')" in note for note in report["notes"])
+    message = error(capsys, twice, reference, "--match", "basename")
+    assert "'x/a.wav' and 'y\\\\a.flac' have the same basename 'a'" in message
+
+
+def test_labels_are_joined_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, reference, names, short = write(
+        tmp_path,
+        found="file\tstart\tend\tclass\na\t0\t1\tbark\na\t2\t3\tspeech\na\t4\t5\tCat\n",
+        reference=HEADER + "a\t0\t1\tDog\na\t4\t5\tCat\n",
+        names="bark\tDog\nspeech\t-\n",
+        short="bark\tDog\n",
+    )
+    columns = ("--columns", "filename=file,onset=start,offset=end,event_label=class", "--resamples", "0")
+    assert "is it --columns" in error(capsys, found, reference)
+    assert as_json(capsys, found, reference, *columns)["event_based"]["micro"]["f1"] == pytest.approx(2 / 5)
+    report = as_json(capsys, found, reference, *columns, "--label-map", names)
+    assert report["event_based"]["micro"]["f1"] == 1.0
+    assert "'speech' is neither in the label map nor in the ref" in error(
+        capsys, found, reference, *columns, "--label-map", short
+    )
+
+
+def test_labels_that_differ_in_spelling_alone_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def table(*labels: str) -> str:
+        return HEADER + "".join(f"a\t{i}\t{i + 1}\t{label}\n" for i, label in enumerate(labels))
+
+    found, reference = (
+        table("people_talking", "Dog", "caf\u00e9", "water"),
+        table("people talking", "Dog", "cafe\u0301"),
+    )
+    notes = as_json(capsys, *write(tmp_path, found=found, reference=reference), "--resamples", "0")["notes"]
+    alone = "differ in spelling alone: two classes"
+    assert [note for note in notes if "spelling" in note] == [
+        f"label 'caf\u00e9' in found.tsv and 'cafe\\u0301' in reference.tsv {alone}",
+        f"label 'people_talking' in found.tsv and 'people talking' in reference.tsv {alone}",
+    ]

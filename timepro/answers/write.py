@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from timepro.timestamps import TimestampVocabulary
 
 STYLES = ("timestamps", "digits")
+REWORD = (
+    "Remove line breaks, ';', '<...>' stamps, intervals such as 1-2, bullets, repeated or surrounding white space and "
+    "punctuation at its ends"
+)
 
 
 def write_answer(events: Iterable[Event], style: str, vocabulary: TimestampVocabulary | None = None) -> str:
@@ -49,16 +53,14 @@ def _check_writable(event: Event, style: str) -> None:
         raise ValueError(f"cannot write {event}: need finite times with 0 <= onset < offset (seconds)")
     if event.offset > MAX_SECONDS:
         raise ValueError(f"cannot write {event}: times beyond {MAX_SECONDS:.0f} s would be refused when read")
-    if not _survives(event.label, style):
+    if not can_write(event.label, style):
         raise ValueError(
-            f"cannot write label {event.label!r} in style {style!r}: it would not be read back as it is. "
-            "Remove line breaks, ';', '<...>' stamps, intervals, bullets, repeated or surrounding white space and "
-            "punctuation at its ends"
+            f"cannot write label {event.label!r} in style {style!r}: it would not be read back as it is. {REWORD}"
         )
 
 
 @lru_cache(maxsize=65_536)
-def _survives(label: str, style: str) -> bool:
+def can_write(label: str, style: str) -> bool:
     """Whether a label, written between two neighbours, is read back unchanged and without repair."""
     pattern = "<1.00>{0}<2.00>" if style == "timestamps" else "{0} 1.00-2.00; "
     text = pattern.format(label) + pattern.format(label).removesuffix("; ")

@@ -164,8 +164,8 @@ def _print_report(report: Report, out: Path) -> None:
         print_table(table)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.problems.most_common())
         print(f"problems: {kinds}; all of them: {report.listing}")
-    for what, count in report.repairs.items():
-        print(f"repaired: {count:,} {what}")
+    for line in report.repairs.lines():
+        print(f"repaired: {line}")
     for (rate, channels), count in report.audio.most_common():
         same = rate == 16000 and channels == 1
         read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"

@@ -1,14 +1,16 @@
 """Score predicted events against reference events, file by file.
 
-PREDICTIONS and REFERENCE are tables (.tsv, .csv; header: filename onset offset event_label) or JSON (.json, .jsonl):
+PREDICTIONS and REFERENCE are tables (.tsv, .csv; header: filename onset offset event_label), label files of Audacity,
+Sonic Visualiser, Raven, Praat or JAMS, one a recording, or a folder of them, or JSON (.json, .jsonl):
 
   a file with its events   {"filename": "a.wav", "events": [{"onset": 0.5, "offset": 1.2, "event_label": "Dog"}]}
   or a single event        {"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}
 
 A manifest and the answers of a run (runs/NAME/eval/*.jsonl) are read too. The reference names every file of the test
-set: one without events has a row with empty onset, offset and label, or "events": []. A file without predictions is an
-empty answer; predictions for other files are left out and counted. For PSDS each file holds several answers,
-"samples": [[...], [...]], lists of events, beside its "events".
+set: one without events has a row with its name alone or with nothing (or nan) for onset, offset and label, or
+"events": []. A file without predictions is an empty answer; predictions for other files are left out and counted; a
+predicted event without length is a false positive. What was read otherwise than it stands is listed. For PSDS each file
+holds several answers, "samples": [[...], [...]], lists of events, beside its "events".
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from timepro.data.event_files import FileEvents
+    from timepro.data.event_parts import FileEvents
+    from timepro.data.repairs import Repairs
 
 HELP = "score predicted events against reference events"
 EXAMPLES = """\
   timepro evaluate found.tsv validation.tsv               a table of every metric, with 95 % intervals
   timepro evaluate found.csv manifest.jsonl --json        one JSON object, for a program
   timepro evaluate answers.jsonl manifest.jsonl --psds    PSDS from several "samples" a file, too
+  timepro evaluate labels/ manifest.jsonl --match basename --label-map names.tsv    another program's names
 """
 _LATE = 1e-3  # seconds by which an event may exceed its file: durations are often rounded to milliseconds
 
@@ -43,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a table 'filename duration' in seconds: PSDS needs it where the JSON files do not say it, and events "
         "beyond the end of their file are counted",
     )
+    _configure_joining(parser)
     collars = parser.add_argument_group("event-based matching")
     for name, what in (
         ("onset-collar", "largest error of an onset in seconds"),
@@ -72,6 +77,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="bootstrap resamples for the intervals; 0 for none (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _configure_joining(parser: argparse.ArgumentParser) -> None:
+    joining = parser.add_argument_group("joining another system's names")
+    joining.add_argument(
+        "--match",
+        choices=("exact", "basename"),
+        default="exact",
+        help="how files are found on the other side: by the whole name, or by the name without folders and without "
+        "the audio file's ending (default: %(default)s)",
+    )
+    joining.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="FILE",
+        help="a predicted label a line, behind a tab what the reference calls it ('-': leave its events out)",
+    )
+    joining.add_argument(
+        "--columns",
+        default="",
+        metavar="OURS=YOURS,...",
+        help="the names of PREDICTIONS' columns, where they are others: filename=file,onset=start,offset=end",
+    )
 
 
 def _at_least_zero(text: str) -> float:
@@ -113,24 +141,30 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
     Raises ValueError and OSError for files that cannot be read or do not belong together.
     """
-    from timepro.data.event_files import FileEvents, read_durations, read_event_file
+    from timepro.data.event_files import read_durations
+    from timepro.data.event_parts import FileEvents
+    from timepro.data.joining import by_basename
+    from timepro.data.repairs import Repairs
     from timepro.events import ParsedAnswer
     from timepro.metrics.report import event_report
 
-    reference = read_event_file(options.reference, "reference")
-    predictions = read_event_file(options.predictions, "predictions")
+    repairs = Repairs()
+    reference, predictions = _both_sides(options, repairs)
     if not reference:
         raise ValueError(f"{options.reference} names no files, so there is nothing to score against")
-    extra, unanswered = [n for n in predictions if n not in reference], [n for n in reference if n not in predictions]
+    extra = [name for name in predictions if name not in reference]
     if predictions and len(extra) == len(predictions):
         raise ValueError(
             f"none of the {len(predictions)} files of {options.predictions} is in {options.reference}: the first are "
-            f"{extra[0]!r} and {next(iter(reference))!r}; names must be equal, ending and folder included"
+            f"{extra[0]!r} and {next(iter(reference))!r}; names must be equal, ending and folder included, unless "
+            "--match basename says otherwise"
         )
     answers = [predictions.get(name, FileEvents()) for name in reference]
     durations = {name: f.duration for files in (predictions, reference) for name, f in files.items() if f.duration}
     if options.durations:
-        durations |= read_durations(options.durations)
+        stated = {name: FileEvents(duration=seconds) for name, seconds in read_durations(options.durations).items()}
+        stated = by_basename(stated, options.durations) if options.match == "basename" else stated
+        durations |= {name: entry.duration for name, entry in stated.items() if entry.duration}
     settings = {
         "onset_collar": options.onset_collar,
         "offset_collar": options.offset_collar,
@@ -151,20 +185,52 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         "reference": len(reference),
         "predictions": len(predictions),
         "ignored": len(extra),
-        "unanswered": len(unanswered),
+        "unanswered": sum(name not in predictions for name in reference),
     }
+    report["notes"] = repairs.lines() + _notes(options, reference, predictions, durations)
+    return report
+
+
+def _notes(
+    options: argparse.Namespace,
+    reference: Mapping[str, FileEvents],
+    predictions: Mapping[str, FileEvents],
+    durations: Mapping[str, float],
+) -> list[str]:
+    """What a reader of the numbers should know about the files."""
+    from timepro.data.joining import labels_of, spelling_notes
+
+    names = (options.predictions.name, options.reference.name)
+    unanswered = [name for name in reference if name not in predictions]
+    both = {name: predictions[name] for name in reference if name in predictions}
     untimed = [name for name in reference if name not in durations] if options.durations else []
-    report["notes"] = [
-        *_listed(extra, f"in {options.predictions} only: left out"),
+    return [
+        *([] if options.ignore_labels else spelling_notes(labels_of(predictions), labels_of(reference), names)),
+        *_listed([n for n in predictions if n not in reference], f"in {options.predictions} only: left out"),
         *_listed(unanswered, f"in {options.reference} only: scored as empty answers"),
         *_listed(untimed, f"not in {options.durations}: no end to check their events against"),
         *_listed(_late(reference, durations), "with a reference event that ends after the file"),
-        *_listed(
-            _late({name: predictions[name] for name in reference if name in predictions}, durations),
-            "with a predicted event that ends after the file: scored as they are",
-        ),
+        *_listed(_late(both, durations), "with a predicted event that ends after the file: scored as they are"),
     ]
-    return report
+
+
+def _both_sides(options: argparse.Namespace, repairs: Repairs) -> tuple[dict[str, FileEvents], dict[str, FileEvents]]:
+    """Reference and predictions, by the same names of files and labels as far as the options join them."""
+    from timepro.data.event_files import ReadOptions, read_event_file
+    from timepro.data.joining import by_basename, labels_of, relabelled
+    from timepro.data.labels import read_label_map
+    from timepro.data.table import columns_named
+
+    columns = ReadOptions(columns_named(options.columns))
+    reference = read_event_file(options.reference, "reference", repairs)
+    predictions = read_event_file(options.predictions, "predictions", repairs, columns)
+    if options.match == "basename":
+        reference = by_basename(reference, options.reference)
+        predictions = by_basename(predictions, options.predictions)
+    if options.label_map:
+        labels = read_label_map(options.label_map)
+        predictions = relabelled(predictions, labels, labels_of(reference), options.predictions)
+    return reference, predictions
 
 
 def _psds(

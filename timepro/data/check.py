@@ -11,17 +11,19 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from timepro.answers.write import STYLES, can_write
 from timepro.data.audio import AudioHeader, check_audio
 from timepro.data.formats.base import Problem, RawClip
 from timepro.data.labels import near
 from timepro.data.manifest import CONTROL, DURATION_TOLERANCE, Clip, Interval, ManifestEvent, Query, shown
+from timepro.data.values import BadValue, seconds, text
 
 LENGTH_TOLERANCE = 0.2
 """Seconds by which audio may differ from its stated duration: published tables round to 0.1 s."""
@@ -29,6 +31,7 @@ TRIM = 0.2
 """Seconds by which an event may outlast its audio and is cut, unless the user says otherwise: the collar of event-based
 F1, and enough for the published labels of DESED, which overrun by up to 0.12 s."""
 
+T = TypeVar("T")
 _CHUNK = 64  # clips a process checks before it reports
 _IN_FLIGHT = 4  # chunks a process: enough to keep it busy, few enough to keep memory flat
 _DEADLINE_S = 900.0  # for one chunk; long enough for hours of float samples from a slow disk
@@ -48,7 +51,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one clip: the clip, or None and its problems; and what had to be mended for it."""
+    """What became of one clip: the clip, or None and its problems; repairs: (kind, line) of what had to be mended."""
 
     name: str
     file: str
@@ -56,7 +59,7 @@ class Checked:
     clip: Clip | None
     problems: tuple[Problem, ...]
     header: AudioHeader | None = None
-    repairs: Mapping[str, int] = field(default_factory=dict)
+    repairs: tuple[tuple[str, int], ...] = ()
 
 
 class Checker:
@@ -95,7 +98,7 @@ class _Check:
     def __init__(self, raw: RawClip, rules: Rules) -> None:
         self.raw, self.rules = raw, rules
         self.problems = list(raw.problems)
-        self.repairs: dict[str, int] = {}
+        self.repairs = list(raw.repairs)
         self.duration: float | None = None
 
     def run(self, path: str | None) -> Checked:
@@ -104,16 +107,16 @@ class _Check:
         queries = tuple(self._query(query.text, query.intervals, query.line) for query in self.raw.queries)
         clip = None
         if path is not None and self.duration is not None and not self.problems:
-            name = self.raw.id or Path(path).relative_to(self.raw.base).with_suffix("").as_posix()
+            name = self.raw.id or id_of(path, self.raw.base)
             clip = Clip(name, Path(path), self.duration, events, queries, self.raw.split, self.raw.tasks)
         raw = self.raw
-        return Checked(raw.name, raw.file, raw.line, clip, tuple(self.problems), header, self.repairs)
+        return Checked(raw.name, raw.file, raw.line, clip, tuple(self.problems), header, tuple(self.repairs))
 
     def problem(self, line: int, kind: str, message: str) -> None:
         self.problems.append(Problem(self.raw.file, line, self.raw.name, kind, message))
 
-    def repair(self, what: str) -> None:
-        self.repairs[what] = self.repairs.get(what, 0) + 1
+    def repair(self, kind: str, line: int) -> None:
+        self.repairs.append((kind, line))
 
     def _audio(self, path: str | None) -> AudioHeader | None:
         raw = self.raw
@@ -148,9 +151,16 @@ class _Check:
                 return None
             renamed = self.rules.labels[name]
             if renamed is None:
-                self.repair("events left out, as the label map says")
+                self.repair("event left out, as the label map says", line)
                 return None
             name = renamed
+        checked = {"label": (name, "rename it with --label-map"), "caption": (caption, "reword it")}
+        if name == caption:  # of data sets without classes
+            del checked["label"]
+        for what, (words, advice) in checked.items():
+            if words is not None and not all(can_write(words, style) for style in STYLES):
+                wrong = f"the {what} {shown(words)} would not be read back from an answer as it is; {advice}"
+                self.problem(line, what, wrong)
         return None if span is None or name is None else ManifestEvent(*span, name, caption)
 
     def _query(self, text: Any, intervals: Iterable[tuple[Any, Any]], line: int) -> Query:
@@ -158,14 +168,7 @@ class _Check:
         return Query(self._text(text, "query", line) or "", tuple(span for span in spans if span is not None))
 
     def _text(self, value: Any, what: str, line: int) -> str | None:
-        text = value.strip() if isinstance(value, str) else ""
-        if not text:
-            self.problem(line, "label", f"the {what} is {shown(value)}; expected text that is not empty")
-        elif CONTROL.search(text):
-            self.problem(line, "label", f"the {what} {shown(text)} holds a tab, a line break or the like")
-        else:
-            return text
-        return None
+        return self._read(text, value, "label", what, line)
 
     def _span(self, onset: Any, offset: Any, line: int) -> Interval | None:
         start, end = self._time(onset, "onset", line), self._time(offset, "offset", line)
@@ -178,7 +181,7 @@ class _Check:
             return start, end
         over = end - self.duration
         if start < self.duration and over <= self.rules.trim:
-            self.repair(f"events cut to the end of their audio, which they outlast by at most {self.rules.trim:g} s")
+            self.repair(f"event cut to the end of its audio, by at most {self.rules.trim:g} s", line)
             return start, self.duration
         cut = f"; --trim {math.ceil(over * 100) / 100:g} cuts it" if start < self.duration else ""
         where = f"{start:g}-{end:g} s ends {over:.3g} s beyond the audio, which lasts {self.duration:g} s"
@@ -186,17 +189,21 @@ class _Check:
         return None
 
     def _time(self, value: Any, what: str, line: int) -> float | None:
+        return self._read(seconds, value, "time", what, line)
+
+    def _read(self, read: Callable[[Any], T], value: Any, kind: str, what: str, line: int) -> T | None:
         try:
-            number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
-        except (ValueError, OverflowError):
-            number = None
-        if number is None or (isinstance(value, str) and "_" in value):  # float() takes 1_0 for ten
-            self.problem(line, "time", f"the {what} is {shown(value)}; expected a number of seconds")
-        elif not 0 <= number < math.inf:  # NaN fails too
-            self.problem(line, "time", f"the {what} is {shown(value)}; times are finite and at least 0 seconds")
-        else:
-            return number
-        return None
+            return read(value)
+        except BadValue as problem:
+            self.problem(line, kind, f"the {what} {problem}")
+            return None
+
+
+def id_of(path: str, base: str) -> str:
+    """A clip's id: its audio's place below ``base`` without the ending; of validation/validation/a, validation/a."""
+    parts = Path(path).relative_to(base).with_suffix("").parts
+    folders = [part for i, part in enumerate(parts[:-1]) if part != parts[i - 1] or i == 0]
+    return "/".join([*folders, parts[-1]])
 
 
 def _parts(event: Any) -> tuple[Any, Any, Any, int, Any]:

@@ -18,6 +18,7 @@ from timepro.data.formats import find
 from timepro.data.formats.base import Problem, Source
 from timepro.data.labels import near
 from timepro.data.manifest import CONTROL, manifest_line
+from timepro.data.repairs import Repairs
 from timepro.progress import ProgressBar
 from timepro.system.files import replacing
 
@@ -32,7 +33,8 @@ class Report:
 
     written: whether the manifest was. left_out: clips, and lines that belong to none, with a problem.
     problems: how many of each kind. first: the first of them. listing: the file with all, where there are any.
-    repairs: how often each was made. audio: clips a (rate, channels). ignored: files left alone, and why.
+    repairs: what was read otherwise than it stands. audio: clips a (rate, channels).
+    ignored: files left alone, and why.
     """
 
     written: bool = False
@@ -43,7 +45,7 @@ class Report:
     splits: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     first: list[Problem] = field(default_factory=list)
-    repairs: Counter[str] = field(default_factory=Counter)
+    repairs: Repairs = field(default_factory=Repairs)
     audio: Counter[tuple[int, int]] = field(default_factory=Counter)
     ignored: list[tuple[str, str]] = field(default_factory=list)
 
@@ -159,7 +161,7 @@ class _Writer:
         report.clips += 1
         report.seconds += clip.duration
         report.splits[clip.split or ""] += 1
-        report.repairs.update(checked.repairs)
+        report.repairs.extend((kind, f"{checked.file}:{line}") for kind, line in checked.repairs)
         if checked.header is not None:
             report.audio[checked.header.rate, checked.header.channels] += 1
 

@@ -1,298 +1,154 @@
-"""Reading events from files: tables (TSV, CSV) and JSON, as references and as predictions.
+"""Reading events from files: tables, JSON and the label files of annotation programs, as references and as predictions.
 
-Tables have a header with the columns ``filename onset offset event_label``, in any order and among others, separated by
-tabs, commas or semicolons. A row whose onset, offset and label are empty names a file without events.
-
-JSON holds a list of objects, JSON Lines (``.jsonl``) one object a line. An object is a file with its events,
-
-    {"filename": "a.wav", "events": [{"onset": 0.5, "offset": 1.2, "event_label": "Dog"}], "duration": 10.0}
-
-or a single event, ``{"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}``, with the same rule for
-a file without events (null for empty). ``id`` may stand for ``filename`` and ``label`` for ``event_label``, so a
-manifest can be read, and so can the answers of a run (``eval/*.jsonl``): as predictions their ``events``, as references
-their ``reference``. ``samples``, a list of lists of events, holds several answers to the same clip. Other columns and
-keys are not looked at.
+Tables (.tsv, .csv) have a header with the columns ``filename onset offset event_label``; `timepro.data.table` has their
+grammar, `timepro.data.event_json` that of JSON (.json, .jsonl), `timepro.data.tracks` the programs whose files are
+read. A folder is read as the label files in it, one a recording.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from timepro.events import Event
+from timepro.data.event_json import read_json
+from timepro.data.event_parts import Bad, EventMaker, FileEvents, Role, column, duration_of, name_of
+from timepro.data.repairs import Repairs
+from timepro.data.table import CAPTION, COLUMNS, Table, event_rows
+from timepro.data.tracks import ENDINGS, TrackOptions, program_of, read_track, recording_of
+from timepro.data.values import is_missing
 
-COLUMNS = ("filename", "onset", "offset", "event_label")
-Role = Literal["reference", "predictions"]
-_SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
-_MAX_LINE = 64 * 2**20  # bytes; a longer line is no row of events
-_MAX_JSON = 2**30  # bytes; a larger list would not fit into memory beside its events
+_KNOWN = ".tsv, .csv, .json, .jsonl, or a label file of Audacity, Sonic Visualiser, Raven, Praat or JAMS"
 
 
-@dataclass
-class FileEvents:
-    """The events of one audio file.
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a file is read. columns: our names of a table's columns -> the file's; tier: of a TextGrid."""
 
-    ok: False for a model's answer that could not be read. duration in seconds, None where the file does not say it.
-    samples: several answers to the same clip, None where there are none.
+    columns: Mapping[str, str] | None = None
+    tier: str = ""
+
+    @property
+    def of_tracks(self) -> TrackOptions:
+        """The part that the label files of programs have a use for."""
+        label = (self.columns or {}).get("event_label", "")
+        return TrackOptions("" if label == "event_label" else label, self.tier)
+
+
+def read_event_file(
+    path: str | os.PathLike[str], role: Role, repairs: Repairs | None = None, options: ReadOptions | None = None
+) -> dict[str, FileEvents]:
+    """File name -> events, in the order of the file; a folder holds label files, one a recording.
+
+    Args:
+        role: predictions are scored as they are, references must be in order (`timepro.data.event_parts`).
+        repairs: takes what was read otherwise than it stands.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it cannot be read; names file, line and column or key.
     """
-
-    events: list[Event] = field(default_factory=list)
-    duration: float | None = None
-    ok: bool = True
-    samples: list[list[Event]] | None = None
-
-
-class _Bad(Exception):
-    """A problem inside one row or object; the reader adds file and line."""
-
-
-def read_event_file(path: str | os.PathLike[str], role: Role) -> dict[str, FileEvents]:
-    """File name -> events, in the order of the file; the format follows from its ending.
-
-    Raises FileNotFoundError where it is missing, else ValueError that names file, line and column or key.
-    """
-    path = _checked(path)
-    match path.suffix.lower():
-        case ".tsv" | ".csv":
-            return _read_table(path)
-        case ".jsonl":
-            return _collect(
-                ((f"{path}:{number}", _parsed(f"{path}:{number}", line)) for number, line in _lines(path)), role
-            )
-        case ".json":
-            return _collect(((f"{path}: item {index}", item) for index, item in enumerate(_json_list(path))), role)
-    raise ValueError(f"{path}: unknown ending {path.suffix!r}; name the file *.tsv, *.csv, *.json or *.jsonl")
+    path, options = Path(path), options or ReadOptions()
+    make = EventMaker(role, Repairs() if repairs is None else repairs)
+    if path.is_dir():
+        return _read_folder(path, make, options)
+    _require(path)
+    if path.suffix.lower() in (".json", ".jsonl"):
+        return read_json(path, make)
+    if program := program_of(path):
+        return _from_track(path, program, recording_of(path), make, options)
+    if path.suffix.lower() not in (".tsv", ".csv", ".txt"):
+        raise ValueError(f"{path}: unknown ending {path.suffix!r}; known are {_KNOWN}")
+    return _read_table(path, make, options)
 
 
 def read_durations(path: str | os.PathLike[str]) -> dict[str, float]:
     """File name -> duration in seconds, from a table with the columns ``filename duration``; errors as above."""
     durations: dict[str, float] = {}
-    path = _checked(path)
-    for number, row in _rows(path, ("filename", "duration")):
+    path = Path(path)
+    _require(path)
+    for row in Table(path, {"filename": "filename", "duration": "duration"}).rows():
         try:
-            name, duration = _name(row["filename"]), _duration(row["duration"], _column)
+            if row.problem:
+                raise Bad(row.problem)
+            name, duration = name_of(row.cells["filename"]), duration_of(row.cells["duration"], column)
             if durations.setdefault(name, duration) != duration:
-                raise _Bad(f"column 'duration': {name!r} has {durations[name]} s further up; keep one of the two")
-        except _Bad as problem:
-            raise ValueError(f"{path}:{number}: {problem}") from None
+                raise Bad(f"column 'duration': {name!r} has {durations[name]} s further up; keep one of the two")
+        except Bad as problem:
+            raise ValueError(f"{path}:{row.line}: {problem}") from None
     return durations
 
 
-def _checked(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
+def label_files(folder: Path) -> list[Path]:
+    """The files below a folder that can be label files, by their endings, sorted. Raises ValueError for none."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    if not found:
+        raise ValueError(f"{folder}: no label files in it ({', '.join(ENDINGS)}); name the folder that holds them")
+    return found
+
+
+def program_in_folder(path: Path) -> str:
+    """The program whose label file this is; an empty file is a recording without events. Else raises ValueError."""
+    program = program_of(path) or ("" if path.stat().st_size else "Audacity")
+    if not program:
+        raise ValueError(
+            f"{path}: is no label file of one recording (Audacity, Sonic Visualiser, Raven, Praat, JAMS); "
+            "a table of several files is named itself, not its folder"
+        )
+    return program
+
+
+def _require(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
-    return path
 
 
-# ---------------------------------------------------------------- tables
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and lines, without line ends and without a byte order mark; blank lines are left out."""
-    number = 0
-    with open(path, "rb") as file:
-        while raw := file.readline(_MAX_LINE + 1):
-            number += 1
-            if len(raw) > _MAX_LINE:
-                raise ValueError(f"{path}:{number}: the line is longer than {_MAX_LINE >> 20} MiB; is this the file?")
-            line = _decoded(f"{path}:{number}", raw, first=number == 1).rstrip("\r\n")
-            if line.strip():
-                yield number, line
-
-
-def _decoded(where: str, raw: bytes, first: bool) -> str:
-    try:
-        return raw.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(
-            f"{where}: not UTF-8 text ({problem.reason} at byte {problem.start}); save it as UTF-8"
-        ) from None
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and the wanted columns of a table's rows, white space around a field removed."""
-    lines = _lines(path)
-    number, header = next(lines, (1, ""))
-    separator, names = _header(f"{path}:{number}", header, columns)
-    at = {column: names.index(column) for column in columns}
-    for number, line in lines:
-        fields = _split(f"{path}:{number}", line, separator)
-        if len(fields) != len(names):
-            raise ValueError(
-                f"{path}:{number}: {len(fields)} fields, but the header names {len(names)}; "
-                f'put a label that holds a {_SEPARATORS[separator]} into "..."'
-            )
-        yield number, {column: fields[index].strip() for column, index in at.items()}
-
-
-def _header(where: str, line: str, columns: Sequence[str]) -> tuple[str, list[str]]:
-    """The separator, which is the one that finds most of the wanted columns, and the names of all columns."""
-    splits = {separator: [name.strip() for name in _split(where, line, separator)] for separator in _SEPARATORS}
-    separator = max(splits, key=lambda s: len(set(columns) & set(splits[s])))
-    names = splits[separator]
-    for column in columns:
-        if column not in names:
-            raise ValueError(
-                f"{where}: the header {line[:200]!r} has no column {column!r}; the first line must name "
-                f"{', '.join(columns)}, separated by {', '.join(_SEPARATORS.values())}"
-            )
-        if names.count(column) > 1:
-            raise ValueError(f"{where}: column {column!r} stands twice in the header; rename one of the two")
-    return separator, names
-
-
-def _split(where: str, line: str, separator: str) -> list[str]:
-    # One reader a line: a quote that is never closed must not swallow the rows behind it.
-    try:
-        return next(csv.reader([line], delimiter=separator, strict=True))
-    except csv.Error as problem:
-        raise ValueError(f'{where}: {problem}; close the quotes, and write a quote inside quotes as ""') from None
-
-
-def _read_table(path: Path) -> dict[str, FileEvents]:
+def _read_table(path: Path, make: EventMaker, options: ReadOptions) -> dict[str, FileEvents]:
     files: dict[str, FileEvents] = {}
-    for number, row in _rows(path, COLUMNS):
+    columns = options.columns or {name: name for name in COLUMNS}
+    for row in event_rows(Table(path, columns, (CAPTION,))):
+        place = f"{path}:{row.line}"
+        if row.problem:
+            raise ValueError(f"{place}: {row.problem}")
+        entry = files.setdefault(row.name, FileEvents())
+        if row.repair:
+            make.repairs.add(row.repair, place)
+        if row.silent:
+            continue
         try:
-            entry = files.setdefault(_name(row["filename"]), FileEvents())
-            empty = [column for column in COLUMNS[1:] if not row[column]]
-            if not empty:
-                entry.events.append(_event(row["onset"], row["offset"], row["event_label"], _column))
-            elif len(empty) < 3:
-                raise _Bad(f"{_column(empty[0])} is empty; fill it, or empty all three for a file without events")
-        except _Bad as problem:
-            raise ValueError(f"{path}:{number}: {problem}") from None
+            entry.events.append(make(row.onset, row.offset, row.label, column, place))
+        except Bad as problem:
+            raise ValueError(f"{place}: {problem}") from None
     return files
 
 
-# ---------------------------------------------------------------- JSON
-
-
-def _json_list(path: Path) -> list[Any]:
-    if path.stat().st_size > _MAX_JSON:
-        raise ValueError(f"{path}: larger than {_MAX_JSON >> 30} GiB; write it as JSON Lines, one object a line")
-    data = _parsed(str(path), _decoded(str(path), path.read_bytes(), first=True))
-    if not isinstance(data, list):
-        raise ValueError(f"{path}: expected a list of objects, got {type(data).__name__}; put it into [...]")
-    return data
-
-
-def _parsed(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise ValueError(f"{where}: not valid JSON: {problem}; correct it") from None
-
-
-def _collect(items: Iterable[tuple[str, Any]], role: Role) -> dict[str, FileEvents]:
+def _read_folder(folder: Path, make: EventMaker, options: ReadOptions) -> dict[str, FileEvents]:
     files: dict[str, FileEvents] = {}
-    whole: set[str] = set()  # files that one object gives all events of
-    for where, item in items:
-        try:
-            if not isinstance(item, dict):
-                raise _Bad(f"expected an object, got {type(item).__name__}")
-            name = _name(item.get("filename", item.get("id")))
-            if name in whole or ("events" in item and name in files):
-                raise _Bad(f"key 'filename': {name!r} was there already, with all its events; keep one of the two")
-            if "events" in item:
-                whole.add(name)
-                files[name] = _whole_file(item, role)
-            else:
-                _add_single(files.setdefault(name, FileEvents()), item)
-        except _Bad as problem:
-            raise ValueError(f"{where}: {problem}") from None
+    for path in label_files(folder):
+        name = path.relative_to(folder).with_name(recording_of(path)).as_posix()
+        for recording, entry in _from_track(path, program_in_folder(path), name, make, options).items():
+            if recording in files:
+                raise ValueError(f"{path}: {recording!r} has labels in another file of {folder}; keep one of the two")
+            files[recording] = entry
     return files
 
 
-def _whole_file(item: Mapping[str, Any], role: Role) -> FileEvents:
-    duration, samples, ok = item.get("duration"), item.get("samples"), item.get("ok", True)
-    if not isinstance(ok, bool):
-        raise _Bad(f"key 'ok': expected true or false, got {ok!r}")
-    key = "reference" if role == "reference" and "reference" in item else "events"
-    return FileEvents(
-        _event_list(item[key], key),
-        None if duration is None else _duration(duration, _key("")),
-        ok or role == "reference",
-        None if samples is None else [_event_list(s, f"samples[{i}]") for i, s in enumerate(_list(samples, "samples"))],
-    )
-
-
-def _add_single(entry: FileEvents, item: Mapping[str, Any]) -> None:
-    if "onset" not in item:
-        raise _Bad("no key 'events' and no key 'onset'; give the file's events, or one event")
-    if any(item.get(key) is not None for key in ("onset", "offset", "event_label", "label")):
-        entry.events.append(_json_event(item, ""))
-
-
-def _event_list(data: Any, where: str) -> list[Event]:
-    return [_json_event(item, f"{where}[{index}].") for index, item in enumerate(_list(data, where))]
-
-
-def _json_event(data: Any, where: str) -> Event:
-    key = _key(where)
-    if not isinstance(data, dict):
-        raise _Bad(f"{key('')}: expected an object, got {type(data).__name__}")
-    label = data.get("event_label", data.get("label"))
-    if not isinstance(label, str):
-        raise _Bad(f"{key('event_label')}: expected text, got {label!r}")
-    for name in ("onset", "offset"):
-        if isinstance(data.get(name), bool) or not isinstance(data.get(name), (int, float)):
-            raise _Bad(f"{key(name)}: expected a number of seconds, got {data.get(name)!r}")
-    return _event(data["onset"], data["offset"], label, key)
-
-
-def _list(data: Any, where: str) -> list[Any]:
-    if not isinstance(data, list):
-        raise _Bad(f"key '{where}': expected a list, got {type(data).__name__}")
-    return data
-
-
-# ---------------------------------------------------------------- values
-
-
-def _column(name: str) -> str:
-    return f"column {name!r}"
-
-
-def _key(where: str) -> Callable[[str], str]:
-    return lambda name: f"key '{(where + name).rstrip('.')}'"
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _Bad(f"'filename' is {value!r}; every row and object must name its audio file")
-    return value
-
-
-def _event(onset: Any, offset: Any, label: str, naming: Callable[[str], str]) -> Event:
-    start, end = _seconds(onset, naming("onset")), _seconds(offset, naming("offset"))
-    if start >= end:
-        raise _Bad(f"{naming('offset')}: onset {start} s is not before offset {end} s; correct one of them")
-    if any(mark in label for mark in "\t\r\n"):
-        raise _Bad(f"{naming('event_label')}: {label!r} holds a tab or a line break; remove it")
-    return Event(start, end, label)
-
-
-def _duration(value: Any, naming: Callable[[str], str]) -> float:
-    duration = _seconds(value, naming("duration"))
-    if duration == 0:
-        raise _Bad(f"{naming('duration')}: a file of 0 s holds nothing to score; correct it")
-    return duration
-
-
-def _seconds(value: Any, where: str) -> float:
-    try:
-        seconds = float(value)
-    except (ValueError, TypeError, OverflowError):
-        raise _Bad(f"{where}: {value!r} is not a number of seconds; write it as 1.25") from None
-    if not 0 <= seconds < math.inf:
-        raise _Bad(f"{where}: {value!r} is not a time; times are finite and at least 0 seconds")
-    return seconds
+def _from_track(path: Path, program: str, name: str, make: EventMaker, options: ReadOptions) -> dict[str, FileEvents]:
+    track = read_track(path, program, options.of_tracks)
+    own = all(event.recording is None for event in track.events)
+    files: dict[str, FileEvents] = {name: FileEvents(duration=track.duration or None)} if own else {}
+    for kind, line in track.left_out:
+        make.repairs.add(kind, f"{path}:{line}")
+    for event in track.events:
+        place = f"{path}:{event.line}"
+        if all(map(is_missing, (event.onset, event.offset, event.label))):
+            continue
+        try:
+            made = make(event.onset, event.offset, event.label, column, place)
+        except Bad as problem:
+            raise ValueError(f"{place}: {problem}") from None
+        files.setdefault(event.recording or name, FileEvents()).events.append(made)
+    return files

@@ -30,13 +30,25 @@ def intersection_counts(
     """Counts of one clip: label -> (true positives, reference events, true positives + false positives).
 
     The criteria are defined for events of a class that do not overlap; events that do are joined first, on both
-    sides. With ``use_label=False`` all events are one class, named "".
+    sides. An estimated event without length, outside of all others, is a false positive. With ``use_label=False`` all
+    events are one class, named "".
     """
     by_label: dict[str, tuple[list[Interval], list[Interval]]] = {}
     for side, events in enumerate((reference, estimated)):
         for event in events:
             by_label.setdefault(event.label if use_label else "", ([], []))[side].append((event.onset, event.offset))
-    return {label: _counts(_joined(refs), _joined(ests), dtc, gtc) for label, (refs, ests) in by_label.items()}
+    counts = {}
+    for label, (refs, ests) in by_label.items():
+        joined = _joined(ests)
+        tp, n_ref, n_est = _counts(_joined(refs), joined, dtc, gtc)
+        counts[label] = (tp, n_ref, n_est + _points_outside(ests, joined))
+    return counts
+
+
+def _points_outside(intervals: Sequence[Interval], joined: Sequence[Interval]) -> int:
+    """How many intervals have no length and lie in none of the joined ones."""
+    points = [start for start, end in intervals if start == end]
+    return sum(not any(start <= point <= end for start, end in joined) for point in points)
 
 
 def _counts(refs: Sequence[Interval], ests: Sequence[Interval], dtc: float, gtc: float) -> Counts:

@@ -15,12 +15,14 @@ THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 def set_iou(intervals_a: Iterable[Interval], intervals_b: Iterable[Interval]) -> float:
     """Length of (union of a and union of b in common) / length of (a and b together), in [0, 1].
 
-    Intervals are (onset, offset) in seconds and may overlap within a set. Both sets empty: 1.0, one empty: 0.0.
+    Intervals are (onset, offset) in seconds and may overlap within a set. Both sets empty: 1.0, one empty: 0.0. An
+    interval without length covers nothing, but a set that holds one is not empty.
     Raises ValueError for an interval that ends before it starts.
     """
-    union_a, union_b = merge_intervals(intervals_a), merge_intervals(intervals_b)
+    a, b = list(intervals_a), list(intervals_b)
+    union_a, union_b = merge_intervals(a), merge_intervals(b)
     if not union_a and not union_b:
-        return 1.0
+        return 0.0 if a or b else 1.0
     common = sum(end - start for start, end in intersections(union_a, union_b))
     together = sum(end - start for start, end in merge_intervals([*union_a, *union_b]))
     return min(1.0, common / together)

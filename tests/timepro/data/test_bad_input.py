@@ -150,20 +150,24 @@ def test_hours_are_measured_without_being_decoded_or_held(tmp_path: Path) -> Non
 BAD_LINES = {  # a line of a table -> kind of the problem, words of its message
     "onset after offset": ("a.wav\t2.0\t1.0\tDog", "time", "onset 2 s is not before offset 1 s"),
     "onset at offset": ("a.wav\t2.0\t2.0\tDog", "time", "is not before"),
-    "negative": ("a.wav\t-0.5\t1.0\tDog", "time", "onset is '-0.5'; times are finite and at least 0"),
+    "negative": ("a.wav\t-0.5\t1.0\tDog", "time", "onset '-0.5' is not a time; times are finite and at least 0"),
     "beyond the end": ("a.wav\t2.0\t4.5\tDog", "time", "ends 0.5 s beyond the audio, which lasts 4 s; --trim 0.5"),
     "all beyond the end": ("a.wav\t4.05\t4.1\tDog", "time", "beyond the audio, which lasts 4 s"),
-    "NaN": ("a.wav\tnan\t1.0\tDog", "time", "onset is 'nan'; times are finite"),
-    "infinite": ("a.wav\t0.5\tinf\tDog", "time", "offset is 'inf'; times are finite"),
-    "no number": ("a.wav\t0,5\t1.0\tDog", "time", "onset is '0,5'; expected a number of seconds"),
-    "digits with underscores": ("a.wav\t0.5\t1_0\tDog", "time", "expected a number of seconds"),
-    "no offset": ("a.wav\t0.5\t\tDog", "time", "offset is ''"),
-    "no label": ("a.wav\t0.5\t1.0\t", "label", "the label is ''"),
-    "tab in a label": ("a.wav\t0.5\t1.0\tDog\tbark", "line", "5 columns where the header has 4"),
-    "too few columns": ("a.wav\t0.5", "line", "2 columns where the header has 4"),
-    "very many columns": ("a.wav" + "\t" * 20_000, "line", "20,001 columns where the header has 4"),
+    "NaN": ("a.wav\tnan\t1.0\tDog", "line", "column 'onset' is 'nan', which stands for no value"),
+    "infinite": ("a.wav\t0.5\tinf\tDog", "time", "offset 'inf' is not a time; times are finite"),
+    "no number": ("a.wav\t0,5\t1.0\tDog", "time", "onset '0,5' is not a number of seconds"),
+    "digits with underscores": ("a.wav\t0.5\t1_0\tDog", "time", "offset '1_0' is not a number of seconds"),
+    "digits of another script": ("a.wav\t0.5\t\u0661\tDog", "time", "is not a number of seconds"),
+    "no offset": ("a.wav\t0.5\t\tDog", "line", "column 'offset' is empty; fill it, or empty all three"),
+    "no label": ("a.wav\t0.5\t1.0\t", "line", "column 'event_label' is empty"),
+    "nan for a label": ("a.wav\t0.5\t1.0\tnan", "line", "column 'event_label' is 'nan', which stands for no value"),
+    "a quote left open": ('a.wav\t0.5\t1.0\t"Dog', "line", "begins with a quote and does not end with one"),
+    "tab in a label": ("a.wav\t0.5\t1.0\tDog\tbark", "line", "5 fields, but the header names 4"),
+    "too few columns": ("a.wav\t0.5", "line", "column 'offset' is empty"),
+    "very many columns": ("a.wav" + "\tx" * 20_000, "line", "20,001 fields, but the header names 4"),
+    "a label that no answer can hold": ("a.wav\t0.5\t1.0\t3-2-1", "label", "the label '3-2-1' would not be read back"),
     "a very long line": ("a.wav\t0.5\t1.0\t" + "x" * 70_000, "line", "longer than 65,536 bytes"),
-    "no file name": ("\t0.5\t1.0\tDog", "line", "no filename"),
+    "no file name": ("\t0.5\t1.0\tDog", "line", "'filename' is ''"),
     "line separator in a label": ("a.wav\t0.5\t1.0\tDog\u2028bark", "label", "holds a tab, a line break"),
     "line separator in a name": ("a\u2028.wav\t0.5\t1.0\tDog", "missing", "no audio a\u2028.wav"),
     "a path out of the folder": ("../../x.wav\t0.5\t1.0\tDog", "missing", "no audio ../../x.wav"),
@@ -194,6 +198,14 @@ GOOD_LINES = {  # the bytes of a table -> the events of b.wav, and the repair th
     "CRLF": (b"filename\tonset\toffset\tevent_label\r\nb.wav\t0.5\t1.25\tDog\r\n", (0.5, 1.25), None),
     "no last line end": (COLUMNS + b"b.wav\t0.5\t1.25\tDog", (0.5, 1.25), None),
     "blank lines": (COLUMNS + b"\nb.wav\t0.5\t1.25\tDog\n\r\n", (0.5, 1.25), None),
+    "commas": (COLUMNS.replace(b"\t", b",") + b"b.wav,0.5,1.25,Dog\n", (0.5, 1.25), None),
+    "a quoted header": (b'"filename"\t"onset"\t"offset"\t"event_label"\nb.wav\t0.5\t1.25\tDog\n', (0.5, 1.25), None),
+    "a padded and quoted header": (
+        b'filename, "onset" , offset,"event_label" \n b.wav , 0.5,1.25, "Dog"\n', (0.5, 1.25), None,
+    ),
+    "a row with the name alone": (COLUMNS + b"b.wav\t0.5\t1.25\tDog\na.wav\n", (0.5, 1.25), "1 row with the file's"),
+    "a row of nan": (COLUMNS + b"b.wav\t0.5\t1.25\tDog\na.wav\tnan\tNaN\tNA\n", (0.5, 1.25), "1 row with 'nan'"),
+    "blanks behind a row's end": (COLUMNS + b"b.wav\t0.5\t1.25\tDog\t\t \n", (0.5, 1.25), None),
     "other order of columns": (b"event_label\tfilename\tonset\toffset\nDog\tb.wav\t0.5\t1.25\n", (0.5, 1.25), None),
     "a millisecond beyond the end": (
         COLUMNS + b"b.wav\t0.5\t4.001\tDog\n", (0.5, 4.001), None,
@@ -211,15 +223,13 @@ def test_harmless_tables_are_read_and_repairs_reported(tmp_path: Path, trees, ca
     report = convert_desed(tmp_path)
     event = read_manifest(tmp_path / "m.jsonl")[0].events[0]
     assert (event.onset, event.offset, event.label) == (*span, "Dog")
-    assert [words for words in report.repairs if repair and repair in words] == list(report.repairs)
-    assert bool(report.repairs) == bool(repair)
+    assert [repair in words for words in report.repairs.lines()] == [True] * bool(repair)
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
         ("filename\tonset\toffset\tlabel", "no table with the columns .*validation.tsv"),
-        ("filename,onset,offset,event_label", "no table with the columns"),
         ("x" * 70_000, "validation.tsv: has no header line"),
     ],
 )
@@ -241,7 +251,7 @@ def test_unknown_classes_are_refused_with_near_names(tmp_path: Path, trees) -> N
     report = convert_desed(tmp_path, rules)
     events = {clip.id: [e.label for e in clip.events] for clip in read_manifest(tmp_path / "m.jsonl")}
     assert events == {"validation/b": ["dog_bark"], "validation/a": ["Speech", "Speech"]}
-    assert report.repairs == {"events left out, as the label map says": 1}
+    assert report.repairs.lines() == ["1 event left out, as the label map says (metadata/validation/validation.tsv:5)"]
 
 
 @pytest.mark.parametrize(
@@ -272,8 +282,8 @@ def test_labels_that_would_break_a_table_are_refused(tmp_path: Path, trees, labe
 
 @pytest.mark.parametrize(
     ("time", "length", "words"),
-    [("1", 1.0, None), (None, 1.0, "onset is None"), (1.0, None, "offset is None"), (True, 1.0, "onset is True"),
-     (1.0, float("nan"), "offset is nan"), (1.0, -0.5, "not before"), (10**400, 1.0, "onset is 1000")],
+    [("1", 1.0, None), (None, 1.0, "onset None is not"), (1.0, None, "offset None is"), (True, 1.0, "onset True is"),
+     (1.0, float("nan"), "offset nan is not a time"), (1.0, -0.5, "not before"), (10**400, 1.0, "onset 1000")],
 )  # fmt: skip
 def test_times_in_json_are_checked_too(tmp_path: Path, trees, time: object, length: object, words: str | None) -> None:
     trees.dump(tmp_path / "annotations" / "train" / "a.jams", trees.jams(("foreground", time, length, "siren")))

@@ -121,9 +121,11 @@ def test_a_clean_run_leaves_no_list_behind(tmp_path: Path, trees) -> None:
 
 
 def test_every_problem_of_a_clip_is_reported_at_once(tmp_path: Path, trees) -> None:
-    trees.desed(tmp_path, "a.wav\t2\t1\tDog", "a.wav\t0\t9\tDog", "a.wav\tx\t1\t", names=("a",))
+    trees.desed(tmp_path, "a.wav\t2\t1\tDog", "a.wav\t0\t9\tDog", "a.wav\tx\t1\t", "a.wav\tx\t1\ta;b", names=("a",))
     report = convert.convert("desed", tmp_path, tmp_path / "m.jsonl", Rules(), workers=1, visible=False)
-    assert [(p.line, p.kind) for p in report.first] == [(2, "time"), (3, "time"), (4, "time"), (4, "label")]
+    # What a line as a whole has wrong comes first, then what its values have.
+    kinds = [(p.line, p.kind) for p in report.first]
+    assert kinds == [(4, "line"), (2, "time"), (3, "time"), (5, "time"), (5, "label")]
     assert report.left_out == 1
 
 
@@ -132,7 +134,7 @@ def test_trim_is_a_setting(tmp_path: Path, trees) -> None:
     run = lambda trim: convert.convert(  # noqa: E731
         "desed", tmp_path, tmp_path / "m.jsonl", Rules(trim), workers=1, visible=False
     )
-    assert run(0.2).repairs and not run(0.1).written and not run(0.0).written
+    assert run(0.2).repairs.counts and not run(0.1).written and not run(0.0).written
 
 
 @pytest.mark.parametrize(

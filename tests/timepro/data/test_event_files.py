@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from timepro.data.event_files import FileEvents, read_durations, read_event_file
+from timepro.data.event_files import read_durations, read_event_file
+from timepro.data.event_parts import FileEvents
 from timepro.events import Event
 
 DOG, CAT = Event(0.5, 1.2, "Dog"), Event(2.0, 3.0, "Cat")
@@ -100,14 +101,14 @@ HEADER = "filename\tonset\toffset\tevent_label\n"
         ("x.tsv", HEADER + "\na\t2.0\t1.0\tDog\n", [":3: column 'offset': onset 2.0 s is not before offset 1.0 s"]),
         ("x.tsv", HEADER + "a\t1.0\t1.0\tDog\n", [":2:", "not before"]),
         ("x.tsv", HEADER + "a\t-1\t1.0\tDog\n", [":2: column 'onset': '-1' is not a time"]),
-        ("x.tsv", HEADER + "a\tnan\t1.0\tDog\n", [":2: column 'onset': 'nan' is not a time"]),
+        ("x.tsv", HEADER + "a\tnan\t1.0\tDog\n", [":2: column 'onset' is 'nan', which stands for no value; fill it"]),
         ("x.tsv", HEADER + "a\t1\tinf\tDog\n", [":2: column 'offset': 'inf' is not a time"]),
         ("x.tsv", HEADER + "a\t1.0\t\tDog\n", [":2: column 'offset' is empty; fill it, or empty all three"]),
         ("x.tsv", HEADER + "a\t1.0\t2\t \n", [":2: column 'event_label' is empty"]),
         ("x.tsv", HEADER + "\t1.0\t2.0\tDog\n", [":2: 'filename' is ''"]),
         ("x.tsv", HEADER + "a\t1.0\t2.0\tbig\tdog\n", [":2: 5 fields, but the header names 4", "tab into"]),
         ("x.tsv", HEADER + 'a\t1.0\t2.0\t"big\tdog"\n', [":2: column 'event_label': 'big\\tdog' holds a tab"]),
-        ("x.tsv", HEADER + 'a\t1.0\t2.0\t"Dog\nb\t1\t2\tCat\n', [":2: unexpected end of data; close the quotes"]),
+        ("x.tsv", HEADER + 'a\t1.0\t2.0\t"Dog\nb\t1\t2\tCat\n', [":2: a field begins with a quote and does not end"]),
         ("x.csv", "filename,onset,offset,label\n", [":1: the header 'filename,onset,offset,label'", "'event_label'"]),
         ("x.csv", "filename,onset,onset,offset,event_label\n", [":1: column 'onset' stands twice"]),
         ("x.tsv", "", [":1: the header '' has no column 'filename'"]),
@@ -135,14 +136,16 @@ HEADER = "filename\tonset\toffset\tevent_label\n"
         ("x.jsonl", jsonl({"filename": "a", "events": [], "duration": 0}), [":1: key 'duration': a file of 0 s"]),
         ("x.json", json.dumps({"a": []}), ["expected a list of objects, got dict", "[...]"]),
         ("x.json", json.dumps([*WHOLE, 4]), [": item 2: expected an object, got int"]),
-        ("x.txt", "", ["unknown ending '.txt'", "*.jsonl"]),
+        ("x.md", "", ["unknown ending '.md'", ".jsonl"]),
+        ("x.tsv", HEADER + "a\t1_0\t20\tDog\n", [":2: column 'onset': '1_0' is not a number"]),
+        ("x.csv", "file,start,end,label\n", ["no column 'filename'", "is it --columns 'filename=file,onset=start,off"]),
     ],
 )
 def test_bad_input_names_file_line_and_column(tmp_path: Path, name: str, text: str, words: list[str]) -> None:
     path = tmp_path / name
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError) as caught:
-        read_event_file(path, "predictions")
+        read_event_file(path, "reference")
     for word in [str(path), *words]:
         assert word in str(caught.value)
 
@@ -150,12 +153,12 @@ def test_bad_input_names_file_line_and_column(tmp_path: Path, name: str, text: s
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.tsv: no such file"):
         read_event_file(tmp_path / "gone.tsv", "reference")
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(ValueError, match="no label files in it"):
         read_event_file(tmp_path, "reference")
 
 
 def test_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timepro.data.event_files._MAX_LINE", 1000)
+    monkeypatch.setattr("timepro.data.table.MAX_LINE", 1000)
     path = tmp_path / "x.tsv"
     path.write_text(HEADER + "a" * 2000)
     with pytest.raises(ValueError, match=":2: the line is longer than"):

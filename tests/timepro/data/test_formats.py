@@ -216,7 +216,7 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
     question = "What are the start and end times of audio matching 'a man's  voice'?"
     trees.dump(tmp_path / "train" / "temporal_audio_grounding.json", [ftar_item(question, "0.5-1.25, 2 - 3.5")])
     answer = (
-        "0.90 - 1.32, 2.71 - 2.81, brief impacts, 2 - 3 of them, are heard. 0.00 - 4.00, A truck dominates the scene."
+        "0.90 - 1.32, 2.71 - 2.81, brief impacts; 2 or 3 of them, are heard. 0.00 - 4.00, A truck dominates the scene."
     )
     trees.dump(
         tmp_path / "train" / "dense_audio_caption.json",
@@ -229,10 +229,14 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
     assert {c.tasks for name, c in clips.items() if "dense_audio_caption" in name} == {("dac",)}
     query = clips["train/temporal_audio_grounding/1"].queries[0]
     assert (query.text, query.intervals) == ("a man's voice", ((0.5, 1.25), (2.0, 3.5)))
-    impacts, truck = "brief impacts, 2 - 3 of them, are heard.", "A truck dominates the scene."
+    impacts, truck = "brief impacts, 2 or 3 of them, are heard.", "A truck dominates the scene."
     dense = clips["train/dense_audio_caption/1"]
     assert spans(dense) == [(0.9, 1.32, impacts), (2.71, 2.81, impacts), (0.0, 4.0, truck)]
     assert [e.caption for e in dense.events] == [impacts, impacts, truck]
+    where = "train/dense_audio_caption.json"
+    assert [line for line in report.repairs.lines() if "';'" in line] == [
+        f"2 captions with ';', which parts events in an answer: written with ',' ({where}:1, {where}:2)"
+    ]
     assert report.ignored == [("train/open_audio_TQA.json", "asks for no events")]
     assert len(read("ftar", tmp_path, "train/temporal_audio_grounding")[1]) == 1
 
@@ -241,11 +245,14 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
     ("name", "item", "words"),
     [
         ("temporal_audio_grounding", ftar_item("When is it loud?", "1-2"), "no query in quotes"),
+        ("temporal_audio_grounding", ftar_item("When 'a dog' or 'a cat'?", "1-2"), "2 texts in quotes in the question"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", "at 3 o'clock"), "not a list of intervals"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", "1-2 to the end"), "not a list of intervals"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", ""), "'answer' is ''"),
         ("dense_audio_caption", ftar_item("What?", "A dog barks."), "does not begin with an interval"),
         ("dense_audio_caption", ftar_item("What?", "0 - 1, 2 - 3, "), "no caption behind"),
+        ("dense_audio_caption", ftar_item("What?", "0 - 1, 2 - 3 of them."), "would not be read back from an answer"),
+        ("dense_audio_caption", ftar_item("What?", "0 - 1, counting 3-2-1."), "would not be read back from an answer"),
         ("dense_audio_caption", ftar_item("What?", "0 - 1, dog", duration=10), "10 s are stated"),
         ("dense_audio_caption", ftar_item("What?", "0 - 1, dog", audio="/data/../../etc/x.wav"), "no audio"),
         ("dense_audio_caption", "text", "'audio' is None"),

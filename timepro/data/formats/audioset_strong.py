@@ -20,7 +20,12 @@ from timepro.data.formats.base import Layout, Problem, RawClip, Source, folders_
 from timepro.data.formats.tables import EventTable, read_pairs
 from timepro.data.labels import near
 
-COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
+COLUMNS = {
+    "filename": "segment_id",
+    "onset": "start_time_seconds",
+    "offset": "end_time_seconds",
+    "event_label": "label",
+}
 NAMES = "mid_to_display_name.tsv"
 
 
@@ -75,4 +80,5 @@ class _Annotation:
                 id=rows.name,
                 events=tuple(replace(e, label=names[e.label]) for e in rows.events if e.label in names),
                 problems=(*rows.problems, *problems),
+                repairs=rows.repairs,
             )

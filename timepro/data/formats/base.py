@@ -50,6 +50,7 @@ class RawClip:
     folders, names: the audio is the first that exists of ``folder/name``.
     duration: in seconds, as stated; None where nothing is said.
     problems: what the reader itself has against the clip.
+    repairs: (kind, line) of what the reader read otherwise than it stands.
     tasks: those that the annotation serves; None for all. Without events because nobody wrote them down is not silence.
     """
 
@@ -66,6 +67,7 @@ class RawClip:
     queries: tuple[RawQuery, ...] = ()
     problems: tuple[Problem, ...] = ()
     tasks: tuple[str, ...] | None = None
+    repairs: tuple[tuple[str, int], ...] = ()
 
 
 class Source(Protocol):

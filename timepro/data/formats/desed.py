@@ -5,9 +5,11 @@
     ROOT/audio/...                        the same folders or those above; or audio/train/strong_label_real, *_16k
     ROOT/metadata/**/*durations.tsv       filename <tab> duration; compared with the audio where there is one
 
-A line without times and label is a clip without events. Weak labels and unlabelled lists are not read. Where a file is
-named like its folder (validation/validation.tsv) it stands for the folder; its parts (test_dcase2018.tsv) are read
-only when --split names them. The split is the annotation's path below metadata: validation, eval/public.
+A line without times and label, or with the name alone, is a clip without events. Weak labels and unlabelled lists are
+not read. Where a file is named like its folder (validation/validation.tsv) it stands for the folder; its parts
+(test_dcase2018.tsv) are read only when --split names them. The split is the annotation's path below metadata:
+validation, eval/public. The public evaluation set, eval/public, is what systems are compared on; there is no split
+named test.
 Sources: github.com/turpaultn/DESED, github.com/DCASE-REPO/DESED_task (confs of the recipes).
 """
 
@@ -18,9 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from timepro.data.event_files import COLUMNS, read_durations
+from timepro.data.event_files import read_durations
 from timepro.data.formats.base import Layout, Problem, RawClip, Source, folders_that_exist, with_other_endings
-from timepro.data.formats.tables import EventTable, table_header
+from timepro.data.formats.tables import EventTable, has_event_columns
+from timepro.data.table import COLUMNS
 
 _OTHER_NAMES = {"audioset_strong": "strong_label_real"}  # annotation -> folder of its audio
 
@@ -40,7 +43,7 @@ def find(root: Path) -> Layout:
         file = path.relative_to(root).as_posix()
         if path.stem.endswith("durations"):
             continue
-        if set(COLUMNS) <= set(table_header(path)):
+        if has_event_columns(path):
             sources.append(_Annotation(root, path, file))
         else:
             ignored.append((file, f"no strong labels (columns {', '.join(COLUMNS)})"))
@@ -63,7 +66,7 @@ class _Annotation:
 
     @cached_property
     def _table(self) -> EventTable:
-        return EventTable(self.path, self.file, COLUMNS)
+        return EventTable(self.path, self.file)
 
     def count(self) -> int:
         return self._table.count()
@@ -91,6 +94,7 @@ class _Annotation:
                 duration=durations.get(rows.name),
                 events=rows.events,
                 problems=rows.problems,
+                repairs=rows.repairs,
             )
 
 

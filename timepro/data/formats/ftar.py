@@ -14,7 +14,9 @@ Each file is a split: `--split train/dense_audio_caption` keeps the tasks apart,
 The keys and the captions' form are as the public viewer of the data set shows them. The grounding answers' form, the
 test folder and where the audio lies are this project's reading, from the data card and TimeAudio's code. One recording
 has many questions, so a clip's id is its file and its number there. An empty answer is a problem, not an absent sound;
-a duration of 0 says nothing. Speech summaries and open questions, the other files, ask for no events and are not read.
+a duration of 0 says nothing. A semicolon in a caption would part two events in an answer, so it is written as a comma,
+and listed. A question with two texts in quotes is a problem. Speech summaries and open questions, the other files, ask
+for no events and are not read.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _INTERVAL = re.compile(rf"({_TIME})\s*+-\s*+({_TIME})")
 _ONE = rf"{_TIME}\s*+-\s*+{_TIME}"
 _GROUP = re.compile(rf"(?:(?<=\s)|^)(?:{_ONE}\s*+,\s*+)++")  # intervals, each with a comma: a caption follows
 _BETWEEN = re.compile(r"(?:[\s,;.]|and)*+")
-_QUERY = re.compile(r"'(.+)'", re.DOTALL)
+# A quote opens in front of a word and closes behind one; what stands between letters is an apostrophe.
+_OPENING, _CLOSING = re.compile(r"(?<!\w)'(?=\S)"), re.compile(r"(?<=\S)'(?!\w)")
+_PARTED = "caption with ';', which parts events in an answer: written with ','"
 
 
 def find(root: Path) -> Layout:
@@ -105,18 +109,28 @@ class _Questions:
             events=() if grounding else tuple(_captions(answer, number)),
             queries=(_grounding(question, answer, number),) if grounding else (),
             tasks=("ag",) if grounding else ("dac",),
+            repairs=() if grounding or ";" not in answer else ((_PARTED, number),),
         )
 
 
 def _grounding(question: str, answer: str, number: int) -> RawQuery:
-    quoted = _QUERY.search(question)
-    if not quoted:
-        raise ValueError(f"no query in quotes in the question {shown(question)}")
+    query = _quoted(question)
     rest = _INTERVAL.sub("", answer)
     intervals = tuple(_INTERVAL.findall(answer))
     if not intervals or not _BETWEEN.fullmatch(rest):
         raise ValueError(f"the answer {shown(answer)} is not a list of intervals like '1.2-3.4, 5-6.1'")
-    return RawQuery(" ".join(quoted[1].split()), intervals, number)
+    return RawQuery(" ".join(query.split()), intervals, number)
+
+
+def _quoted(question: str) -> str:
+    """The one text in quotes; it may hold apostrophes, also at the end of a word ('the dogs' barking')."""
+    opening = [quote.start() for quote in _OPENING.finditer(question)]
+    closing = [quote.end() for quote in _CLOSING.finditer(question)]
+    if not opening or not closing or closing[-1] <= opening[0] + 2:
+        raise ValueError(f"no query in quotes in the question {shown(question)}")
+    if len(opening) > 1:
+        raise ValueError(f"{len(opening)} texts in quotes in the question {shown(question)}; which is asked for?")
+    return question[opening[0] + 1 : closing[-1] - 1]
 
 
 def _captions(answer: str, number: int) -> Iterator[RawEvent]:
@@ -128,6 +142,7 @@ def _captions(answer: str, number: int) -> Iterator[RawEvent]:
         caption = " ".join(answer[group.end() : end].split())
         if not caption:
             raise ValueError(f"no caption behind {shown(group.group())}")
+        caption = caption.replace(";", ",")
         for onset, offset in _INTERVAL.findall(group.group()):
             yield RawEvent(onset, offset, caption, number, caption)
 

@@ -1,0 +1,123 @@
+"""Events in JSON: a list of objects, or one object a line.
+
+An object is a file with its events,
+
+    {"filename": "a.wav", "events": [{"onset": 0.5, "offset": 1.2, "event_label": "Dog"}], "duration": 10.0}
+
+or a single event, ``{"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}``, where a file without
+events has null or NaN for all three. ``id`` may stand for ``filename`` and ``label`` for ``event_label``, so a manifest
+can be read, and so can the answers of a run (``eval/*.jsonl``): as predictions their ``events``, as references their
+``reference``. ``samples``, a list of lists of events, holds several answers to the same clip. Other keys are not looked
+at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from timepro.data.event_parts import Bad, EventMaker, FileEvents, duration_of, key, name_of
+from timepro.data.files import text_lines
+from timepro.data.table import NAN_ROW
+from timepro.data.values import is_missing
+from timepro.events import Event
+
+_MAX_LINE = 64 * 2**20  # bytes; a longer line is no file with its events
+_MAX_JSON = 2**30  # bytes; a larger list would not fit into memory beside its events
+
+
+def read_json(path: Path, make: EventMaker) -> dict[str, FileEvents]:
+    """File name -> events, of a ``.json`` or ``.jsonl`` file. Raises ValueError that names file, line and key."""
+    files: dict[str, FileEvents] = {}
+    whole: set[str] = set()  # files that one object gives all events of
+    for place, item in _lines(path) if path.suffix.lower() == ".jsonl" else _items(path):
+        try:
+            if not isinstance(item, dict):
+                raise Bad(f"expected an object, got {type(item).__name__}")
+            name = name_of(item.get("filename", item.get("id")))
+            if name in whole or ("events" in item and name in files):
+                raise Bad(f"key 'filename': {name!r} was there already, with all its events; keep one of the two")
+            if "events" in item:
+                whole.add(name)
+                files[name] = _whole_file(item, make, place)
+            else:
+                _add_single(files.setdefault(name, FileEvents()), item, make, place)
+        except Bad as problem:
+            raise ValueError(f"{place}: {problem}") from None
+    return files
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in text_lines(path, _MAX_LINE):
+        if line.strip():
+            yield f"{path}:{number}", _parsed(f"{path}:{number}", line)
+
+
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.stat().st_size > _MAX_JSON:
+        raise ValueError(f"{path}: larger than {_MAX_JSON >> 30} GiB; write it as JSON Lines, one object a line")
+    try:
+        data = _parsed(str(path), path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{path}: not UTF-8 text ({problem.reason}); save it as UTF-8") from None
+    if not isinstance(data, list):
+        raise ValueError(f"{path}: expected a list of objects, got {type(data).__name__}; put it into [...]")
+    for index, item in enumerate(data):
+        yield f"{path}: item {index}", item
+
+
+def _parsed(where: str, content: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"{where}: not valid JSON: {problem}; correct it") from None
+
+
+def _whole_file(item: Mapping[str, Any], make: EventMaker, place: str) -> FileEvents:
+    duration, samples, ok = item.get("duration"), item.get("samples"), item.get("ok", True)
+    if not isinstance(ok, bool):
+        raise Bad(f"key 'ok': expected true or false, got {ok!r}")
+    name = "reference" if make.role == "reference" and "reference" in item else "events"
+    return FileEvents(
+        _events(item[name], name, make, place),
+        None if is_missing(duration) else duration_of(duration, key("")),
+        ok or make.role == "reference",
+        None
+        if samples is None
+        else [_events(s, f"samples[{i}]", make, place) for i, s in enumerate(_list(samples, "samples"))],
+    )
+
+
+def _add_single(entry: FileEvents, item: Mapping[str, Any], make: EventMaker, place: str) -> None:
+    if "onset" not in item:
+        raise Bad("no key 'events' and no key 'onset'; give the file's events, or one event")
+    values = [item["onset"], item.get("offset"), item.get("event_label", item.get("label"))]
+    if not all(map(is_missing, values)):
+        entry.events.append(_event(item, "", make, place))
+    elif any(value is not None for value in values):
+        make.repairs.add(NAN_ROW, place)
+
+
+def _events(data: Any, where: str, make: EventMaker, place: str) -> list[Event]:
+    return [_event(item, f"{where}[{index}].", make, place) for index, item in enumerate(_list(data, where))]
+
+
+def _event(data: Any, where: str, make: EventMaker, place: str) -> Event:
+    naming = key(where)
+    if not isinstance(data, dict):
+        raise Bad(f"{naming('')}: expected an object, got {type(data).__name__}")
+    label = data.get("event_label", data.get("label"))
+    if not isinstance(label, str):
+        raise Bad(f"{naming('event_label')}: expected text, got {label!r}")
+    for name in ("onset", "offset"):
+        if isinstance(data.get(name), bool) or not isinstance(data.get(name), (int, float)):
+            raise Bad(f"{naming(name)}: expected a number of seconds, got {data.get(name)!r}")
+    return make(data["onset"], data["offset"], label, naming, place)
+
+
+def _list(data: Any, where: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise Bad(f"key '{where}': expected a list, got {type(data).__name__}")
+    return data

@@ -1,0 +1,103 @@
+"""What event files are read into, and how one event is checked, whatever the format.
+
+References are strict: an event without length or before 0 s is an error of the annotation. Predictions are another
+system's answer and are scored as they are: an event without length counts as a false positive, as in `sed_eval`, and
+one that begins before 0 s is cut there. Both are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from timepro.data.repairs import Repairs
+from timepro.data.values import BadValue, seconds, text
+from timepro.events import Event
+
+Role = Literal["reference", "predictions"]
+
+NO_LENGTH = "event predicted without length: scored as a false positive"
+BEFORE_ZERO = "event predicted to begin before 0 s: cut to begin at 0"
+
+
+@dataclass
+class FileEvents:
+    """The events of one audio file.
+
+    ok: False for a model's answer that could not be read. duration in seconds, None where the file does not say it.
+    samples: several answers to the same clip, None where there are none.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    duration: float | None = None
+    ok: bool = True
+    samples: list[list[Event]] | None = None
+
+
+class Bad(Exception):
+    """A problem inside one row or object; the reader adds file and line."""
+
+
+@dataclass(frozen=True)
+class EventMaker:
+    """Makes checked events of one side, and lists what it mended."""
+
+    role: Role
+    repairs: Repairs
+
+    def __call__(self, onset: Any, offset: Any, label: Any, naming: Callable[[str], str], place: str) -> Event:
+        """One event.
+
+        Args:
+            naming: how a message calls the value of one of `COLUMNS`: "column 'onset'", "key 'events[0].onset'".
+            place: file and line.
+
+        Raises:
+            Bad: a value that is none.
+        """
+        predicted = self.role == "predictions"
+        start, end = (_time(value, naming(name), predicted) for value, name in ((onset, "onset"), (offset, "offset")))
+        if start > end or (start == end and not predicted):
+            raise Bad(f"{naming('offset')}: onset {start} s is not before offset {end} s; correct one of them")
+        if start < 0:
+            start, end = 0.0, max(end, 0.0)
+            self.repairs.add(BEFORE_ZERO, place)
+        if start == end:
+            self.repairs.add(NO_LENGTH, place)
+        try:
+            return Event(start, end, text(label))
+        except BadValue as problem:
+            raise Bad(f"{naming('event_label')}: {problem}") from None
+
+
+def _time(value: Any, where: str, below_zero: bool) -> float:
+    try:
+        return seconds(value, below_zero)
+    except BadValue as problem:
+        raise Bad(f"{where}: {problem}") from None
+
+
+def duration_of(value: Any, naming: Callable[[str], str]) -> float:
+    """The stated length of a file in seconds. Raises Bad for no length at all."""
+    duration = _time(value, naming("duration"), below_zero=False)
+    if duration == 0:
+        raise Bad(f"{naming('duration')}: a file of 0 s holds nothing to score; correct it")
+    return duration
+
+
+def name_of(value: Any) -> str:
+    """The name of an audio file. Raises Bad for none."""
+    if not isinstance(value, str) or not value.strip():
+        raise Bad(f"'filename' is {value!r}; every row and object must name its audio file")
+    return value
+
+
+def column(name: str) -> str:
+    """How a message calls a table's column."""
+    return f"column {name!r}"
+
+
+def key(where: str) -> Callable[[str], str]:
+    """How a message calls a key of an object: ``where`` is what stands before it, such as "events[0]."."""
+    return lambda name: f"key '{(where + name).rstrip('.')}'"
