@@ -27,7 +27,7 @@ from timepro.metrics import MAIN_METRIC
 from timepro.progress import ProgressBar
 from timepro.system.processes import end_with_parent
 from timepro.tasks import Sample, samples_of, samples_of_tasks, task_weights
-from trainer.evaluation import Scored, evaluate, save_scored
+from trainer.evaluation import Scored, evaluate, load_scored, save_scored
 from trainer.learner import distributed, grpo
 from trainer.learner.checkpoints import Checkpoints, disk_trouble
 from trainer.learner.cursor import Mixture
@@ -108,6 +108,10 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     recovery = Recovery(sender, job.workers, rollout, stop)
     tracker = _tracker(job, config)
     if tracker is not None:
+        before = run / "eval" / "sft.jsonl"
+        if before.is_file() and tracker.is_new:
+            scored = load_scored(before, evaluation_samples(job.test, config))
+            _show(tracker, scored, "sft", 0, config.evaluation.examples)
         tracker.resume_from(state.step, state.elapsed)
     exit_code = 1
     try:
@@ -185,11 +189,15 @@ def _evaluate(
     if scored is not None:
         save_scored(scored, Path(job.work) / "eval" / f"{name}.jsonl")
         if tracker is not None:
-            tracker.summary(evaluation_metrics(name, scored))
-            if tracker.records_tables:
-                rows = clip_rows(scored, config.evaluation.examples)
-                tracker.table(step, f"eval/{name}/clips", COLUMNS, rows)
+            _show(tracker, scored, name, step, config.evaluation.examples)
     distributed.barrier()
+
+
+def _show(tracker: Tracker, scored: Scored, name: str, step: int, examples: int) -> None:
+    """Put an evaluation's numbers and a table of a few clips into W&B."""
+    tracker.summary(evaluation_metrics(name, scored))
+    if tracker.records_tables:
+        tracker.table(step, f"eval/{name}/clips", COLUMNS, clip_rows(scored, examples))
 
 
 def _validate(

@@ -40,6 +40,8 @@ class Tracker:
             for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
                 os.environ.pop(variable, None)
         taken = agent and job == "grpo"
+        if not taken:
+            _set_aside(folder / "wandb", run_id)
         self._run = wandb.init(
             project=config.project,
             name=f"{name}-{job}",
@@ -56,8 +58,15 @@ class Tracker:
         for metric, best in _BEST.items():
             self._run.define_metric(metric, summary=f"{best},last")
 
+    @property
+    def is_new(self) -> bool:
+        """Whether W&B has nothing of the run but what comes now: so it is offline, also when the job is resumed."""
+        return self._run.starting_step == 0
+
     def resume_from(self, step: int, elapsed: float) -> None:
         """Drop what was recorded after the checkpoint that a resumed job goes on from: it is about to come again.
+
+        What was recorded up to it is told to W&B again where the run is new there, so that one run has all of it.
 
         Args:
             step: the checkpoint's step.
@@ -67,16 +76,20 @@ class Tracker:
         lines = self._path.read_text().splitlines(keepends=True)
         with replacing(self._path) as out:
             # A crash can cut the last line off; it lies after the checkpoint in any case.
-            out.writelines(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            out.writelines(kept)
         self._file = self._path.open("a", buffering=1)
         self._started = time.monotonic() - elapsed
+        if self.is_new:
+            began = time.time() - elapsed
+            for row in map(json.loads, kept):
+                self._run.log(row | {"_timestamp": began + row["elapsed_s"]}, step=row.pop("step"))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one step."""
-        self._file.write(
-            json.dumps({"step": step, "elapsed_s": round(time.monotonic() - self._started, 3), **metrics}) + "\n"
-        )
-        self._run.log(dict(metrics), step=step)
+        row = {"elapsed_s": round(time.monotonic() - self._started, 3), **metrics}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._run.log(row, step=step)
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Record a table, in W&B alone: cells may be sounds and pictures."""
@@ -97,3 +110,15 @@ class Tracker:
         """Close the run's files."""
         self._run.finish(exit_code=exit_code)
         self._file.close()
+
+
+def _set_aside(folder: Path, run_id: str) -> None:
+    """Move the offline parts of a run that is resumed out of the way of `wandb sync`: a new one will hold all of it.
+
+    Uploaded one after the other, parts with the same id would replace one another.
+    """
+    earlier = folder / "earlier"
+    for part in sorted(folder.glob(f"offline-run-*-{run_id}")):
+        earlier.mkdir(exist_ok=True)
+        number = sum(1 for _ in earlier.iterdir())  # names tell seconds alone, and two starts may share one
+        part.rename(earlier / f"{number}.{part.name}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from trainer.evaluation import score
 from trainer.learner.tracking import Tracker
 from trainer.learner.wandb_tables import COLUMNS, clip_rows
 from trainer.settings.wandb import WandbConfig, wandb_mode
+from wandb_server import WandbServer
 
 
 def tracker(folder) -> Tracker:
@@ -147,3 +150,59 @@ def test_an_offline_file_holds_what_was_logged(tmp_path, monkeypatch):
     kept = [path.read_bytes() for path in (tmp_path / "wandb" / "data").rglob("*") if path.is_file()]
     assert clip.read_bytes() in kept  # the sound, and a picture
     assert any(content.startswith(b"\x89PNG") for content in kept)
+
+
+def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
+    """What `wandb sync` takes of a job that was killed at step 5, behind a checkpoint at 3, and resumed."""
+    config = WandbConfig(mode="offline")
+    for first, last, elapsed in ((1, 5, 0.0), (4, 8, 30.0), (7, 9, 60.0)):
+        one = Tracker(config, tmp_path, "run", "grpo", {"seed": 3}, "abcd1234")
+        assert one.is_new
+        one.resume_from(first - 1, elapsed)
+        for step in range(first, last + 1):
+            one.log(step, {"reward": step / 10})
+        one.finish(1 if last < 9 else 0)
+    history, _, about = read_back(tmp_path)  # of the one folder that is left for `wandb sync`
+    assert about["id"] == "abcd1234"
+    assert {step: row["reward"] for step, row in history.items()} == {step: step / 10 for step in range(1, 10)}
+    when = [row["_timestamp"] for _, row in sorted(history.items())]
+    assert when == sorted(when) and when[-1] - when[0] > 50  # as long as the training took, not the replay
+    assert len(list((tmp_path / "wandb" / "earlier").glob("*.offline-run-*"))) == 2
+
+    server = WandbServer()  # `wandb sync` as in the README, of what the shell finds
+    try:
+        parts = [str(path) for path in (tmp_path / "wandb").glob("offline-run-*")]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+        environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "wandb", "sync", *parts]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    finally:
+        server.close()
+    assert done.returncode == 0, done.stderr
+    uploaded = [(row["_step"], row["reward"]) for row in server.rows["abcd1234"]]
+    assert uploaded == [(step, step / 10) for step in range(1, 10)]
+
+
+def test_parts_of_other_runs_stay_where_they_are(tmp_path):
+    other = tmp_path / "wandb" / "offline-run-20260101_000000-wxyz9876"
+    other.mkdir(parents=True)
+    Tracker(WandbConfig(mode="offline"), tmp_path, "run", "grpo", {}, "abcd1234").finish()
+    assert other.is_dir()
+
+
+def test_what_the_server_has_already_is_not_told_again_mocked(tmp_path, monkeypatch):
+    told = []
+
+    def init(**arguments):
+        return SimpleNamespace(
+            define_metric=lambda *names, **options: None, starting_step=4, finish=lambda exit_code: None,
+            log=lambda row, step: told.append(step),
+        )  # fmt: skip
+
+    monkeypatch.setattr("wandb.init", init)
+    (tmp_path / "metrics.grpo.jsonl").write_text("".join(f'{{"step": {s}, "elapsed_s": {s}}}\n' for s in (1, 2, 3, 4)))
+    one = Tracker(WandbConfig(mode="online"), tmp_path, "run", "grpo", {}, "abcd1234")
+    assert not one.is_new
+    one.resume_from(3, 3.0)
+    one.log(4, {"reward": 0.5})
+    assert told == [4] and steps(tmp_path) == [1, 2, 3, 4]
