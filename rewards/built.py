@@ -134,7 +134,8 @@ class BuiltReward:
         if outcome.error:
             kind = RewardNotReady if outcome.not_ready else ValueError if outcome.users_fault else RewardFailed
             error = kind(outcome.error)
-            error.add_note(outcome.trace)
+            if outcome.trace:
+                error.add_note(outcome.trace)
             raise error
         group.parts.update(outcome.parts)
         if outcome.skipped:

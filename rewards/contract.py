@@ -22,6 +22,7 @@ from rich.text import Text
 
 from rewards.built import BuiltReward
 from rewards.group import Completion, Group
+from rewards.places import place_of
 from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.tables import print_table
@@ -99,7 +100,7 @@ def cases(tasks: tuple[str, ...] = TASKS) -> Iterator[tuple[str, Callable[[], Gr
         for reference, events in REFERENCES.items():
             for answers, texts in ANSWERS.items():
                 name = f"{answers} answers, {reference}, task {task}"
-                yield name, lambda t=task, e=events, a=texts, n=name: _group(a, e, t, n)
+                yield name, lambda t=task, e=events, a=texts, n=name: group_of(a, e, t, n)
 
 
 def check_reward(reward: BuiltReward, tasks: tuple[str, ...] = TASKS, max_seconds: float = math.inf) -> Report:
@@ -211,10 +212,12 @@ def _call(reward: BuiltReward, group: Group) -> tuple[object, str | None]:
     try:
         return copy.copy(reward.evaluate(group)), None
     except Exception as error:
-        return None, f"{type(error).__name__}: {error}"
+        place = place_of(error)
+        return None, f"{type(error).__name__}: {error}{f' (at {place})' if place else ''}"
 
 
-def _group(texts: tuple[str, ...], reference: tuple[Event, ...], task: str, name: str) -> Group:
+def group_of(texts: tuple[str, ...], reference: tuple[Event, ...], task: str, name: str) -> Group:
+    """The group of some answers' texts to one reference."""
     completions = tuple(
         Completion(text, parse_answer(text), truncated=text.endswith("-"), n_tokens=len(text) // 3 + 1)
         for text in texts

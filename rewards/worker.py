@@ -13,6 +13,7 @@ from typing import Any
 
 from rewards import build_reward
 from rewards.built import BuiltReward
+from rewards.places import IN_WORKER, full_place_of
 from rewards.pool import Outcome, receive, send
 
 _PR_SET_PDEATHSIG = 1
@@ -59,10 +60,11 @@ def _score(reward: BuiltReward, group: Any) -> Outcome:
 
 
 def _failure(error: Exception) -> Outcome:
+    place = IN_WORKER + full_place_of(error)
     if isinstance(error, ValueError):
-        return Outcome(error=str(error), users_fault=True)
+        return Outcome(error=str(error), users_fault=True, trace=place)
     summary = traceback.format_exception_only(error)[-1].strip()
-    return Outcome(error=summary, trace="in the worker: " + "".join(traceback.format_exception(error)).strip())
+    return Outcome(error=summary, trace=f"{place}\n{''.join(traceback.format_exception(error)).strip()}")
 
 
 if __name__ == "__main__":

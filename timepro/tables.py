@@ -54,12 +54,12 @@ def _cells(where: str, values: Sequence[float | None], form: str, better: str) -
     return [Text(text, style="bold" if i in comparable and text == best else "") for i, text in enumerate(shown)]
 
 
-def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
-    """A table of texts: numbers to the right in all columns but the last two, which are prose."""
+def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Text]], prose: int = 2) -> Table:
+    """A table of texts: numbers to the right in all columns but the last ones, which are prose."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(headings):
-        prose = number >= len(headings) - 2
-        table.add_column(Text(heading), justify="left" if prose else "right", no_wrap=not prose)
+        is_prose = number >= len(headings) - prose
+        table.add_column(Text(heading), justify="left" if is_prose else "right", no_wrap=not is_prose)
     for row in rows:
         table.add_row(*row)
     return table

@@ -86,7 +86,11 @@ def test_what_keeps_the_contract_passes(here, name, capsys):
         ("not_finite", "finite", r"inf.*: mixed answers"),
         ("too_few", "shape", r"\(6,\), expected \(7,\): mixed answers"),
         ("words", "shape", "not numbers"),
-        ("raising", "runs", "ZeroDivisionError: .*: mixed answers"),
+        (
+            "raising",
+            "runs",
+            r"ZeroDivisionError: .* \(at users_checked_\d+\.py:31, in \S+: return \[1\.0 / .*: mixed answers",
+        ),
         ("sorting", "leaves the group alone", "changed: mixed answers"),
     ],
 )
@@ -141,3 +145,32 @@ def test_values_that_differ_only_by_rounding_are_the_same():
             return np.array([c.n_tokens / 7 for c in group.completions]) + 1e-15 * np.arange(len(group.completions))
 
     assert check_reward(Rounding(), ("sed",)).kept
+
+
+def test_values_of_a_few_answers_are_shown(here, capsys):
+    assert main(["check-reward", "adaptive", "--set", "main=eb_f1", "--set", "aux.name=miou", "--task", "sed"]) == 0
+    lines = capsys.readouterr().out.split("what it gives, in one group, task sed")[1].splitlines()
+    assert lines[2].split()[:4] == ["adaptive", "eb_f1", "miou", "answer"]
+    row = {line.split("'")[1]: line.split() for line in lines[4:] if "'" in line}
+    assert row["dog 0.50-1.30"][:3] == ["0.667", "0.667", "0.389"]
+    assert "unreadable" in row["nonsense"] and row["dog 0.50-1.30"][-2:] == ["as", "written"]
+
+
+def test_an_answer_that_a_reward_fails_on_is_shown(here, capsys):
+    assert main(["check-reward", f"{here}:raising", "--task", "sed"]) == 1
+    lines = capsys.readouterr().out.split("each answer alone, since it fails on the group")[1].splitlines()
+    failed = [line for line in lines if "ZeroDivisionError" in line]
+    assert len(failed) == 1 and "''" in failed[0]
+    assert any("0.077" in line and "dog 0.50-1.30" in line for line in lines)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyError"])
+def test_the_users_line_is_named_for_a_reward_in_a_worker_too(tmp_path, capsys, error):
+    (tmp_path / f"users_slow_{error}.py").write_text(
+        "from rewards import register\n\n\n"
+        f'@register("slow_{error}", slow=True)\n'
+        "def far(group):\n"
+        f"    raise {error}('no')\n"
+    )
+    assert main(["check-reward", f"users_slow_{error}:far", "--task", "ag"]) == 1
+    assert f"(at users_slow_{error}.py:6, in far: raise {error}('no'))" in capsys.readouterr().out

@@ -44,4 +44,5 @@ def run(options: argparse.Namespace) -> int:
     limit = float("inf") if reward.policy.slow else options.max_seconds
     report = contract.check_reward(reward, tuple(options.task or contract.TASKS), limit)
     contract.print_report(reward, report)
+    importlib.import_module("rewards.sample_values").print_sample_values(reward, (options.task or contract.TASKS)[0])
     return 0 if report.kept else 1
