@@ -1,13 +1,14 @@
 """The worker's end of the weight stream: a weight-transfer backend for vLLM, registered as `torch_dist`.
 
 vLLM owns the life cycle (start, update, finish) and the layer-by-layer loading; this file joins the learner's group,
-receives buckets, checks the stream's checksum, and puts the old weights back when anything goes wrong half-way.
+receives buckets, checks the stream's checksum, and puts the old weights back when anything goes wrong half-way. In each
+of these states the engine answers nobody, so all of them give signs of life.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,10 @@ from vllm.logger import init_logger
 
 from rollout import stream
 from rollout.alive import signs_of_life
+from rollout.checksum import StreamChecksum
 
 logger = init_logger("vllm.timepro.receiver")
+_LOADING_LIMIT_S = 300.0  # of one step of loading: a bucket, or preparing the layers before and after a stream
 
 
 @dataclass(kw_only=True)
@@ -67,24 +70,27 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self.shutdown()
         parallel = self.parallel_config
         rank = info.first_rank + parallel.data_parallel_index * parallel.world_size + parallel.rank
-        self._store = stream.join_store(info.host, info.port, info.timeout_s)
         self._buffers_on = self.device if info.device == self.device.type else torch.device(info.device)
-        self._group = stream.join_group(
-            self._store, info.prefix, rank, info.world_size, info.timeout_s, self._buffers_on
-        )
+        with signs_of_life(2 * info.timeout_s):  # for the store, and for the peers
+            self._store = stream.join_store(info.host, info.port, info.timeout_s)
+            self._group = stream.join_group(
+                self._store, info.prefix, rank, info.world_size, info.timeout_s, self._buffers_on
+            )
         self._info = info
 
     def start_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
-        self.restore()  # an update that its learner never finished would poison this one
-        initialize_layerwise_reload(self.model)
+        with signs_of_life(_LOADING_LIMIT_S):
+            self.restore()  # an update that its learner never finished would poison this one
+            initialize_layerwise_reload(self.model)
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        finalize_layerwise_reload(self.model, self.model_config)
-        self._renew_tied_heads()
+        with signs_of_life(_LOADING_LIMIT_S):
+            finalize_layerwise_reload(self.model, self.model_config)
+            self._renew_tied_heads()
 
     def _renew_tied_heads(self) -> None:
         """Prepare heads anew that share their weight with the input embeddings.
@@ -102,9 +108,10 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The base class synchronises an accelerator at the end, which raises where there is none.
+        timeout_s = self._info.timeout_s if self._info is not None else 0.0
         try:
-            with signs_of_life():
-                self.receive_weights(self.parse_update_info(update_info))
+            with signs_of_life(timeout_s + _LOADING_LIMIT_S) as progress:
+                self.receive_weights(self.parse_update_info(update_info), progress)
         except BaseException:
             layers = self.restore()
             self.shutdown()
@@ -114,8 +121,11 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             torch.accelerator.synchronize()
 
     @torch.no_grad()
-    def receive_weights(self, update: StreamInfo) -> None:
+    def receive_weights(self, update: StreamInfo, progress: Callable[[], None] = lambda: None) -> None:
         """Receive and load one stream.
+
+        Args:
+            progress: called after every bucket.
 
         Raises:
             RuntimeError: no group, a silent peer, or a checksum that differs from the sender's.
@@ -125,27 +135,30 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             raise RuntimeError("weights were announced before the transfer group was joined")
         dtypes = [getattr(torch, name) for name in update.dtypes]
         sizes = [stream.tensor_bytes(d, s) for d, s in zip(dtypes, update.shapes, strict=True)]
-        running, sent, started, loading = 0, -1, time.monotonic(), 0.0
-        for bucket, buffer in self._received(stream.plan_buckets(sizes, info.bucket_bytes), info):
-            if bucket is None:
-                sent = int(buffer.item())
-                continue
-            begun = time.monotonic()
-            running = stream.checksum(buffer, running)
-            self.model.load_weights(
-                [
-                    (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
-                    for s in bucket.slots
-                ]
-            )
-            loading += time.monotonic() - begun
-        if sent != running:
+        sent, started, loading = -1, time.monotonic(), 0.0
+        with StreamChecksum() as checksum:
+            for bucket, buffer in self._received(stream.plan_buckets(sizes, info.bucket_bytes), info):
+                progress()
+                if bucket is None:
+                    sent = int(buffer.item())
+                    continue
+                begun = time.monotonic()
+                checksum.add(buffer)
+                self.model.load_weights(
+                    [
+                        (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
+                        for s in bucket.slots
+                    ]
+                )
+                loading += time.monotonic() - begun
+            received = checksum.value()
+        if sent != received:
             raise RuntimeError(
-                f"checksum mismatch in weight stream {update.version}: sent {sent:08x}, received {running:08x}"
+                f"checksum mismatch in weight stream {update.version}: sent {sent:016x}, received {received:016x}"
             )
         self.last_update = {
             "version": update.version,
-            "checksum": running,
+            "checksum": received,
             "bytes": sum(sizes),
             "seconds": time.monotonic() - started,
             "load_seconds": loading,
@@ -191,6 +204,10 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         layerwise.LOADING_LAYERS.clear()
         return restored
 
+    @property
+    def group_prefix(self) -> str:
+        return self._info.prefix if self._group is not None and self._info is not None else ""
+
     def shutdown(self) -> None:
         group, self._group, self._store = self._group, None, None
         if group is not None and hasattr(group, "abort"):
@@ -206,6 +223,10 @@ class WorkerExtension:
     def timepro_last_update(self) -> dict[str, Any]:
         """Version, checksum, bytes and seconds of the last complete update."""
         return self.weight_transfer_engine.last_update
+
+    def timepro_group(self) -> str:
+        """The prefix of the transfer group that this process is in; empty outside one."""
+        return self.weight_transfer_engine.group_prefix
 
     def timepro_abort_update(self) -> int:
         """End an update whose learner is gone: old weights back, ready for a new start."""

@@ -7,8 +7,10 @@ after a failure. Every wait has a deadline.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -76,11 +78,6 @@ def view_slot(buffer: Tensor, slot: Slot, dtype: torch.dtype, shape: Sequence[in
     return buffer[slot.offset : slot.offset + slot.size].view(dtype).view(tuple(shape))
 
 
-def checksum(buffer: Tensor, running: int = 0) -> int:
-    """CRC-32 of a byte buffer, continued from `running`."""
-    return zlib.crc32(memoryview(buffer.cpu().numpy()), running)
-
-
 def host_store(host: str, port: int, timeout_s: float) -> TCPStore:
     """Open a store that this process owns, listening on `host` alone.
 
@@ -103,17 +100,36 @@ def join_store(host: str, port: int, timeout_s: float) -> TCPStore:
     return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
 
 
+class PeersMissing(RuntimeError):
+    """Peers did not come to the rendezvous in time."""
+
+    def __init__(self, ranks: list[int], timeout_s: float) -> None:
+        super().__init__(f"ranks {ranks} of the transfer group did not come within {timeout_s:g} s")
+        self.ranks = ranks
+
+
 def join_group(
-    store: TCPStore, prefix: str, rank: int, world_size: int, timeout_s: float, device: torch.device
+    store: TCPStore,
+    prefix: str,
+    rank: int,
+    world_size: int,
+    timeout_s: float,
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
 ) -> ProcessGroup:
     """Make a process group that no default group knows of: gloo on a CPU, NCCL on a GPU.
 
     Args:
         prefix: fresh for every group, so that remains of a broken one are never read.
         timeout_s: deadline of the rendezvous and of every later operation.
+        check: called again and again while peers are missing; what it raises ends the wait.
+
+    Raises:
+        PeersMissing: not all peers came in time.
     """
     timeout = timedelta(seconds=timeout_s)
     scoped = PrefixStore(prefix, store)
+    _meet(scoped, rank, world_size, timeout_s, check)
     group = ProcessGroup(scoped, rank, world_size)
     if device.type == "cpu":
         from torch.distributed import ProcessGroupGloo
@@ -125,13 +141,49 @@ def join_group(
 
         options = ProcessGroupNCCL.Options()
         options._timeout = timeout
-        backend = ProcessGroupNCCL(scoped, rank, world_size, options)
+        with _errors_raise_in_wait():
+            backend = ProcessGroupNCCL(scoped, rank, world_size, options)
         backend.eager_connect_single_device(device)
         kind = ProcessGroup.BackendType.NCCL
     backend._set_sequence_number_for_group()
     group._set_default_backend(kind)
     group._register_backend(torch.device(device.type), kind, backend)
     return group
+
+
+def _meet(store: PrefixStore, rank: int, world_size: int, timeout_s: float, check: Callable[[], None]) -> None:
+    """Wait in the store until everybody is there: NCCL's own rendezvous has no deadline."""
+    store.set(f"here/{rank}", "1")
+    missing, deadline = list(range(world_size)), time.monotonic() + timeout_s
+    while missing := [peer for peer in missing if not store.check([f"here/{peer}"])]:
+        check()
+        if time.monotonic() > deadline:
+            raise PeersMissing(missing, timeout_s)
+        time.sleep(0.02)
+
+
+@contextmanager
+def _errors_raise_in_wait() -> Iterator[None]:
+    """Within this context an NCCL group is made whose failures are raised by `wait`.
+
+    By default a watchdog thread of the group ends the whole process on a failure or a timeout, which would take the
+    learner or a worker with it. torch reads these settings while it makes a group and offers them nowhere else; the
+    groups of DeepSpeed and vLLM keep theirs.
+    """
+    settings = {
+        "TORCH_NCCL_BLOCKING_WAIT": "1",  # `wait` blocks up to its deadline, aborts and raises; no watchdog is started
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+        "TORCH_NCCL_ENABLE_MONITORING": "0",  # else a second thread misses the first one's heartbeat
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def start_broadcast(group: ProcessGroup, tensor: Tensor, timeout_s: float) -> Any:

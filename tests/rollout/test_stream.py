@@ -7,12 +7,14 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from rollout import stream
+from rollout.checksum import StreamChecksum
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -90,24 +92,19 @@ def test_tensors_of_any_type_and_shape_survive_packing():
             assert torch.equal(stream.view_slot(buffer, slot, tensor.dtype, tensor.shape), tensor)
 
 
-def test_the_checksum_continues_over_buckets_and_sees_a_changed_byte():
-    whole = torch.arange(256, dtype=torch.uint8)
-    assert stream.checksum(torch.tensor(list(b"123456789"), dtype=torch.uint8)) == 0xCBF43926  # CRC-32's check value
-    assert stream.checksum(whole[100:], stream.checksum(whole[:100])) == stream.checksum(whole)
-    changed = whole.clone()
-    changed[77] ^= 1
-    assert stream.checksum(changed) != stream.checksum(whole)
-
-
 RECEIVE = """
 import os, sys, torch
 from rollout import stream
+from rollout.checksum import StreamChecksum
 port, size = int(sys.argv[1]), int(sys.argv[2])
 group = stream.join_group(stream.join_store("127.0.0.1", port, 20), "weights/a", 1, 2, 20, torch.device("cpu"))
 buffers = [torch.zeros(size, dtype=torch.uint8) for _ in range(2)]
 for buffer in buffers:
     stream.finish(stream.start_broadcast(group, buffer, 20), 20)
-print(stream.checksum(buffers[1], stream.checksum(buffers[0])), flush=True)
+with StreamChecksum() as checksum:
+    for buffer in buffers:
+        checksum.add(buffer)
+    print(checksum.value(), flush=True)
 os._exit(0)  # an ordinary exit tears gloo down beside its own threads, now and then with SIGABRT
 """
 
@@ -117,12 +114,12 @@ def test_buckets_reach_another_process_bit_by_bit():
     size = 1_000_003
     peer = start_peer(RECEIVE, store.port, size)
     group = stream.join_group(store, "weights/a", 0, 2, 20, CPU)
-    running = 0
-    for seed in (1, 2):
-        bucket = torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-        running = stream.checksum(bucket, running)
-        stream.finish(stream.start_broadcast(group, bucket, 20), 20)
-    assert result(peer) == str(running)
+    with StreamChecksum() as checksum:
+        for seed in (1, 2):
+            bucket = torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+            checksum.add(bucket)
+            stream.finish(stream.start_broadcast(group, bucket, 20), 20)
+        assert result(peer) == str(checksum.value())
     group.abort()
 
 
@@ -228,7 +225,39 @@ def test_a_peer_that_is_gone_raises_and_a_new_prefix_makes_a_new_group():
     group.abort()
     peer = start_peer(RECEIVE, store.port, 100)
     group = stream.join_group(store, "weights/a", 0, 2, 20, CPU)
-    for _ in range(2):
-        stream.finish(stream.start_broadcast(group, torch.ones(100, dtype=torch.uint8), 20), 20)
-    assert result(peer) == str(stream.checksum(torch.ones(200, dtype=torch.uint8)))
+    with StreamChecksum() as checksum:
+        for _ in range(2):
+            ones = torch.ones(100, dtype=torch.uint8)
+            checksum.add(ones)
+            stream.finish(stream.start_broadcast(group, ones, 20), 20)
+        assert result(peer) == str(checksum.value())
     group.abort()
+
+
+def test_a_peer_that_never_comes_is_named_at_the_deadline():
+    store = stream.host_store("127.0.0.1", 0, 20)
+    began = time.monotonic()
+    with pytest.raises(stream.PeersMissing, match=r"ranks \[1, 2\] of the transfer group did not come within 0\.5 s") as error:
+        stream.join_group(store, "w", 0, 3, 0.5, CPU)
+    assert error.value.ranks == [1, 2]
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_checked_while_peers_are_missing_ends_the_wait():
+    def check():
+        raise ConnectionError("the worker refused")
+
+    store = stream.host_store("127.0.0.1", 0, 20)
+    with pytest.raises(ConnectionError, match="the worker refused"):
+        stream.join_group(store, "w", 0, 2, 60, CPU, check)
+
+
+def test_nccls_settings_hold_for_this_group_alone(monkeypatch):
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3")
+    monkeypatch.delenv("TORCH_NCCL_BLOCKING_WAIT", raising=False)
+    with pytest.raises(RuntimeError, match="no cards"), stream._errors_raise_in_wait():
+        assert os.environ["TORCH_NCCL_BLOCKING_WAIT"] == "1"
+        assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
+        raise RuntimeError("no cards")
+    assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+    assert "TORCH_NCCL_BLOCKING_WAIT" not in os.environ

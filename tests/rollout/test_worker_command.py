@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.alive import FILE_VARIABLE, signs_of_life
+from rollout import alive
+from rollout.alive import FILE_VARIABLE, last_sign, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
 from rollout.settings import WorkerConfig
 from rollout.worker import Worker, worker_command, worker_environment, worker_gpus
@@ -274,11 +275,39 @@ def test_an_engine_that_hangs_behind_a_healthy_server_is_complained_of_with_a_st
 def test_a_worker_that_takes_in_weights_gives_signs_of_life_instead(server, monkeypatch):
     server.process.send_signal(signal.SIGUSR1)
     monkeypatch.setenv(FILE_VARIABLE, str(server.log.with_suffix(".alive")))
-    with signs_of_life():  # as the process would that takes them in
+    with signs_of_life(60.0):  # as the process would that takes them in
         assert not server.engine_answers(0.6)
         assert not server.complaint(**LIMITS)
     time.sleep(0.6)
     assert "has not answered for" in server.complaint(**LIMITS)
+
+
+def test_signs_of_life_end_without_progress(tmp_path, monkeypatch):
+    path = tmp_path / "worker.alive"
+    monkeypatch.setenv(FILE_VARIABLE, str(path))
+    with signs_of_life(0.6) as progress:
+        for _ in range(5):
+            time.sleep(0.3)
+            progress()
+        assert time.monotonic() - last_sign(path) < 0.6
+        time.sleep(1.5)
+        assert time.monotonic() - last_sign(path) > 0.7
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_several_processes_give_signs_in_one_file(tmp_path, monkeypatch):
+    """The processes of a tensor-parallel worker; a reader never finds it empty or half-written."""
+    path = tmp_path / "worker.alive"
+    monkeypatch.setenv(FILE_VARIABLE, str(path))
+    monkeypatch.setattr(alive, "_EVERY_S", 0.0005)
+    program = "from rollout import alive; alive._EVERY_S = 0.0005; import time\nwith alive.signs_of_life(60): time.sleep(3)"
+    other = subprocess.Popen([sys.executable, "-c", program])
+    with signs_of_life(60.0):
+        wait_for(path.exists)
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            assert time.monotonic() - last_sign(path) < 5.0
+    assert other.wait(20) == 0
 
 
 def test_a_worker_that_never_gets_ready_is_complained_of(tmp_path):
