@@ -53,7 +53,8 @@ class _Signs:
 
     def __init__(self, path: Path, limit_s: float) -> None:
         self._path, self._limit_s = path, limit_s
-        self._own = path.with_name(f"{path.name}.{os.getpid()}")  # the processes of a tensor-parallel worker share a path
+        # The processes of a tensor-parallel worker share a path.
+        self._own = path.with_name(f"{path.name}.{os.getpid()}")
         self._progress = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="signs-of-life", daemon=True)

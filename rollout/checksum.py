@@ -77,9 +77,9 @@ def crc(part: Tensor) -> bytes:
 def weighted_sums(part: Tensor) -> Tensor:
     """Two sums of each row of 64-bit words, modulo 2**64; the last row is filled up with zeros.
 
-    Within a row, a changed word always shows in the first sum: its weight is odd, hence invertible. Several changes could
-    cancel for certain only in the words' highest bits, whose weights differ by even numbers; the second sum tells those
-    apart: it is over the words' upper halves, whose products with their weights have room in 64 bits.
+    Within a row, a changed word always shows in the first sum: its weight is odd, hence invertible. Several changes
+    could cancel for certain only in the words' highest bits, whose weights differ by even numbers; the second sum tells
+    those apart: it is over the words' upper halves, whose products with their weights have room in 64 bits.
 
     Shapes: (N,) uint8 to (2, R) int64.
     """

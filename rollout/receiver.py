@@ -71,7 +71,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         parallel = self.parallel_config
         rank = info.first_rank + parallel.data_parallel_index * parallel.world_size + parallel.rank
         self._buffers_on = self.device if info.device == self.device.type else torch.device(info.device)
-        with signs_of_life(2 * info.timeout_s):  # for the store, and for the peers
+        with signs_of_life(3 * info.timeout_s):  # for the store, for the peers, and for their connections
             self._store = stream.join_store(info.host, info.port, info.timeout_s)
             self._group = stream.join_group(
                 self._store, info.prefix, rank, info.world_size, info.timeout_s, self._buffers_on

@@ -23,7 +23,8 @@ class WorkerConfig:
     threads: int = 2  # CPU threads of a worker
     compile: bool = False
     start_timeout_s: float = 600.0
-    max_restarts: int = 3  # of each worker that died or fell silent; then the run stops with a checkpoint
+    max_restarts: int = 3  # of each worker that died or fell silent; then the run goes on without it
+    min_workers: int = 1  # over all nodes; with fewer the run stops with a checkpoint
     silence_timeout_s: float = 15.0  # a worker whose engine does not answer for so long is ended and started again
     request_timeout_s: float = 300.0
     max_in_flight: int = 64  # prompts at a time from one learner rank

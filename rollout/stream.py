@@ -21,6 +21,7 @@ from torch.distributed import PrefixStore, ProcessGroup, TCPStore
 
 from timepro.system.network import listening_socket
 
+_LATER_S = 5.0  # rank 0, which knows whose the ranks are, is the first to miss one
 _ALIGNMENT = 64  # bytes; every tensor in a bucket starts on a boundary that any dtype can be viewed at
 
 
@@ -154,11 +155,12 @@ def join_group(
 def _meet(store: PrefixStore, rank: int, world_size: int, timeout_s: float, check: Callable[[], None]) -> None:
     """Wait in the store until everybody is there: NCCL's own rendezvous has no deadline."""
     store.set(f"here/{rank}", "1")
-    missing, deadline = list(range(world_size)), time.monotonic() + timeout_s
+    limit_s = timeout_s + (_LATER_S if rank else 0.0)
+    missing, deadline = list(range(world_size)), time.monotonic() + limit_s
     while missing := [peer for peer in missing if not store.check([f"here/{peer}"])]:
         check()
         if time.monotonic() > deadline:
-            raise PeersMissing(missing, timeout_s)
+            raise PeersMissing(missing, limit_s)
         time.sleep(0.02)
 
 

@@ -140,7 +140,7 @@ def rank(job: dict[str, Any]) -> int:
             version += 1
             seconds.append(sender.deliver(version).seconds)
             if first:
-                answer = sender._post(job["urls"][0], "collective_rpc", {"method": "timepro_last_update"})
+                answer = sender.control.post(job["urls"][0], "collective_rpc", {"method": "timepro_last_update"})
                 reports.append(answer["results"][0])
         return seconds, reports
 

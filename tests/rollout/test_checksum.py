@@ -96,7 +96,7 @@ def test_the_order_of_buckets_shows(total, content):
 
 def test_the_sums_are_those_of_unbounded_integers(content):
     words, uppers = checksum._weights(torch.device("cpu"))
-    assert len(set(uppers.tolist())) == len(uppers) and 0 < int(uppers.min()) and int(uppers.max()) < 2**31
+    assert len(set(uppers.tolist())) == len(uppers) and int(uppers.min()) > 0 and int(uppers.max()) < 2**31
     assert all(word % 2 for word in words.tolist())
     first, second = weighted_sums(content)[:, 0].tolist()
     row = content[: 8 * checksum._ROW_WORDS].view(torch.int64).tolist()

@@ -237,7 +237,8 @@ def test_a_peer_that_is_gone_raises_and_a_new_prefix_makes_a_new_group():
 def test_a_peer_that_never_comes_is_named_at_the_deadline():
     store = stream.host_store("127.0.0.1", 0, 20)
     began = time.monotonic()
-    with pytest.raises(stream.PeersMissing, match=r"ranks \[1, 2\] of the transfer group did not come within 0\.5 s") as error:
+    words = r"ranks \[1, 2\] of the transfer group did not come within 0\.5 s"
+    with pytest.raises(stream.PeersMissing, match=words) as error:
         stream.join_group(store, "w", 0, 3, 0.5, CPU)
     assert error.value.ranks == [1, 2]
     assert time.monotonic() - began < 5

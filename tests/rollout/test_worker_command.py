@@ -300,7 +300,8 @@ def test_several_processes_give_signs_in_one_file(tmp_path, monkeypatch):
     path = tmp_path / "worker.alive"
     monkeypatch.setenv(FILE_VARIABLE, str(path))
     monkeypatch.setattr(alive, "_EVERY_S", 0.0005)
-    program = "from rollout import alive; alive._EVERY_S = 0.0005; import time\nwith alive.signs_of_life(60): time.sleep(3)"
+    program = "import time; from rollout import alive; alive._EVERY_S = 0.0005\n"
+    program += "with alive.signs_of_life(60): time.sleep(3)"
     other = subprocess.Popen([sys.executable, "-c", program])
     with signs_of_life(60.0):
         wait_for(path.exists)

@@ -104,8 +104,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         rank=distributed.rank(), ranks=distributed.world_size(),
     )  # fmt: skip
     own_gpus = not set(config.learner.gpus.split(",")) & set(config.rollout.gpus.split(","))  # both empty: shared
-    sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus)
-    recovery = Recovery(sender, job.workers, rollout, stop)
+    sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus, rollout.min_workers)
+    recovery = Recovery(sender, pool, rollout, stop)
     tracker = _tracker(job, config)
     if tracker is not None:
         before = run / "eval" / "sft.jsonl"
@@ -117,8 +117,8 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     try:
         # Sent before the first batch, so that a broken path fails in the first minute.
         sender.checksum_failures = state.checksum_failures
-        sender.connect()
         sender.deliver(state.version)
+        pool.use(sender.members)
         if not (run / "eval" / "sft.jsonl").is_file():
             _evaluate(job, config, learner, pool, recovery, state, "sft", tracker)
 

@@ -3,23 +3,25 @@
 All learner ranks call `send`: gathering a partitioned parameter is a collective. Only rank 0 is in the workers'
 group. When a worker fails half-way, rank 0 keeps running the gathers to the end and then tells the others, since a
 rank that left early would leave the rest waiting in a collective.
+
+The group has the workers whose engine answers before a sync; the others are left out, and join again when they answer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import requests
 import torch
 from torch import Tensor
 
 from rollout import stream
+from rollout.checksum import StreamChecksum
+from rollout.control import WorkerControl
 from trainer.learner import distributed, zero
 from trainer.settings.sync import SyncConfig
 
@@ -34,6 +36,7 @@ class SyncReport:
     checksum: int
     seconds: float
     gather_seconds: float
+    workers: int  # that it reached
 
 
 def stream_device(config: SyncConfig, own_gpus: bool) -> torch.device:
@@ -61,14 +64,19 @@ class WeightSender:
         engine: the ZeRO-3 engine around the policy.
         urls, token: the workers.
         own_gpus: workers and learner do not share a card (NCCL refuses two ranks on one).
+        min_workers: a sync with fewer of them fails.
+
+    Attributes:
+        members: the workers in the group, on every rank: those that have the weights of the last sync.
     """
 
-    def __init__(self, engine: Any, urls: list[str], token: str, config: SyncConfig, own_gpus: bool) -> None:
-        self._engine, self._urls, self._config = engine, list(urls), config
+    def __init__(
+        self, engine: Any, urls: list[str], token: str, config: SyncConfig, own_gpus: bool, min_workers: int = 1
+    ) -> None:
+        self._engine, self._urls, self._config, self._min_workers = engine, list(urls), config, min_workers
         self._device = stream_device(config, own_gpus)
-        self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
-        self._pool = ThreadPoolExecutor(max_workers=max(4, 2 * len(urls)))
+        # A worker's own waits end at timeout_s; a little more lets its reason arrive here.
+        self.control = WorkerControl(urls, token, config.timeout_s + 10)
         self._tensors = list(engine.module.streamed())
         self._shapes = [zero.whole_shape(t.parameters[0]) for t in self._tensors]
         sizes = [stream.tensor_bytes(t.dtype, s) for t, s in zip(self._tensors, self._shapes, strict=True)]
@@ -76,13 +84,15 @@ class WeightSender:
         self._bytes = sum(sizes)
         self._store: Any = None
         self._group: Any = None
+        self._prefix = ""
+        self.members: list[str] = []
         self.checksum_failures = 0  # on rank 0
 
     def connect(self) -> None:
-        """Rank 0 meets the workers in a fresh group; the other ranks do nothing here.
+        """Make sure that rank 0 and all workers that answer are in one group. A collective.
 
         Raises:
-            SyncError: a worker did not come within the deadline.
+            SyncError: too few workers answer, or one did not come within the deadline.
         """
         error = ""
         if distributed.rank() == 0:
@@ -91,17 +101,18 @@ class WeightSender:
             except Exception as failure:  # noqa: BLE001 - told to every rank below
                 error = f"{type(failure).__name__}: {failure}"
         self._agree(error, "the learner and its workers could not meet")
+        joined = distributed.from_first([float(url in self.members) for url in self._urls])
+        self.members = [url for url, there in zip(self._urls, joined, strict=True) if there]
 
     def deliver(self, version: int) -> SyncReport:
-        """`send`, tried again over a new group where it failed. A collective.
+        """`connect` and `send`, tried again where they failed. A collective.
 
         Raises:
             SyncError: the last attempt failed too.
         """
         for attempt in range(self._config.retries + 1):
             try:
-                if attempt:
-                    self.connect()
+                self.connect()
                 return self.send(version)
             except SyncError as error:
                 if attempt == self._config.retries:
@@ -118,51 +129,69 @@ class WeightSender:
         """
         started = time.monotonic()
         is_sender = distributed.rank() == 0
-        error, updates, running, gathering = "", [], 0, 0.0
+        error, updates, total, gathering = "", [], 0, 0.0
         pending: tuple[Any, Tensor] | None = None
         if is_sender:
             try:
                 updates = self._announce(version)
             except Exception as failure:  # noqa: BLE001
                 error = f"{type(failure).__name__}: {failure}"
-        for number, bucket in enumerate(self._buckets):
-            begun = time.monotonic()
-            buffer = self._gather(bucket, wanted=is_sender and not error)
-            gathering += time.monotonic() - begun
-            if buffer is None:
-                continue
-            try:
-                running = stream.checksum(buffer, running)
-                self._raise_early(updates)
-                if pending is not None:
-                    stream.finish(pending[0], self._config.timeout_s)
-                pending = (stream.start_broadcast(self._group, buffer, self._config.timeout_s), buffer)
-            except Exception as failure:  # noqa: BLE001
-                error = f"bucket {number + 1} of {len(self._buckets)}: {type(failure).__name__}: {failure}"
-        if is_sender and not error:
-            try:
-                self._conclude(version, running, pending, updates)
-            except Exception as failure:  # noqa: BLE001
-                error = f"at the end of the stream: {type(failure).__name__}: {failure}"
+        with StreamChecksum() as checksum:
+            for number, bucket in enumerate(self._buckets):
+                begun = time.monotonic()
+                buffer = self._gather(bucket, wanted=is_sender and not error)
+                gathering += time.monotonic() - begun
+                if buffer is None:
+                    continue
+                try:
+                    checksum.add(buffer)
+                    self._raise_early(updates)
+                    if pending is not None:
+                        stream.finish(pending[0], self._config.timeout_s)
+                    pending = (stream.start_broadcast(self._group, buffer, self._config.timeout_s), buffer)
+                except Exception as failure:  # noqa: BLE001
+                    error = f"bucket {number + 1} of {len(self._buckets)}: {type(failure).__name__}: {failure}"
+            if is_sender and not error:
+                try:
+                    total = checksum.value()
+                    self._conclude(version, total, pending, updates)
+                except Exception as failure:  # noqa: BLE001
+                    error = f"at the end of the stream: {type(failure).__name__}: {failure}"
         self._agree(error, f"weights of version {version} did not reach the workers")
-        return SyncReport(version, self._bytes, len(self._buckets), running, time.monotonic() - started, gathering)
+        spent = time.monotonic() - started
+        return SyncReport(version, self._bytes, len(self._buckets), total, spent, gathering, len(self.members))
 
     def close(self) -> None:
         """Leave the group and release the meeting point."""
         self._abort_group()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        self.control.close()
         self._store = None
 
     def _connect(self) -> None:
-        config, host = self._config, distributed.own_address(self._config.host)
+        answering = self.control.answering()
+        self._report_changes(list(answering))
+        if len(answering) < self._min_workers:
+            raise RuntimeError(
+                f"{len(answering)} of {len(self._urls)} rollout workers answer, fewer than "
+                f"rollout.min_workers={self._min_workers}"
+            )
+        together = all(prefix == self._prefix for prefixes in answering.values() for prefix in prefixes)
+        if self._group is not None and together and list(answering) == self.members:
+            return
         self._abort_group()
+        self.members = list(answering)
+        self._join({url: len(prefixes) for url, prefixes in answering.items()})
+
+    def _join(self, sizes: dict[str, int]) -> None:
+        """Make a group of rank 0 and the processes of the workers, whose numbers `sizes` gives."""
+        config, host = self._config, distributed.own_address(self._config.host)
         if self._store is None:
             self._store = stream.host_store(host, config.port, config.timeout_s)
-        sizes = [int(self._get(url, "get_world_size")["world_size"]) for url in self._urls]
-        prefix, world, first = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes), 1
+        prefix, world, places = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes.values()), {}
         joining: list[Future[Any]] = []
-        for url, size in zip(self._urls, sizes, strict=True):
+        for url, size in sizes.items():
+            first = 1 + len(places)
+            places |= dict.fromkeys(range(first, first + size), url)
             info = {
                 "host": host,
                 "port": self._store.port,
@@ -173,23 +202,45 @@ class WeightSender:
                 "bucket_bytes": int(config.bucket_mib * 2**20),
                 "device": self._device.type,
             }
-            joining.append(self._pool.submit(self._post, url, "init_weight_transfer_engine", {"init_info": info}))
-            first += size
-        self._group = stream.join_group(self._store, prefix, 0, world, config.timeout_s, self._device)
+            joining.append(self.control.begin(url, "init_weight_transfer_engine", {"init_info": info}))
+
+        def check() -> None:
+            for future in joining:
+                if future.done():
+                    future.result()
+
+        try:
+            self._group = stream.join_group(self._store, prefix, 0, world, config.timeout_s, self._device, check)
+        except stream.PeersMissing as missing:
+            absent = ", ".join(dict.fromkeys(places[rank] for rank in missing.ranks))
+            raise RuntimeError(f"{absent} did not join within sync.timeout_s={config.timeout_s:g} s") from None
         for future in joining:
             future.result(timeout=config.timeout_s)
+        self._prefix = prefix
+
+    def _report_changes(self, answering: list[str]) -> None:
+        """Say who has gone or come back since the last group was made."""
+        before = self.members or self._urls
+        for urls, words in (
+            ([url for url in before if url not in answering], "does not answer; going on without it"),
+            ([url for url in answering if url not in before], "is back"),
+        ):
+            for url in urls:
+                count = f"{len(answering)} of {len(self._urls)} rollout workers"
+                print(f"\n  rollout worker {url} {words} ({count})", file=sys.stderr, flush=True)
 
     def _announce(self, version: int) -> list[Future[Any]]:
         if self._group is None:
             raise RuntimeError("no transfer group; connect first")
-        self._on_all("start_weight_update", None)
+        self.control.pause(self.members)
+        self.control.on_all(self.members, "start_weight_update")
         update = {
             "names": [tensor.name for tensor in self._tensors],
             "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in self._tensors],
             "shapes": [list(shape) for shape in self._shapes],
             "version": version,
         }
-        return [self._pool.submit(self._post, url, "update_weights", {"update_info": update}) for url in self._urls]
+        return [self.control.begin(url, "update_weights", {"update_info": update}) for url in self.members]
 
     def _gather(self, bucket: stream.Bucket, wanted: bool) -> Tensor | None:
         """A bucket's parameters made whole, packed on rank 0. Every rank, every bucket, whatever happened before."""
@@ -204,23 +255,23 @@ class WeightSender:
             return buffer
 
     def _conclude(
-        self, version: int, running: int, pending: tuple[Any, Tensor] | None, updates: list[Future[Any]]
+        self, version: int, total: int, pending: tuple[Any, Tensor] | None, updates: list[Future[Any]]
     ) -> None:
         timeout = self._config.timeout_s
         if pending is not None:
             stream.finish(pending[0], timeout)
-        trailer = torch.tensor([running], dtype=torch.int64, device=self._device)
+        trailer = torch.tensor([total], dtype=torch.int64, device=self._device)
         stream.finish(stream.start_broadcast(self._group, trailer, timeout), timeout)
         for update in updates:
             update.result(timeout=timeout)  # a worker whose checksum differs has raised
-        self._on_all("finish_weight_update", {"weight_version": str(version)})
-        # Both hold activations of the old weights.
-        self._on_all("reset_prefix_cache", None)
-        self._on_all("reset_encoder_cache", None)
-        for url in self._urls:
-            for report in self._post(url, "collective_rpc", {"method": "timepro_last_update"})["results"]:
-                if report.get("version") != version or report.get("checksum") != running:
-                    raise RuntimeError(f"worker {url} reports {report}, not version {version} checksum {running}")
+        self.control.on_all(self.members, "finish_weight_update", {"weight_version": str(version)})
+        self.control.reset_caches(self.members)
+        replies = self.control.on_all(self.members, "collective_rpc", {"method": "timepro_last_update"})
+        for url, reply in zip(self.members, replies, strict=True):
+            for report in reply["results"]:
+                if report.get("version") != version or report.get("checksum") != total:
+                    raise RuntimeError(f"worker {url} reports {report}, not version {version} checksum {total}")
+        self.control.resume(self.members)
 
     @staticmethod
     def _raise_early(updates: list[Future[Any]]) -> None:
@@ -236,28 +287,10 @@ class WeightSender:
         if distributed.rank() == 0:
             self.checksum_failures += "checksum" in error
             self._abort_group()
-            for url in self._urls:
-                with contextlib.suppress(requests.RequestException, RuntimeError):
-                    self._post(url, "collective_rpc", {"method": "timepro_abort_update", "timeout": 10})
+            self.control.abort_update(self.members)
         raise SyncError(f"{what}: {error or 'see rank 0'}")
 
     def _abort_group(self) -> None:
         group, self._group = self._group, None
         if group is not None:
             group.abort()
-
-    def _on_all(self, route: str, body: dict[str, Any] | None) -> None:
-        list(self._pool.map(lambda url: self._post(url, route, body), self._urls))
-
-    def _get(self, url: str, route: str) -> Any:
-        return self._checked(self._session.get(f"{url}/{route}", timeout=(5, self._config.timeout_s)))
-
-    def _post(self, url: str, route: str, body: dict[str, Any] | None) -> Any:
-        # The worker's own waits end at timeout_s; a little more lets its reason arrive here.
-        return self._checked(self._session.post(f"{url}/{route}", json=body, timeout=(5, self._config.timeout_s + 10)))
-
-    @staticmethod
-    def _checked(response: requests.Response) -> Any:
-        if response.status_code != 200:
-            raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text[:300]}")
-        return response.json() if response.content else {}

@@ -100,7 +100,7 @@ def collect(
         if total[f"{name}/skipped"]:
             metrics[f"rewards/{name}/skipped"] = total[f"{name}/skipped"]
     if sync is not None:
-        metrics["sync/bytes"] = float(sync.bytes)
+        metrics |= {"sync/bytes": float(sync.bytes), "sync/workers": float(sync.workers)}
         metrics |= {"sync/seconds": sync.seconds, "sync/gather_seconds": sync.gather_seconds}
     metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
     return metrics if report["skipped"] else metrics | _update_metrics(report)

@@ -1,0 +1,146 @@
+"""What the learner tells the workers around a change of weights: who answers, pause, announce, finish, resume.
+
+Only rank 0 calls the workers so. Their routes are vLLM's own; those of one worker answer for all of its processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+_CONNECT_S = 5.0
+_ASK_S = 15.0  # an engine that does not answer for so long is not counted on
+
+
+class WorkerControl:
+    """Calls to a set of workers, to several of them at the same time.
+
+    Args:
+        urls, token: the workers.
+        timeout_s: deadline of a call, but for those that say otherwise.
+    """
+
+    def __init__(self, urls: Sequence[str], token: str, timeout_s: float) -> None:
+        self.urls, self._timeout_s = list(urls), timeout_s
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.mount("http://", _KeepAlive(pool_maxsize=4))
+        self._threads = ThreadPoolExecutor(max_workers=max(4, len(self.urls)), thread_name_prefix="worker-control")
+
+    def answering(self) -> dict[str, list[str]]:
+        """The workers whose engine answers, each with the transfer group that each of its processes is in ("": none).
+
+        The server in front of an engine that hangs stays healthy, so the question goes through to the processes that
+        hold the model.
+        """
+
+        def ask(url: str) -> list[str]:
+            body = {"method": "timepro_group", "timeout": _ASK_S}
+            with contextlib.suppress(requests.RequestException, RuntimeError, KeyError):
+                return list(self.post(url, "collective_rpc", body, _ASK_S)["results"])
+            return []
+
+        replies = self._threads.map(ask, self.urls)
+        return {url: groups for url, groups in zip(self.urls, replies, strict=True) if groups}
+
+    def pause(self, urls: Sequence[str]) -> None:
+        """Abort what the workers generate, and let new requests wait for `resume`.
+
+        Changing weights below a running request ends the engine. Nobody waits for such a request: the learner has all
+        groups that it trains on before it sends weights.
+        """
+        self.on_all(urls, "pause?mode=abort&clear_cache=false")  # with it the clips' features would go, which hold on
+
+    def resume(self, urls: Sequence[str]) -> None:
+        """Let the workers generate again."""
+        self.on_all(urls, "resume")
+
+    def reset_caches(self, urls: Sequence[str]) -> None:
+        """Drop what the workers have kept of activations, which are the old weights'.
+
+        Raises:
+            RuntimeError: a worker could not, since requests hold on to them.
+        """
+        replies = self.on_all(urls, "reset_prefix_cache")
+        if busy := [url for url, reply in zip(urls, replies, strict=True) if not reply.get("success")]:
+            raise RuntimeError(
+                f"{', '.join(busy)} did not reset the prefix cache: a request still holds keys and values in it"
+            )
+        self.on_all(urls, "reset_encoder_cache")
+
+    def abort_update(self, urls: Sequence[str]) -> None:
+        """Have the workers put their old weights back and generate again, those that can."""
+
+        def undo(url: str) -> None:
+            with contextlib.suppress(requests.RequestException, RuntimeError):
+                self.post(url, "collective_rpc", {"method": "timepro_abort_update", "timeout": _ASK_S}, _ASK_S)
+            with contextlib.suppress(requests.RequestException, RuntimeError):
+                self.post(url, "resume", None, _ASK_S)
+
+        list(self._threads.map(undo, urls))
+
+    def on_all(self, urls: Sequence[str], route: str, body: dict[str, Any] | None = None) -> list[Any]:
+        """Post to several workers at the same time; their replies, in order.
+
+        Raises:
+            RuntimeError: a worker answered with an error.
+            requests.RequestException: one did not answer.
+        """
+        return list(self._threads.map(lambda url: self.post(url, route, body), urls))
+
+    def begin(self, url: str, route: str, body: dict[str, Any]) -> Future[Any]:
+        """Post, without a deadline: whoever waits for the reply watches the progress of what was asked for.
+
+        The call ends with the worker's reply, its process, or, where its machine is gone, with the connection.
+        """
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(self.post(url, route, body, None))
+            except Exception as error:  # noqa: BLE001 - the future hands it on
+                future.set_exception(error)
+
+        threading.Thread(target=call, name=f"worker-{route}", daemon=True).start()
+        return future
+
+    def post(self, url: str, route: str, body: dict[str, Any] | None, timeout_s: float | None = 0.0) -> Any:
+        """Post to one worker.
+
+        Args:
+            timeout_s: deadline of the reply; None for none, 0 for the one of this object.
+
+        Raises:
+            RuntimeError, requests.RequestException: as `on_all`.
+        """
+        limit = self._timeout_s if timeout_s == 0 else timeout_s
+        response = self._session.post(f"{url}/{route}", json=body, timeout=(_CONNECT_S, limit))
+        if response.status_code != 200:
+            raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text[:300]}")
+        return response.json() if response.content else {}
+
+    def close(self) -> None:
+        """Close idle connections; calls that still run end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+
+class _KeepAlive(HTTPAdapter):
+    """Asks a silent peer's machine whether it is there, so that a call without a deadline ends with it."""
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        options = [
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        ]
+        super().init_poolmanager(*arguments, socket_options=options, **named)

@@ -1,0 +1,207 @@
+"""The weight sync against stand-in workers: who takes part, what happens to those that do not, and what ends it.
+
+The stand-ins receive over a real gloo group; the learner is one rank with plain tensors. Real engines: `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from rollout import control
+from trainer.learner import distributed, zero
+from trainer.learner.lora import Streamed
+from trainer.learner.sender import SyncError, WeightSender
+from trainer.settings.sync import SyncConfig
+
+from .stand_in_workers import StandInWorker
+
+
+@pytest.fixture
+def workers():
+    started = [StandInWorker() for _ in range(2)]
+    yield started
+    for worker in started:
+        worker.close()
+
+
+class Policy:
+    """Tensors of several types, which a slow learner gathers one after the other."""
+
+    def __init__(self, gather_s=0.0):
+        draw, self.gather_s = torch.Generator().manual_seed(0), gather_s
+        shapes = [("embed", (300, 8)), ("norm", (8,)), ("up", (64, 33)), ("head", (300, 8))]
+        self.tensors = {name: nn.Parameter(torch.randn(shape, generator=draw)) for name, shape in shapes}
+        self.tensors["norm"].data = self.tensors["norm"].data.to(torch.bfloat16)
+
+    def streamed(self):
+        for name, tensor in self.tensors.items():
+            yield Streamed(name, [tensor], lambda t=tensor: self._slowly(t))
+
+    def _slowly(self, tensor):
+        time.sleep(self.gather_s)
+        return tensor.data
+
+
+@pytest.fixture
+def send(workers, monkeypatch):
+    """A sender of one rank; its policy."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(control, "_ASK_S", 1.0)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    monkeypatch.setattr(distributed, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(distributed, "largest", list)
+    monkeypatch.setattr(distributed, "from_first", list)
+    monkeypatch.setattr(zero, "gathered", lambda engine, parameters: nullcontext())
+    made = []
+
+    def make(gather_s=0.0, min_workers=1, **settings):
+        policy = Policy(gather_s)
+        config = SyncConfig(**{"timeout_s": 10.0, "bucket_mib": 0.01, **settings})
+        engine, urls = SimpleNamespace(module=policy), [worker.url for worker in workers]
+        made.append(WeightSender(engine, urls, "token", config, own_gpus=False, min_workers=min_workers))
+        return made[-1], policy
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def has(worker, policy, version):
+    assert worker.version == str(version)
+    assert worker.weights.keys() == policy.tensors.keys()
+    assert all(torch.equal(worker.weights[name], tensor.data) for name, tensor in policy.tensors.items())
+    assert not worker.paused
+    return True
+
+
+def urls(workers):
+    return [worker.url for worker in workers]
+
+
+def test_all_workers_get_the_weights_and_generate_nothing_meanwhile(send, workers):
+    one, policy = send()
+    report = one.deliver(1)
+    assert (report.version, report.workers, one.members) == (1, 2, urls(workers))
+    for worker in workers:
+        assert has(worker, policy, 1)
+        during = worker.calls[worker.calls.index("pause?mode=abort&clear_cache=false") :]
+        assert during == [
+            "pause?mode=abort&clear_cache=false", "start_weight_update", "update_weights", "finish_weight_update",
+            "reset_prefix_cache", "reset_encoder_cache", "timepro_last_update", "resume",
+        ]  # fmt: skip
+    policy.tensors["up"].data.mul_(2.0)
+    one.deliver(2)
+    assert all(has(worker, policy, 2) for worker in workers)
+    assert [worker.calls.count("init_weight_transfer_engine") for worker in workers] == [1, 1]
+
+
+def test_a_worker_whose_engine_hangs_is_left_out_and_joins_again_later(send, workers, capfd):
+    one, policy = send()
+    one.deliver(1)
+    workers[0].hangs.set()
+    began = time.monotonic()
+    assert one.deliver(2).workers == 1
+    assert time.monotonic() - began < 5  # the others do not wait for it to time out in their midst
+    assert one.members == urls(workers[1:]) and has(workers[1], policy, 2)
+    assert f"worker {workers[0].url} does not answer; going on without it (1 of 2 rollout" in capfd.readouterr().err
+    one.deliver(3)
+    assert "does not answer" not in capfd.readouterr().err  # said once
+    workers[0].hangs.clear()
+    assert one.deliver(4).workers == 2
+    assert all(has(worker, policy, 4) for worker in workers)
+    assert f"worker {workers[0].url} is back (2 of 2 rollout workers)" in capfd.readouterr().err
+
+
+def test_a_worker_that_is_gone_is_left_out(send, workers):
+    one, policy = send()
+    workers[0].close()
+    assert one.deliver(1).workers == 1
+    assert has(workers[1], policy, 1)
+
+
+def test_a_worker_that_was_started_again_is_met_again_without_a_failed_attempt(send, workers, capfd):
+    one, policy = send(retries=0)
+    one.deliver(1)
+    workers[0].restart()
+    one.deliver(2)
+    assert all(has(worker, policy, 2) for worker in workers)
+    assert capfd.readouterr().err == ""
+
+
+def test_too_few_workers_are_an_error(send, workers):
+    one, _ = send(min_workers=2, retries=0)
+    workers[1].hangs.set()
+    with pytest.raises(SyncError, match=r"1 of 2 rollout workers answer, fewer than rollout\.min_workers=2"):
+        one.deliver(1)
+    assert workers[0].calls == ["timepro_group"]
+
+
+def test_a_worker_that_does_not_come_to_the_meeting_is_named(send, workers):
+    one, policy = send(timeout_s=1.5, retries=0)
+    workers[1].lonely.set()
+    with pytest.raises(SyncError, match=f"could not meet: .*{workers[1].url} did not join within sync.timeout_s=1.5 s"):
+        one.deliver(1)
+    workers[1].lonely.clear()
+    one.deliver(2)
+    assert all(has(worker, policy, 2) for worker in workers)
+
+
+def test_a_worker_that_refuses_the_meeting_ends_it_at_once(send, workers):
+    one, _ = send(timeout_s=60.0, retries=0)
+    join = workers[1]._join
+    workers[1]._join = lambda info: join(info | {"host": 3})
+    began = time.monotonic()
+    with pytest.raises(SyncError, match="could not meet: RuntimeError: .*answered 500"):
+        one.deliver(1)
+    assert time.monotonic() - began < 20
+
+
+def test_a_prefix_cache_that_is_not_reset_fails_the_sync_and_generation_goes_on(send, workers):
+    one, policy = send(retries=0)
+    workers[1].busy = True
+    with pytest.raises(SyncError, match=f"{workers[1].url} did not reset the prefix cache"):
+        one.deliver(1)
+    assert not workers[0].paused and not workers[1].paused
+    assert "timepro_abort_update" in workers[0].calls
+    workers[1].busy = False
+    one.deliver(2)
+    assert all(has(worker, policy, 2) for worker in workers)
+
+
+def test_a_bit_that_flips_on_the_way_is_seen_and_sent_again(send, workers, capfd):
+    one, policy = send()
+    workers[0].corrupts = True
+    one.deliver(1)
+    assert all(has(worker, policy, 1) for worker in workers)
+    assert one.checksum_failures == 1
+    assert "checksum mismatch" in capfd.readouterr().err
+
+
+def test_a_stream_may_last_as_long_as_it_makes_progress(send, workers):
+    """Four buckets of 0.8 s each; no wait of its own lasts 1.6 s, whatever the calls that span the stream take."""
+    one, policy = send(gather_s=0.8, timeout_s=1.6, retries=0)
+    one.control._timeout_s = 1.6
+    report = one.deliver(1)
+    assert report.seconds > 3.2 and all(has(worker, policy, 1) for worker in workers)
+
+
+def test_a_stream_that_stands_still_ends_at_the_deadline(send, workers):
+    one, _ = send(timeout_s=1.0, retries=0)
+    one.connect()
+    receive = workers[0]._receive
+
+    def late(update):
+        time.sleep(4.0)
+        receive(update)
+
+    workers[0]._receive = late
+    began = time.monotonic()
+    with pytest.raises(SyncError, match="did not reach the workers"):
+        one.send(1)
+    assert time.monotonic() - began < 4.0
