@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from rewards.group import Group
+from timepro.system import guard
 
 _LENGTH = struct.Struct("!Q")
 _END_S = 5.0  # for a killed process to be gone
@@ -162,6 +163,7 @@ class _Worker:
                 [sys.executable, "-P", "-m", "rewards.worker", str(theirs.fileno())],
                 env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        guard.protect(self.process.pid)  # a reward that hangs would not see that the learner is gone
         self.built: set[str] = set()
         self.ticket: Ticket | None = None
         self.deadline = 0.0
@@ -213,6 +215,7 @@ class _Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # then the kernel has it
             self.process.wait(_END_S)
+            guard.release(self.process.pid)
 
     def _send(self, message: Any, limit_s: float) -> None:
         self.deadline = time.monotonic() + limit_s

@@ -20,7 +20,7 @@ from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
 from rollout.settings import WorkerConfig
 from timepro.families import family_of
-from timepro.system import device
+from timepro.system import device, guard
 from timepro.system.network import interface_of, is_loopback, own_addresses
 from timepro.system.processes import group_alive, log_tail
 
@@ -133,6 +133,7 @@ class Worker:
                 self._command, env=self._environment, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
+        guard.protect(self.process.pid)
 
     def ready(self, timeout_s: float) -> bool:
         """Whether the server answers its health route.
@@ -220,3 +221,5 @@ class Worker:
                 self.process.poll()  # reaps the leader, which else counts as alive
                 time.sleep(0.05)
         self.process.poll()
+        if not group_alive(self.process.pid):
+            guard.release(self.process.pid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 import tempfile
 import zlib
 from collections import defaultdict
@@ -22,6 +23,7 @@ from scipy.signal import lfilter, oaconvolve
 
 from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
 from timepro.data.sounds import SAMPLE_RATE, SOUNDS
+from timepro.system.processes import end_with_parent
 
 _CHUNK = 32  # clips a worker makes before it reports
 _EQUALIZER_TAPS = 64  # 4 ms: short enough not to blur an onset
@@ -314,6 +316,7 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[list[Clip]]:
 def _one_thread() -> None:
     import torch
 
+    end_with_parent(signal.SIGKILL)  # else it would wait for work for ever
     torch.set_num_threads(1)  # a process a core: threads of their own would only fight
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from rollout.auth import TOKEN_VARIABLE
+from timepro.system import guard
 from timepro.system.device import n_gpus, on_gpu
 from timepro.system.network import interface_of, is_loopback
 from timepro.system.processes import group_alive, log_tail
@@ -124,6 +125,7 @@ def end_ranks(ranks: Sequence[subprocess.Popen[bytes]], number: int, grace_s: fl
         if group_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        guard.release(process.pid)
 
 
 def _start(plan: RankPlan, local: int, config: LearnerConfig, job: Path, token: str) -> subprocess.Popen[bytes]:
@@ -157,7 +159,9 @@ def _start(plan: RankPlan, local: int, config: LearnerConfig, job: Path, token: 
     # Rank 0 speaks to the terminal; the others' words are kept for when something fails. A session of its own, so
     # that a Ctrl-C reaches the launcher alone, which passes it on once.
     with log.open("wb") as sink:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
             stdout=sink, stderr=None if rank == 0 else sink,
         )  # fmt: skip
+    guard.protect(process.pid)
+    return process

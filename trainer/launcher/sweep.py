@@ -13,6 +13,7 @@ from pathlib import Path
 
 from timepro.progress import clock
 from timepro.sweeps import ARGUMENTS, Sweep, Trial, trial_name
+from timepro.system import guard
 from timepro.system.processes import log_tail
 from trainer.launcher.console import console
 
@@ -83,6 +84,7 @@ def run_sweep(
                     running.append(_start(sweep, waiting.pop(0), runs, extra))
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
+                    guard.release(one.process.pid)
                     done += 1
                     why = _outcome(one)
                     if why:
@@ -112,6 +114,7 @@ def _start(sweep: Sweep, trial: Trial, runs: Path, extra: Sequence[str]) -> Runn
             [*command, "--resume"] if resumed else command,
             stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    guard.protect(process.pid)
     return Running(folder, process, log, time.monotonic())
 
 
@@ -138,3 +141,4 @@ def _end(running: Sequence[Running]) -> None:
         if one.process.poll() is None:
             os.killpg(one.process.pid, signal.SIGKILL)
         one.process.wait()
+        guard.release(one.process.pid)
