@@ -23,7 +23,7 @@ ON_ERROR = ("fail", "skip")
 
 
 @dataclass(frozen=True)
-class Policy:
+class FailurePolicy:
     """Settings that any reward's spec may hold.
 
     slow: run in the pool of worker processes, with a time limit.
@@ -80,7 +80,7 @@ class BuiltReward:
     name: str
     reward: Reward
     spec: dict[str, Any]
-    policy: Policy = Policy()
+    policy: FailurePolicy = FailurePolicy()
     per_completion: bool = False
     children: tuple[BuiltReward, ...] = ()
     job: Job | None = None

@@ -5,17 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from rewards.group import Group, Reward
-from rewards.registry import register
+from rewards.registry import EVERY_PARAMETER, register
+from timepro.tasks import available_tasks, find_task
 
 
-@register("by_task", children=("sed", "ag", "dac"))
+@register("by_task", children=EVERY_PARAMETER)
 class ByTask:
-    """The reward that is named for the group's task. Groups are compared within themselves, so scales may differ."""
+    """The reward that is named for the group's task. Groups are compared within themselves, so scales may differ.
 
-    def __init__(self, sed: Reward | None = None, ag: Reward | None = None, dac: Reward | None = None) -> None:
-        self.rewards = {name: reward for name, reward in (("sed", sed), ("ag", ag), ("dac", dac)) if reward is not None}
-        if not self.rewards:
-            raise ValueError("name a reward for at least one task: sed, ag, dac")
+    Args:
+        rewards: by a task's name or import path.
+    """
+
+    def __init__(self, **rewards: Reward) -> None:
+        if not rewards:
+            raise ValueError(f"name a reward for at least one task: {', '.join(available_tasks())}")
+        self.rewards: dict[str, Reward] = {}
+        for key, reward in rewards.items():
+            name = find_task(key, f"by_task.{key}").name
+            if name in self.rewards:
+                raise ValueError(f"two rewards are named for task {name!r}; remove one of them")
+            self.rewards[name] = reward
 
     def asks(self, group: Group) -> list[Reward]:
         """The reward that will be called for a group: the others have no work with it."""

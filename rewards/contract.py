@@ -26,6 +26,7 @@ from rewards.places import place_of
 from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.tables import print_table
+from timepro.tasks import available_tasks
 
 CHECKS = (
     ("runs", "every group is scored without an exception"),
@@ -36,7 +37,6 @@ CHECKS = (
     ("leaves the group alone", "completions and reference are as before"),
     ("time", "seconds for one group"),
 )
-TASKS = ("sed", "ag", "dac")
 _TOLERANCE = 1e-9  # sums in another order may differ in the last digits
 _PERMUTATIONS = 3
 _LONG = 400  # events of the long answer
@@ -60,7 +60,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
-class Finding:
+class CheckOutcome:
     """One check's outcome. cases: how many groups it looked at; problem: the first thing wrong, empty for nothing."""
 
     name: str
@@ -71,47 +71,53 @@ class Finding:
 
 
 @dataclass
-class Report:
-    """All findings, and seconds of each group that was scored."""
+class ContractReport:
+    """The outcome of every check, and seconds of each group that was scored."""
 
-    findings: dict[str, Finding] = field(
-        default_factory=lambda: {name: Finding(name, meaning) for name, meaning in CHECKS}
+    outcomes: dict[str, CheckOutcome] = field(
+        default_factory=lambda: {name: CheckOutcome(name, meaning) for name, meaning in CHECKS}
     )
     seconds: list[float] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
         """Whether the contract is kept."""
-        return not any(finding.broken for finding in self.findings.values())
+        return not any(outcome.broken for outcome in self.outcomes.values())
 
     def note(self, name: str, problem: str) -> bool:
         """Count a case; returns whether it was all right."""
-        finding = self.findings[name]
-        finding.cases += 1
+        outcome = self.outcomes[name]
+        outcome.cases += 1
         if problem:
-            finding.broken += 1
-            finding.problem = finding.problem or problem
+            outcome.broken += 1
+            outcome.problem = outcome.problem or problem
         return not problem
 
 
-def cases(tasks: tuple[str, ...] = TASKS) -> Iterator[tuple[str, Callable[[], Group]]]:
-    """Name and maker of every group; a maker gives a new, equal group with every call."""
-    for task in tasks:
+def cases(tasks: Sequence[str] | None = None) -> Iterator[tuple[str, Callable[[], Group]]]:
+    """Name and maker of every group; a maker gives a new, equal group with every call.
+
+    Args:
+        tasks: short names; None for all that are available.
+    """
+    for task in available_tasks() if tasks is None else tasks:
         for reference, events in REFERENCES.items():
             for answers, texts in ANSWERS.items():
                 name = f"{answers} answers, {reference}, task {task}"
                 yield name, lambda t=task, e=events, a=texts, n=name: group_of(a, e, t, n)
 
 
-def check_reward(reward: BuiltReward, tasks: tuple[str, ...] = TASKS, max_seconds: float = math.inf) -> Report:
+def check_reward(
+    reward: BuiltReward, tasks: Sequence[str] | None = None, max_seconds: float = math.inf
+) -> ContractReport:
     """Run a reward through the contract.
 
     Args:
         reward: as built; a slow one runs in its worker, with its time limit.
-        tasks: those it is meant for.
+        tasks: short names of those it is meant for; None for all that are available.
         max_seconds: longest time for one group; the first group, which may load things, is not counted.
     """
-    report = Report()
+    report = ContractReport()
     known: list[tuple[str, Callable[[], Group], np.ndarray]] = []
     for name, make in cases(tasks):
         group = make()
@@ -149,30 +155,30 @@ def spec_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
     return {"name": name, **given}
 
 
-def print_report(reward: BuiltReward, report: Report) -> None:
+def print_report(reward: BuiltReward, report: ContractReport) -> None:
     """A table with one line a check, and below it what is broken."""
     table = Table(
         title=Text(f"reward {reward.spec}", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for heading in ("check", "what it asks", "cases", "outcome"):
         table.add_column(heading, justify="right" if heading == "cases" else "left", no_wrap=heading != "what it asks")
-    for finding in report.findings.values():
-        outcome = "kept" if finding.cases else "not reached"
-        if finding.broken:
-            outcome = f"broken in {finding.broken}"
-        elif finding.name == "time" and report.seconds:
+    for outcome in report.outcomes.values():
+        told = "kept" if outcome.cases else "not reached"
+        if outcome.broken:
+            told = f"broken in {outcome.broken}"
+        elif outcome.name == "time" and report.seconds:
             milliseconds = 1e3 * np.array(report.seconds)
-            outcome = f"median {np.median(milliseconds):.1f} ms, longest {milliseconds.max():.1f} ms"
-        style = "bold" if finding.broken else ""
-        table.add_row(finding.name, finding.meaning, str(finding.cases), Text(outcome, style=style))
+            told = f"median {np.median(milliseconds):.1f} ms, longest {milliseconds.max():.1f} ms"
+        style = "bold" if outcome.broken else ""
+        table.add_row(outcome.name, outcome.meaning, str(outcome.cases), Text(told, style=style))
     print_table(table)
-    for finding in report.findings.values():
-        if finding.broken:
-            print(f"{finding.name}: {finding.problem}")
+    for outcome in report.outcomes.values():
+        if outcome.broken:
+            print(f"{outcome.name}: {outcome.problem}")
     print(f"the contract is {'kept' if report.kept else 'broken'}")
 
 
-def _checked(report: Report, name: str, reward: BuiltReward, group: Group) -> np.ndarray | None:
+def _checked(report: ContractReport, name: str, reward: BuiltReward, group: Group) -> np.ndarray | None:
     """Values of a group where they can be compared, else None."""
     values, error = _call(reward, group)
     if not report.note("runs", f"{error}: {name}" if error else ""):
@@ -188,7 +194,9 @@ def _checked(report: Report, name: str, reward: BuiltReward, group: Group) -> np
     return array if report.note("finite", "" if np.isfinite(array).all() else f"{_short(array)}: {name}") else None
 
 
-def _check_order(report: Report, name: str, reward: BuiltReward, make: Callable[[], Group], values: np.ndarray) -> None:
+def _check_order(
+    report: ContractReport, name: str, reward: BuiltReward, make: Callable[[], Group], values: np.ndarray
+) -> None:
     """Other orders of the same completions; each value must move with its completion."""
     rng = np.random.default_rng(0)
     for _ in range(_PERMUTATIONS if len(values) > 1 else 0):

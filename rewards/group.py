@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from timepro.events import Event, ParsedAnswer
+from timepro.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Completion:
 
 @dataclass(frozen=True)
 class Group:
-    """The G completions of one prompt. task: "sed", "ag" or "dac"; duration in seconds.
+    """The G completions of one prompt. task: its short name; duration in seconds.
 
+    labels_are_classes: as the task says (`timepro.tasks.Task`), unless given.
     parts: filled while the group is scored, name of a reward -> its values (G,), for logging.
     skipped: likewise, name of a reward -> position of a completion that it gave up on -> why; those leave the group.
     """
@@ -36,14 +38,19 @@ class Group:
     clip_id: str
     parts: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
     skipped: dict[str, dict[int, str]] = field(default_factory=dict, compare=False)
+    labels_are_classes: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels_are_classes is None:  # looked up here, so that a reward's worker process need not know the task
+            object.__setattr__(self, "labels_are_classes", find_task(self.task).labels_are_classes)
 
     def only(self, positions: Sequence[int]) -> Group:
         """A group of some of the completions, with nothing recorded."""
         return replace(self, completions=tuple(self.completions[i] for i in positions), parts={}, skipped={})
 
     def uses_labels(self, setting: bool | None) -> bool:
-        """Whether labels must match. None asks the task: only detection has a closed set of labels."""
-        return self.task == "sed" if setting is None else setting
+        """Whether labels must match. None asks the task: they must where they are a closed set of classes."""
+        return bool(self.labels_are_classes) if setting is None else setting
 
 
 @runtime_checkable

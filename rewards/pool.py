@@ -36,14 +36,16 @@ _END_S = 5.0  # for a killed process to be gone
 class Job:
     """What a worker needs to build a reward.
 
-    key: tells jobs apart. modules: to be imported first, since they register rewards. start_timeout_s: longest time to
-    start Python, build the reward and load what it needs, in seconds; timeout_s: longest time for one group.
+    key: tells jobs apart. modules: to be imported first, since they register rewards; tasks: import paths of tasks,
+    which the reward may know by their names. start_timeout_s: longest time to start Python, build the reward and load
+    what it needs, in seconds; timeout_s: longest time for one group.
     """
 
     key: str
     spec: dict[str, Any]
     defaults: dict[str, Any]
     modules: tuple[str, ...]
+    tasks: tuple[str, ...]
     timeout_s: float
     start_timeout_s: float = 180.0
 
@@ -176,7 +178,7 @@ class _Worker:
             self._send(("score", job.key, ticket.group.only(range(len(ticket.group.completions)))), job.timeout_s)
         else:
             path = [entry or os.getcwd() for entry in sys.path]
-            self._send(("build", job.key, job.spec, job.defaults, job.modules, path), job.start_timeout_s)
+            self._send(("build", job.key, job.spec, job.defaults, job.modules, job.tasks, path), job.start_timeout_s)
 
     def take_answer(self) -> None:
         """Read one message: a job is built, or a group is scored."""

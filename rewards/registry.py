@@ -6,7 +6,7 @@ A spec is a name, or a mapping with a name and parameters; a parameter that is i
     {name: adaptive, main: {name: eb_f1, onset_collar: 0.1}, aux: miou}
 
 Any reward's mapping may also hold ``as`` (another name for what is recorded), ``on_error`` and, for a slow one,
-``timeout_s`` and ``processes``; ``slow: true`` makes it one. See `rewards.built.Policy`.
+``timeout_s`` and ``processes``; ``slow: true`` makes it one. See `rewards.built.FailurePolicy`.
 
 A name is a registered one, an entry point of the group ``timepro.rewards``, or an import path ``module:object``.
 """
@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from rewards.built import BuiltReward, Policy
+from rewards.built import BuiltReward, FailurePolicy
 from rewards.pool import Job
+from timepro.plugins import did_you_mean, import_object, installed
+from timepro.tasks.registry import outside_tasks
 
 __all__ = ["BuiltReward", "available_rewards", "build_reward", "register"]
 
 ENTRY_POINT_GROUP = "timepro.rewards"
+EVERY_PARAMETER = ("*",)
+"""For `children`: all parameters are reward specs, whatever they are called."""
 _POLICY = ("slow", "timeout_s", "processes", "on_error")
 _RESERVED = ("name", "as", *_POLICY)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,7 +57,8 @@ def register(
 
     The target is a class whose instances are rewards, a factory that returns one, or a plain function whose first
     parameter is called ``group``; its other parameters become settings. ``children`` names the parameters that are
-    reward specs themselves: one spec, or a list of mappings that each hold one under the key ``reward``.
+    reward specs themselves (`EVERY_PARAMETER`: all): one spec, or a list of mappings that each hold one under the key
+    ``reward``.
 
     ``slow``: runs in worker processes with a time limit. ``per_completion``: the value of a completion does not depend
     on the others in its group, so that a failure is put down to the completions that cause it and not to all.
@@ -85,7 +87,7 @@ def register(
 
 def available_rewards() -> list[str]:
     """Names that can stand in a configuration: registered rewards and installed entry points, sorted."""
-    return sorted(_registry.keys() | _entry_points().keys())
+    return sorted(_registry.keys() | installed(ENTRY_POINT_GROUP).keys())
 
 
 @dataclass
@@ -147,8 +149,8 @@ def _arguments(
 ) -> tuple[dict[str, Any], list[BuiltReward]]:
     """The target's arguments, with rewards in the place of their specs, and those rewards."""
     arguments, children = dict(settings), []
-    for child in entry.children:
-        value = arguments.get(child, _parameters(entry.target)[child].default)
+    for child in list(settings) if entry.children == EVERY_PARAMETER else entry.children:
+        value = arguments[child] if child in arguments else _parameters(entry.target)[child].default
         if isinstance(value, list):
             terms = arguments[child] = [_term(term, build, f"{where}.{child}[{i}]") for i, term in enumerate(value)]
             children += [term["reward"] for term in terms]
@@ -164,10 +166,10 @@ def _term(term: Any, build: _Build, where: str) -> dict[str, Any]:
     return {**term, "reward": _build(term["reward"], build, f"{where}.reward")}
 
 
-def _policy(entry: _Entry, settings: Mapping[str, Any], where: str) -> Policy:
+def _policy(entry: _Entry, settings: Mapping[str, Any], where: str) -> FailurePolicy:
     given = {key: settings[key] for key in _POLICY if key in settings}
     try:
-        policy = Policy(**{"slow": entry.slow, **given})
+        policy = FailurePolicy(**{"slow": entry.slow, **given})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if not policy.slow and (idle := [key for key in ("timeout_s", "processes") if key in given]):
@@ -176,7 +178,7 @@ def _policy(entry: _Entry, settings: Mapping[str, Any], where: str) -> Policy:
 
 
 def _job(
-    part: str, spec: dict[str, Any], policy: Policy, children: list[BuiltReward], build: _Build, where: str
+    part: str, spec: dict[str, Any], policy: FailurePolicy, children: list[BuiltReward], build: _Build, where: str
 ) -> Job:
     for node in (node for child in children for node in child.nodes()):
         if idle := [key for key in ("slow", "timeout_s", "processes") if key in node.spec]:
@@ -186,30 +188,23 @@ def _job(
     if "__main__" in build.modules:
         raise ValueError(f"{where}: a slow reward must be defined in a module that a worker process can import")
     modules = tuple(sorted(build.modules - {""}))
-    return Job(
-        json.dumps([part, spec], sort_keys=True, default=repr), spec, dict(build.defaults), modules, policy.timeout_s
-    )
+    key = json.dumps([part, spec], sort_keys=True, default=repr)
+    return Job(key, spec, dict(build.defaults), modules, tuple(outside_tasks()), policy.timeout_s)
 
 
 # ---------------------------------------------------------------- names and parameters
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
 def _find(name: str, where: str) -> _Entry:
     if name in _registry:
         return _registry[name]
-    if point := _entry_points().get(name):
+    if point := installed(ENTRY_POINT_GROUP).get(name):
         return _loaded(name, point.load(), f"entry point {point.value}")
     if ":" in name:
-        return _loaded(name, _import(name, where), name)
+        return _loaded(name, import_object(name, "reward", where), name)
     known = available_rewards()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(
-        f"{where}: unknown reward {name!r}.{hint} Available: {', '.join(known)}; "
+        f"{where}: unknown reward {name!r}.{did_you_mean(name, known)} Available: {', '.join(known)}; "
         "a reward of your own is named by its import path 'module:object'"
     )
 
@@ -222,23 +217,6 @@ def _loaded(name: str, target: Any, place: str) -> _Entry:
     if not callable(target):
         raise ValueError(f"reward {name!r} is a {type(target).__name__}, expected a class, factory or function")
     return _Entry(target, (), place)
-
-
-def _import(path: str, where: str) -> Any:
-    module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:  # where a command is run from, as with `python -m`; last, so that it hides nothing
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(
-            f"{where}: cannot import module {module_name!r} of reward {path!r}: {error}; "
-            "is it in this folder or on PYTHONPATH?"
-        ) from error
-    if not hasattr(module, attribute):
-        callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"{where}: module {module_name!r} has no {attribute!r}; it has: {', '.join(callables)}")
-    return getattr(module, attribute)
 
 
 def _takes_group(target: Callable[..., Any]) -> bool:

@@ -15,6 +15,7 @@ from rewards import build_reward
 from rewards.built import BuiltReward
 from rewards.places import IN_WORKER, full_place_of
 from rewards.pool import Outcome, receive, send
+from timepro.tasks import find_task
 
 _PR_SET_PDEATHSIG = 1
 
@@ -42,8 +43,12 @@ def main() -> None:
             send(connection, answer, None)
 
 
-def _build(spec: dict[str, Any], defaults: dict[str, Any], modules: tuple[str, ...], path: list[str]) -> BuiltReward:
+def _build(
+    spec: dict[str, Any], defaults: dict[str, Any], modules: tuple[str, ...], tasks: tuple[str, ...], path: list[str]
+) -> BuiltReward:
     sys.path += [entry for entry in path if entry not in sys.path]
+    for task in tasks:
+        find_task(task)
     for name in modules:
         importlib.import_module(name)
     reward = build_reward(spec, defaults, inline=True)

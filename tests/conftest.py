@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -9,6 +10,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
 import pytest
 import torch
+
+import toy_task
+from timepro.tasks import registry
+
+_MODULES = itertools.count()  # an imported module stays imported, so each test's has a name of its own
 
 torch.set_num_threads(1)
 
@@ -26,6 +32,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, item.path.stem != "test_whole_run"))
 
 
+@pytest.fixture
+def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that a test adds are forgotten behind it."""
+    for name in registry.SHIPPED:
+        registry.find_task(name)
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_tasks: None) -> str:
+    """The import path of a task in a folder that is on PYTHONPATH; nobody has imported it yet."""
+    folder = tmp_path / "outside"
+    spec = toy_task.write(folder, f"users_task_{next(_MODULES)}")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    return spec
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random Qwen2.5-Omni of the real classes, whose labels are the synthesiser's. Read only."""
@@ -40,7 +64,7 @@ def tiny_qwen2_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _build(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
     from timepro.data.sounds import SOUNDS
-    from timepro.tasks import tokenizer_texts
+    from timepro.tasks.samples import tokenizer_texts
     from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints") / family

@@ -67,10 +67,8 @@ def reference_logits(family: str, model: Any, features: Tensor, ids: list[int], 
 @torch.no_grad()
 def greedy_answer(processor: Any, model: Any, sample: Any, max_tokens: int = 20) -> str:
     """transformers' own greedy answer to a sample, its prompt laid out as the learner does it."""
-    from trainer.learner.sft import expanded_prompt
-
     (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(sample.audio)])
-    ids = torch.tensor([expanded_prompt(processor, sample, len(frames))])
+    ids = torch.tensor([processor.expanded_prompt(sample.question, len(frames))])
     embeds = model.get_input_embeddings()(ids)
     embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
     out = model.generate(

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from timepro.events import Event
 from timepro.runs import Evaluated
+from timepro.tasks import find_task
 
 MISSED, INVENTED = "(missed)", "(made up)"
 
@@ -40,7 +41,7 @@ def boundary_errors(lines: Sequence[Evaluated]) -> Boundaries:
     onset, offset, label, duration = [], [], [], []
     for line in lines:
         found = line.answer.events if line.answer.ok else []
-        for i, j in overlap_pairs(line.reference, found, same_label=line.task == "sed"):
+        for i, j in overlap_pairs(line.reference, found, same_label=find_task(line.task).labels_are_classes):
             r, f = line.reference[i], found[j]
             onset.append(f.onset - r.onset)
             offset.append(f.offset - r.offset)

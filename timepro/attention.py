@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timepro.astp import expand_prompt
 from timepro.features import Processor
 
 _TIME = re.compile(r"\d+\.\d+")
@@ -73,10 +72,7 @@ def time_attention(
         raise ValueError(f"{folder} has ASTP off: its prompts hold no timestamps to attend to")
     model = processor.family.load(folder, torch.float32)
     frames = processor.family.encode(processor.family.audio_encoder(model), [processor.features(clip)])[0]
-    prompt = expand_prompt(
-        processor.prompt_ids(question), [len(frames)], processor.audio_token_id, processor.layout,
-        processor.family.frame_rate,
-    )  # fmt: skip
+    prompt = processor.expanded_prompt(question, len(frames))
     ids = processor.answer_ids(answer) if answer is not None else _greedy(processor, model, prompt, frames, max_tokens)
     text_model = processor.family.text_model(model)
     wanted = _chosen_layers(text_model, layer)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from timepro.astp import AstpLayout
+from timepro.astp import AstpLayout, expand_prompt
 from timepro.data.audio import read_audio
 from timepro.families import ModelFamily, family_of
-from timepro.tasks import messages
+
+AUDIO_TAG = "<|audio_bos|><|AUDIO|><|audio_eos|>"  # both families' spelling of one clip
 
 
 class Processor:
@@ -72,9 +73,21 @@ class Processor:
         return nn.functional.pad(kept, (0, n_frames + self.family.mel_margin - kept.shape[1]))
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Token ids of a prompt with one audio placeholder, as a worker wants them."""
+        """Token ids of a prompt with one audio placeholder: what a worker is sent, which expands it itself."""
         encoded = self.tokenizer.apply_chat_template(messages(question), add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
+
+    def expanded_prompt(self, question: str, n_frames: int) -> list[int]:
+        """Token ids of a prompt with its placeholder expanded, as the worker expands it.
+
+        Args:
+            n_frames: F, audio frames of the clip.
+
+        Returns:
+            T token ids, F audio placeholders among them and, with ASTP on, timestamps between those.
+        """
+        ids = self.prompt_ids(question)
+        return expand_prompt(ids, [n_frames], self.audio_token_id, self.layout, self.family.frame_rate)
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, ended by the turn's end."""
@@ -84,3 +97,8 @@ class Processor:
         """An answer's text, without its final stop token."""
         ids = token_ids[:-1] if token_ids and token_ids[-1] == self.eos_token_id else token_ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def messages(question: str) -> list[dict[str, str]]:
+    """The chat of one sample: the clip, then the question."""
+    return [{"role": "user", "content": AUDIO_TAG + question}]

@@ -20,9 +20,9 @@ import yaml
 from timepro.data.manifest import iter_manifest
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
-from timepro.metrics.names import METRIC_NAMES
-from timepro.metrics.tasks import MAIN_METRIC, main_counts
 from timepro.system.files import replacing
+from timepro.tasks import find_task
+from timepro.tasks.registry import recorded_task
 
 STAGES = {"sft": "SFT", "control": "SFT continued", "grpo": "after GRPO"}  # in the order of the training; as shown
 IDENTITY, CLASSES = "run.json", "classes.json"
@@ -65,7 +65,7 @@ def _home(run: Path) -> str:
 
 
 def read_evaluation(path: Path) -> list[Evaluated]:
-    """The lines of a run's `eval/STAGE.jsonl`.
+    """The lines of a run's `eval/STAGE.jsonl`. Their tasks are then known by name in this process.
 
     Raises:
         ValueError: a line that is none, by file and line.
@@ -74,9 +74,10 @@ def read_evaluation(path: Path) -> list[Evaluated]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             raw = json.loads(line)
+            task = recorded_task(raw).name
             found.append(
                 Evaluated(
-                    raw["id"], raw["task"], raw.get("question", ""), path_from(run, raw.get("audio", "")),
+                    raw["id"], task, raw.get("question", ""), path_from(run, raw.get("audio", "")),
                     float(raw.get("duration", 0.0)), tuple(Event(**e) for e in raw["reference"]),
                     raw.get("answer", ""), ParsedAnswer([Event(**e) for e in raw["events"]], bool(raw["ok"])),
                 )
@@ -89,12 +90,12 @@ def read_evaluation(path: Path) -> list[Evaluated]:
 
 
 def read_counts(path: Path) -> dict[str, tuple[list[str], np.ndarray]]:
-    """By task: sample ids, and what their answers count for the task's main metric (`main_counts`)."""
+    """By task: sample ids, and what their answers count for the task's main metric (`Task.counts`)."""
     lines = read_evaluation(path)
     found = {}
     for task in dict.fromkeys(line.task for line in lines):
         own = [line for line in lines if line.task == task]
-        counts = main_counts(task, [line.reference for line in own], [line.answer for line in own])
+        counts = find_task(task).counts([line.reference for line in own], [line.answer for line in own])
         found[task] = ([line.id for line in own], counts)
     return found
 
@@ -140,7 +141,7 @@ def classes_of(run: Path) -> list[str]:
     path = run / CLASSES
     if path.is_file():
         return list(json.loads(path.read_text()))
-    lines = [line for stage in STAGES for line in _lines_of(run, stage) if line.task == "sed"]
+    lines = [line for stage in STAGES for line in _lines_of(run, stage) if find_task(line.task).labels_are_classes]
     return sorted({event.label for line in lines for event in line.reference})
 
 
@@ -189,7 +190,7 @@ def score_line(run: Path, stages: Sequence[str]) -> str:
     parts = []
     for task, scores in main_scores(run, stages).items():
         values = ", ".join(f"{STAGES[stage]} {value:.3f}" for stage, value in scores.items())
-        parts.append(f"{METRIC_NAMES[MAIN_METRIC[task]]} ({task}): {values}")
+        parts.append(f"{find_task(task).main_heading} ({task}): {values}")
     return "; ".join(parts)
 
 

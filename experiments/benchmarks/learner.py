@@ -107,7 +107,7 @@ def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[st
 def build(folder: Path, width: int, layers: int) -> Path:
     """A checkpoint of the embedded model's kind."""
     from timepro.data.sounds import SOUNDS
-    from timepro.tasks import tokenizer_texts
+    from timepro.tasks.samples import tokenizer_texts
     from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 
     heads = max(2, width // 32 if width <= 128 else width // 64)
@@ -119,8 +119,7 @@ def build(folder: Path, width: int, layers: int) -> Path:
 
 def make_rows(learner: Any) -> tuple[list[Any], list[Tensor]]:
     """Groups with the length spread of real answers: one to four events in clips of 4 to 10 s."""
-    from timepro.astp import expand_prompt
-    from timepro.tasks import question
+    from timepro.tasks import find_task
     from trainer.learner.rows import AnswerTokens, Row
 
     rng, processor, rows, features = np.random.default_rng(0), learner.processor, [], []
@@ -129,9 +128,7 @@ def make_rows(learner: Any) -> tuple[list[Any], list[Tensor]]:
         features.append(processor.features_of(waveform))
         with torch.no_grad():
             (frames,) = processor.family.encode(learner.encoder, [features[-1]])
-        prompt = expand_prompt(
-            processor.prompt_ids(question("sed")), [len(frames)], processor.audio_token_id, processor.layout, 25.0
-        )
+        prompt = processor.expanded_prompt(find_task("sed").question(), len(frames))
         answers = []
         for _ in range(GROUP):
             onsets = np.sort(rng.uniform(0, 3.5, rng.integers(1, 5)))

@@ -99,7 +99,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def build(folder: Path, parameters: float) -> Path:
     """A checkpoint of the embedded model's kind with about as many parameters."""
     from timepro.data.sounds import SOUNDS
-    from timepro.tasks import tokenizer_texts
+    from timepro.tasks.samples import tokenizer_texts
     from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 
     layers = 12 if parameters < 2e8 else 16

@@ -17,7 +17,7 @@ from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling
 from rollout.settings import WorkerConfig
 from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
-from timepro.tasks import tokenizer_texts
+from timepro.tasks.samples import tokenizer_texts
 from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 from trainer.launcher.workers import WorkerSet
 from trainer.learner import distributed
@@ -85,12 +85,9 @@ class Side:
 
     def prompt(self, number: int) -> list[int]:
         """The prompt's ids as the learner expands them."""
-        from timepro.astp import expand_prompt
-
         family = self.processor.family
         n_frames = family.audio_frames(self.features(number).shape[-1] - family.mel_margin)
-        ids = self.processor.prompt_ids(QUESTIONS[number])
-        return expand_prompt(ids, [n_frames], self.processor.audio_token_id, self.processor.layout, family.frame_rate)
+        return self.processor.expanded_prompt(QUESTIONS[number], n_frames)
 
     def logprobs(self, model: Any, features: Tensor, prompt: list[int], answer: list[int]) -> Tensor:
         """(T, V) of transformers' own forward pass, under the bans."""

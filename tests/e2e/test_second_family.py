@@ -115,7 +115,7 @@ def test_the_worker_answers_with_the_merged_weights(run: Path) -> None:
     """After the last sync the worker's greedy answers are Hugging Face's with the exported weights."""
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
-    from timepro.tasks import samples_of_tasks
+    from timepro.tasks.samples import samples_of_tasks
 
     job = json.loads((run / "job.grpo.json").read_text())
     processor = Processor(run / "checkpoint")

@@ -137,8 +137,7 @@ def test_hugging_face_and_vllm_agree_on_log_probabilities(whole: Path) -> None:
     """Teacher-forced, float32, the same interleaved prompt: Hugging Face's own forward pass on what vLLM sampled."""
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
-    from timepro.tasks import samples_of
-    from trainer.learner.sft import expanded_prompt
+    from timepro.tasks.samples import samples_of
 
     job = json.loads((whole / "job.grpo.json").read_text())
     processor = Processor(job["checkpoint"])
@@ -148,7 +147,7 @@ def test_hugging_face_and_vllm_agree_on_log_probabilities(whole: Path) -> None:
     for group in rollouts_of(whole, 1):  # sampled from the weights that were loaded
         sample = samples[group["id"]]
         mel = processor.features(sample.audio)
-        prompt = expanded_prompt(processor, sample, processor.family.audio_frames(mel.shape[-1]))
+        prompt = processor.expanded_prompt(sample.question, processor.family.audio_frames(mel.shape[-1]))
         for answer in group["answers"]:
             ids = torch.tensor([prompt + answer["token_ids"]])
             positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
@@ -189,7 +188,7 @@ def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
     """After the last sync the worker's greedy answers are Hugging Face's greedy answers with the exported weights."""
     from timepro.data.manifest import read_manifest
     from timepro.features import Processor
-    from timepro.tasks import samples_of
+    from timepro.tasks.samples import samples_of
 
     job = json.loads((whole / "job.grpo.json").read_text())
     processor = Processor(whole / "checkpoint")

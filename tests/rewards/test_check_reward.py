@@ -99,15 +99,15 @@ def test_what_breaks_it_is_named_with_a_case(here, name, check, message, capsys)
     printed = capsys.readouterr().out
     assert "the contract is broken" in printed
     report = check_reward(build_reward(f"{here}:{name}"), ("sed",))
-    assert report.findings[check].broken
-    assert re.search(message, report.findings[check].problem)
-    assert report.findings[check].problem in printed or name == "drifting"
+    assert report.outcomes[check].broken
+    assert re.search(message, report.outcomes[check].problem)
+    assert report.outcomes[check].problem in printed or name == "drifting"
 
 
 def test_a_group_that_takes_long_is_found(here):
     report = check_reward(build_reward(f"{here}:sleeping"), ("ag",), max_seconds=0.001)
     assert not report.kept
-    assert "declare it slow" in report.findings["time"].problem
+    assert "declare it slow" in report.outcomes["time"].problem
     assert check_reward(build_reward(f"{here}:sleeping"), ("ag",)).kept
 
 

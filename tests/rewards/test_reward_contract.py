@@ -55,8 +55,8 @@ def group_of(*texts: str, reference: tuple[Event, ...] = REFERENCE, task: str = 
 def test_contract(name, task):
     reward = built(name)
     report = check_reward(reward, (task,))
-    assert report.kept, [finding for finding in report.findings.values() if finding.broken]
-    assert all(finding.cases for finding in report.findings.values())
+    assert report.kept, [finding for finding in report.outcomes.values() if finding.broken]
+    assert all(finding.cases for finding in report.outcomes.values())
     for reference in (REFERENCE, REFERENCE[:1], ()):
         group = group_of(*TEXTS, reference=reference, task=task)
         values = reward(group)

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rewards import Completion, Group, available_rewards, build_reward, register, registry
+from timepro import plugins
 from timepro.events import Event, ParsedAnswer
 
 
@@ -139,6 +140,6 @@ def test_users_reward_by_import_path(tmp_path, monkeypatch, clean_registry, grou
 def test_entry_points_are_names(monkeypatch, group):
     point = EntryPoint(name="installed", value="numpy:asarray", group=registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: lambda group: np.array([1.0, 2.0]))
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     assert "installed" in available_rewards()
     assert build_reward("installed")(group).tolist() == [1.0, 2.0]

@@ -105,7 +105,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "rollouts").mkdir()
     for step in (1, 2, 3):
         answers = [{"text": "dog 0.40-1.20", "reward": step / 3}, {"text": "none", "reward": None}]
-        group = {"id": "rl-1", "question": "?", "audio": str(audio), "duration": 4.0}
+        group = {"id": "rl-1", "task": "sed", "question": "?", "audio": str(audio), "duration": 4.0}
         group |= {"reference": reference, "answers": answers}
         (folder / "rollouts" / f"step-{step:06d}.rank0.jsonl").write_text(json.dumps(group) + "\n")
     steps = [{"step": s, "reward": s / 10, "kl": 0.0} for s in range(1, 11)]

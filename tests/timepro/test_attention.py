@@ -11,14 +11,15 @@ import soundfile
 import torch
 
 from reference_models import greedy_answer, load_reference
-from timepro.astp import expand_prompt
 from timepro.attention import NEAR, time_attention, times_said
 from timepro.cli import main
 from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
-from timepro.tasks import question, tokenizer_texts
+from timepro.tasks import find_task
+from timepro.tasks.samples import tokenizer_texts
 from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
 
+QUESTION = find_task("sed").question()
 ANSWER = "<0.40><0.92>dog_bark\n<1.04><1.20>siren"
 
 
@@ -49,8 +50,7 @@ def expected(folder: Path, clip: Path) -> np.ndarray:
     processor = Processor(folder)
     model = processor.family.load(folder, torch.float32)
     (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(clip)])
-    ids = processor.prompt_ids(question("sed"))
-    prompt = expand_prompt(ids, [len(frames)], processor.audio_token_id, processor.layout, 25.0)
+    prompt = processor.expanded_prompt(QUESTION, len(frames))
     tokens = torch.tensor([prompt + processor.answer_ids(ANSWER)])
     embeds = model.get_input_embeddings()(tokens).masked_scatter(
         (tokens == processor.audio_token_id)[..., None], frames
@@ -67,12 +67,12 @@ def expected(folder: Path, clip: Path) -> np.ndarray:
 
 def test_weights_are_those_of_the_decoder(folder: Path, clip: Path) -> None:
     layers = expected(folder, clip)
-    whole = time_attention(folder, clip, question("sed"), ANSWER)
+    whole = time_attention(folder, clip, QUESTION, ANSWER)
     assert [said.seconds for said in whole.said] == [0.40, 0.92, 1.04, 1.20]
     np.testing.assert_allclose(whole.times, np.arange(len(whole.times)) * 0.04)
     np.testing.assert_allclose([s.weights for s in whole.said], layers.mean(0), atol=1e-6)
     for layer in (0, -1):
-        one = time_attention(folder, clip, question("sed"), ANSWER, layer)
+        one = time_attention(folder, clip, QUESTION, ANSWER, layer)
         np.testing.assert_allclose([s.weights for s in one.said], layers[layer], atol=1e-6)
     for said in whole.said:
         around = [w for t, w in zip(whole.times, said.weights, strict=True) if said.seconds - NEAR - 1e-9 <= t]
@@ -90,7 +90,7 @@ def test_a_time_in_digits_is_all_the_tokens_that_spell_it(tmp_path: Path, clip: 
     for (_, tokens), text in zip(said, ("0.40", "11.28"), strict=True):
         assert text in processor.tokenizer.decode([ids[k] for k in tokens])
     assert set(said[0][1]).isdisjoint(said[1][1])
-    assert len(time_attention(folder, clip, question("sed"), "siren 0.40-1.28").said) == 2
+    assert len(time_attention(folder, clip, QUESTION, "siren 0.40-1.28").said) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_time_in_digits_is_all_the_tokens_that_spell_it(tmp_path: Path, clip: 
 )
 def test_what_cannot_be_shown_is_refused(tiny_checkpoint: Path, clip: Path, arguments, words) -> None:
     with pytest.raises(ValueError, match=words):
-        time_attention(tiny_checkpoint, clip, question("sed"), **arguments)
+        time_attention(tiny_checkpoint, clip, QUESTION, **arguments)
 
 
 def test_a_checkpoint_without_timestamps_is_refused(tmp_path: Path, clip: Path) -> None:
     with pytest.raises(ValueError, match="ASTP off"):
-        time_attention(small(tmp_path / "off", astp=False), clip, question("sed"), ANSWER)
+        time_attention(small(tmp_path / "off", astp=False), clip, QUESTION, ANSWER)
 
 
 def test_the_command_draws_a_picture(tiny_checkpoint: Path, clip: Path, tmp_path: Path, capsys) -> None:
@@ -124,7 +124,7 @@ def test_the_command_draws_a_picture(tiny_checkpoint: Path, clip: Path, tmp_path
 
 def test_without_an_answer_the_model_gives_its_own(tiny_checkpoint: Path, clip: Path) -> None:
     """A random model says something, perhaps no time: then the refusal quotes it."""
-    asked = question("ag", "siren")
+    asked = find_task("ag").question("siren")
     own = greedy_answer(
         Processor(tiny_checkpoint),
         load_reference("qwen2_5_omni", tiny_checkpoint),

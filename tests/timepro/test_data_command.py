@@ -12,7 +12,7 @@ import soundfile
 from timepro.cli import main
 from timepro.data.formats import FORMATS
 from timepro.data.manifest import read_manifest
-from timepro.tasks import samples_of_tasks
+from timepro.tasks.samples import samples_of_tasks
 
 
 @pytest.fixture

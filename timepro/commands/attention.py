@@ -20,9 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder, with timestamps in its prompts")
     parser.add_argument("clip", type=Path, help="an audio file")
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--task", choices=("sed", "dac"), default="sed", help="what is asked (default: %(default)s)")
-    asked.add_argument("--query", help="ask when this sound occurs")
+    parser.add_argument("--task", help="whose question is asked: sed, ag, dac, or module:object (default: sed)")
+    parser.add_argument("--query", help="what the question is about, for a task that takes a query (default: ag)")
     parser.add_argument("--answer", help="instead of the model's own, in the model's way of writing times")
     parser.add_argument("--layer", type=int, help="one layer, from 0, or from the end below 0 (default: mean of all)")
     parser.add_argument("--max-tokens", type=int, default=128, help="of the model's answer (default: %(default)s)")
@@ -35,14 +34,15 @@ def run(options: argparse.Namespace) -> int:
     """Draw; returns 0, or 2 for what the user can put right."""
     from timepro.attention import NEAR, time_attention
     from timepro.plots.attention import draw_attention
-    from timepro.tasks import question
+    from timepro.tasks import find_task
 
     clip, checkpoint = str(options.clip.resolve()), str(options.checkpoint.resolve())
     unseen = (clip, checkpoint, options.answer or "", str(options.layer))
-    name = default_name("attention", options.clip.stem, options.query or options.task, unseen=unseen)
-    out = options.out or Path(name)
     try:
-        asked = question("ag", options.query) if options.query else question(options.task)
+        task = find_task(options.task or ("ag" if options.query else "sed"), "--task")
+        asked = task.question(options.query or "")
+        name = default_name("attention", options.clip.stem, options.query or task.name, unseen=unseen)
+        out = options.out or Path(name)
         found = time_attention(
             options.checkpoint, options.clip, asked, options.answer, options.layer, options.max_tokens
         )

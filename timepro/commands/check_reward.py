@@ -25,7 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="key=value", dest="settings",
         help="a parameter as in an experiment's rewards: section; may be given again",
     )  # fmt: skip
-    parser.add_argument("--task", action="append", choices=("sed", "ag", "dac"), help="check for this task only")
+    parser.add_argument(
+        "--task", action="append", metavar="TASK", help="check for this task only (sed, ag, dac, or module:object)"
+    )
     parser.add_argument(
         "--max-seconds", type=float, default=1.0, help="longest time for one group of a reward that is not slow (1)"
     )
@@ -33,16 +35,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the reward and print a table; returns the exit code."""
+    from timepro.tasks import find_task
+
     # The method's package imports none of the others; the command finds the rewards by name.
     contract = importlib.import_module("rewards.contract")
     rewards = importlib.import_module("rewards")
     try:
+        tasks = [find_task(task, "--task").name for task in options.task] if options.task else None
         reward = rewards.build_reward(contract.spec_of(options.reward, options.settings))
     except ValueError as error:
         print(f"timepro: {error}", file=sys.stderr, flush=True)
         return 2
     limit = float("inf") if reward.policy.slow else options.max_seconds
-    report = contract.check_reward(reward, tuple(options.task or contract.TASKS), limit)
+    report = contract.check_reward(reward, tasks, limit)
     contract.print_report(reward, report)
     importlib.import_module("rewards.sample_values").print_sample_values(reward, (options.task or contract.TASKS)[0])
     return 0 if report.kept else 1

@@ -81,6 +81,7 @@ def _confusion(options: argparse.Namespace) -> Path:
     from timepro.analysis import confusion
     from timepro.plots.analysis import draw_confusion
     from timepro.runs import near, read_evaluation, run_title, score_line, stages_of
+    from timepro.tasks import find_task
 
     run: Path = options.run
     stages = stages_of(run)
@@ -88,8 +89,9 @@ def _confusion(options: argparse.Namespace) -> Path:
     if stage not in stages:
         raise ValueError(f"{run} has no stage {stage!r}{near(stage, stages)}; it has {', '.join(stages)}")
     lines = read_evaluation(run / "eval" / f"{stage}.jsonl")
-    if any(line.task != "sed" for line in lines):
-        raise ValueError("confusion is between classes, which only the task sed has")
+    for task in dict.fromkeys(line.task for line in lines):
+        if not find_task(task).labels_are_classes:
+            raise ValueError(f"confusion is between classes, and the labels of task {task} are no closed set of them")
     out = options.out or run / default_name("confusion", stage)
     draw_confusion(out, f"{run_title(run)}\n{score_line(run, [stage])}", *confusion(lines))
     return out

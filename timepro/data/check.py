@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 from timepro.answers.write import STYLES, can_write
 from timepro.data.audio import AudioHeader, check_audio
+from timepro.data.clips import Clip, Interval, ManifestEvent, Query
 from timepro.data.formats.base import Problem, RawClip
 from timepro.data.labels import near
-from timepro.data.manifest import CONTROL, DURATION_TOLERANCE, Clip, Interval, ManifestEvent, Query, shown
+from timepro.data.manifest import CONTROL, DURATION_TOLERANCE, shown
 from timepro.data.values import BadValue, seconds, text
 
 LENGTH_TOLERANCE = 0.2

@@ -22,18 +22,13 @@ import re
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
+from timepro.data.clips import Clip, Interval, ManifestEvent, Query
 from timepro.data.files import bounded_lines, file_problem
 from timepro.system.files import replacing
-
-if TYPE_CHECKING:
-    from timepro.events import Event
-
-TASKS = ("sed", "ag", "dac")
-"""What can be asked of a clip; `timepro.tasks` says how."""
+from timepro.tasks.registry import find_task, spec_of
 
 DURATION_TOLERANCE = 1e-3
 """Seconds by which an event may exceed its clip: durations are often rounded to milliseconds."""
@@ -43,66 +38,6 @@ MAX_LINE = 16 << 20
 
 CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 """Tabs, line breaks and the like, and halves of characters: in a label they would break the tables it goes into."""
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestEvent:
-    """One sound event. ``annotated_*`` are the times of a human-like annotator (late, jittered); None where unknown."""
-
-    onset: float
-    offset: float
-    label: str
-    caption: str | None = None
-    annotated_onset: float | None = None
-    annotated_offset: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A grounding query and every interval it refers to; no interval means that the clip does not contain it."""
-
-    text: str
-    intervals: tuple[Interval, ...]
-    annotated_intervals: tuple[Interval, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One manifest line. ``audio`` is absolute, ``duration`` in seconds, ``split`` None where unknown.
-
-    ``tasks`` are those that the clip serves; None for all.
-    """
-
-    id: str
-    audio: Path
-    duration: float
-    events: tuple[ManifestEvent, ...]
-    queries: tuple[Query, ...] = ()
-    split: str | None = None
-    tasks: tuple[str, ...] | None = None
-
-    def labelled(self, times: Literal["exact", "annotated"]) -> list[Event]:
-        """The clip's events in time order, with exact or annotated times.
-
-        Raises ValueError for an unknown ``times`` and where annotated times are asked for but absent.
-        """
-        from timepro.events import Event
-
-        if times == "exact":
-            return sorted(Event(e.onset, e.offset, e.label) for e in self.events)
-        if times != "annotated":
-            raise ValueError(f"times must be 'exact' or 'annotated', not {times!r}")
-        found = []
-        for index, e in enumerate(self.events):
-            if e.annotated_onset is None or e.annotated_offset is None:
-                raise ValueError(
-                    f"clip {self.id!r}: events[{index}] ({e.label!r}) has no annotated times; "
-                    "use times='exact', or add 'annotated_onset' and 'annotated_offset' to its manifest line"
-                )
-            found.append(Event(e.annotated_onset, e.annotated_offset, e.label))
-        return sorted(found)
 
 
 class _Bad(Exception):
@@ -190,7 +125,7 @@ def _as_json(clip: Clip, folder: str) -> dict[str, Any]:
         queries.append(item if q.annotated_intervals is None else item | {"annotated_intervals": q.annotated_intervals})
     audio = Path(os.path.relpath(clip.audio, folder)).as_posix()
     data = {"id": clip.id, "audio": audio, "duration": clip.duration, "events": events, "queries": queries}
-    optional = {"split": clip.split, "tasks": clip.tasks}
+    optional = {"split": clip.split, "tasks": clip.tasks and [spec_of(task) for task in clip.tasks]}
     return data | {key: value for key, value in optional.items() if value is not None}
 
 
@@ -258,12 +193,17 @@ def _query(data: Any, duration: float, *where: str | int) -> Query:
 
 def _tasks(data: Any) -> tuple[str, ...]:
     names = _list(data, "tasks")
-    for i, name in enumerate(names):
-        if name not in TASKS:
-            raise _Bad(f"key {_key('tasks', i)}: {shown(name)} is no task; there are {', '.join(TASKS)}")
     if not names:
         raise _Bad("key 'tasks': names no task; leave the key out where the clip serves all")
-    return tuple(names)
+    found = []
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            raise _Bad(f"key {_key('tasks', i)}: expected a task's name, got {shown(name)}")
+        try:
+            found.append(find_task(name, f"key {_key('tasks', i)}").name)
+        except ValueError as problem:
+            raise _Bad(str(problem)) from None
+    return tuple(found)
 
 
 def _intervals(data: Any, duration: float, *where: str | int) -> tuple[Interval, ...]:

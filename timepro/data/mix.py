@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timepro.data.manifest import TASKS, iter_manifest, manifest_line
+from timepro.data.manifest import iter_manifest, manifest_line
 from timepro.progress import ProgressBar
 from timepro.system.files import replacing
+from timepro.tasks.registry import find_task
 
 
 def mix(parts: Sequence[tuple[str, Path]], out: Path, visible: bool = True) -> Counter[str]:
@@ -24,25 +25,25 @@ def mix(parts: Sequence[tuple[str, Path]], out: Path, visible: bool = True) -> C
     through one by one, and ``out`` appears whole or not at all.
 
     Args:
-        parts: (task, manifest) pairs; a task may come again with another manifest.
+        parts: (task, manifest) pairs, a task by its name or import path; it may come again with another manifest.
 
     Returns:
-        clips a task.
+        clips a task, by its short name.
 
     Raises:
         ValueError: an unknown task, a manifest that is not in order, one that ``out`` would replace, or two manifests
             of a task that share an id. FileNotFoundError: no such manifest.
     """
+    sources: list[tuple[str, Path]] = []
     for task, manifest in parts:
-        if task not in TASKS:
-            raise ValueError(f"{task!r} (for {manifest}) is no task; there are {', '.join(TASKS)}")
+        sources.append((find_task(task, f"{task}={manifest}").name, manifest))
         if os.path.realpath(manifest) == os.path.realpath(out):
             raise ValueError(f"{out}: is to be read and written; give the mixed manifest a name of its own")
     count: Counter[str] = Counter()
     seen: dict[str, Path] = {}
     folder = os.path.abspath(out.parent)
     with replacing(out) as manifest, ProgressBar("mixing", 0, "clips", visible) as bar:
-        for task, source in parts:
+        for task, source in sources:
             for clip in iter_manifest(source):
                 name = f"{task}:{clip.id}"
                 if name in seen:

@@ -21,7 +21,8 @@ import numpy as np
 import soundfile
 from scipy.signal import lfilter, oaconvolve
 
-from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from timepro.data.clips import Clip, ManifestEvent, Query
+from timepro.data.manifest import write_manifest
 from timepro.data.sounds import SAMPLE_RATE, SOUNDS
 from timepro.system.processes import end_with_parent
 

@@ -11,12 +11,8 @@ from timepro.metrics.psds import psds
 from timepro.metrics.report import event_report
 from timepro.metrics.scores import ClassScores, CorpusScores, Scores, class_totals, corpus_scores
 from timepro.metrics.segment_based import segment_counts, segment_scores
-from timepro.metrics.tasks import MAIN_METRIC, main_counts, task_metrics
 
 __all__ = [
-    "MAIN_METRIC",
-    "main_counts",
-    "task_metrics",
     "ClassScores",
     "CorpusScores",
     "ErrorRate",

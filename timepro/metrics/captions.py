@@ -24,15 +24,13 @@ class CaptionScores:
     """Scores of captioned clips.
 
     eb_f1_time: Eb-F1 on time alone. eb_f1_label: Eb-F1 with the captions as labels, case and white space aside.
-    meteor: captions of a clip joined in time order. meteor_corpus: the same by METEOR's own rule for a corpus, from
-    summed statistics, the number that caption benchmarks print; clips with an empty side are in it as empty texts.
-    meteor_matched: captions of pairs matched in time. clips: (N, 2) meteor and meteor_matched of each clip.
+    meteor: captions of a clip joined in time order. meteor_matched: captions of pairs matched in time.
+    clips: (N, 2) meteor and meteor_matched of each clip.
     """
 
     eb_f1_time: float
     eb_f1_label: float
     meteor: float
-    meteor_corpus: float
     meteor_matched: float
     clips: np.ndarray
 
@@ -52,12 +50,10 @@ def caption_scores(
     normal_refs, normal_ests = ([[_normalised(e) for e in clip] for clip in side] for side in (references, estimates))
     joined = np.array(clip_meteor(references, estimates, meteor, "joined")) * usable
     matched = np.array(clip_meteor(references, estimates, meteor, "matched")) * usable
-    texts = [(_joined(r), _joined(e)) for r, e in zip(references, estimates, strict=True)]
     return CaptionScores(
         eb_f1_time=corpus_event_f1(references, estimates, use_label=False, **collars).micro.f1,
         eb_f1_label=corpus_event_f1(normal_refs, normal_ests, **collars).micro.f1,
         meteor=float(joined.mean()),
-        meteor_corpus=meteor.corpus(texts)[0],
         meteor_matched=float(matched.mean()),
         clips=np.stack([joined, matched], axis=1),
     )

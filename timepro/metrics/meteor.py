@@ -99,14 +99,6 @@ class Meteor:
         """METEOR of each (reference, hypothesis), in [0, 1]; an empty text on either side gives 0.
 
         Raises:
-            MeteorError: the program failed; the next call starts it again.
-        """
-        return self.corpus(pairs)[1]
-
-    def corpus(self, pairs: Sequence[tuple[str, str]]) -> tuple[float, list[float]]:
-        """METEOR's own score of all pairs together, from their summed statistics, and that of each pair.
-
-        Raises:
             ValueError: no pairs.
             MeteorError: the program failed; the next call starts it again.
         """
@@ -120,11 +112,11 @@ class Meteor:
                 for pair, line in zip(pairs, statistics, strict=True):
                     _numbers(line, pair)
                 answer = process.ask([" ||| ".join(["EVAL", *statistics])], len(pairs) + 1, self._timeout_s)
-                *each, together = [_numbers(line, "EVAL")[0] for line in answer]
+                *each, _together = [_numbers(line, "EVAL")[0] for line in answer]
             except BaseException:  # lines may still be on their way: they would be taken for the next answer
                 self._stop()
                 raise
-        return together, each
+        return each
 
     def close(self) -> None:
         """End the process."""

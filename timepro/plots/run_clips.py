@@ -9,8 +9,6 @@ from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.inspection import choose, read_step
 from timepro.metrics.bootstrap import micro_f1
-from timepro.metrics.names import METRIC_NAMES
-from timepro.metrics.tasks import MAIN_METRIC, main_counts
 from timepro.plots.clips import MAX_CLIPS, ClipPicture, Lane, Sheet, answer_lane
 from timepro.runs import (
     STAGES,
@@ -23,6 +21,8 @@ from timepro.runs import (
     score_line,
     stages_of,
 )
+from timepro.tasks import Task, find_task
+from timepro.tasks.registry import recorded_task
 
 
 def evaluated_clips(run: Path, ids: Sequence[str]) -> tuple[list[ClipPicture], Sheet]:
@@ -41,19 +41,20 @@ def evaluated_clips(run: Path, ids: Sequence[str]) -> tuple[list[ClipPicture], S
                 hint = near(sample, known) or f"; it has {len(known)}, for example {known[0] if known else 'none'}"
                 raise ValueError(f"{run} has not evaluated a sample {sample!r} in stage {stage}{hint}")
     clips = [_evaluated_clip({stage: lines[stage][sample] for stage in stages}) for sample in ids]
-    metric = METRIC_NAMES[MAIN_METRIC[next(iter(lines[stages[0]].values())).task]]
+    metric = find_task(next(iter(lines[stages[0]].values())).task).main_heading
     below = f"{score_line(run, stages)}; the number behind a name is the {metric} of the clip"
     return clips, Sheet(run_title(run), below, classes_of(run))
 
 
 def _evaluated_clip(lines: dict[str, Evaluated]) -> ClipPicture:
     first = next(iter(lines.values()))
+    task = find_task(first.task)
     lanes = [Lane("reference", list(first.reference))]
     for stage, line in lines.items():
-        score = micro_f1(main_counts(line.task, [line.reference], [line.answer])[0])
+        score = micro_f1(task.counts([line.reference], [line.answer])[0])
         lanes.append(answer_lane(f"{STAGES[stage]} {score:.2f}", line.answer, line.text, line.duration))
-    title = _titled(first.id, first.task, first.question)
-    return ClipPicture(title, first.audio, first.duration, lanes, first.task == "dac")
+    title = _titled(first.id, task, first.question)
+    return ClipPicture(title, first.audio, first.duration, lanes, task.labels == "captions")
 
 
 def sampled_clips(run: Path, step: int, ids: Sequence[str]) -> tuple[list[ClipPicture], Sheet]:
@@ -72,9 +73,9 @@ def sampled_clips(run: Path, step: int, ids: Sequence[str]) -> tuple[list[ClipPi
         for answer in line["answers"]:
             reward = "not scored" if answer["reward"] is None else f"reward {answer['reward']:.3f}"
             lanes.append(answer_lane(reward, parse_answer(answer["text"]), answer["text"], duration))
-        task = line.get("task", "")
+        task = recorded_task(line)
         title = _titled(sample, task, line["question"])
-        clips.append(ClipPicture(title, path_from(run, line["audio"]), duration, lanes, task == "dac"))
+        clips.append(ClipPicture(title, path_from(run, line["audio"]), duration, lanes, task.labels == "captions"))
     below = "answers sampled in training, each with its reward"
     return clips, Sheet(f"{run_title(run)}, step {step}", below, classes_of(run))
 
@@ -91,6 +92,6 @@ def check_number(ids: Sequence[str]) -> None:
         raise ValueError(f"{', '.join(twice)} is named more than once; name each clip once")
 
 
-def _titled(sample: str, task: str, question: str) -> str:
-    """The sample's id; in grounding, with what was asked for."""
-    return f"{sample}: {question}" if task == "ag" and question else sample
+def _titled(sample: str, task: Task, question: str) -> str:
+    """The sample's id, with the question where it differs from clip to clip."""
+    return f"{sample}: {question}" if task.takes_query and question else sample

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
-from timepro.metrics.tasks import MAIN_METRIC, main_counts
 from timepro.runs import Evaluated, read_curves, read_evaluation, read_summary, stages_of
+from timepro.tasks import find_task
 
 _CURVES = {
     "reward": "reward",
@@ -73,7 +73,7 @@ def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
         "systems": [
             {"name": s.name, "metrics": _metrics(s), **_against(systems[0], s, counts, ids)} for s in systems
         ],
-        "main": {task: MAIN_METRIC[task] for task in _tasks(systems[0])},
+        "main": {task: find_task(task).main_metric for task in _tasks(systems[0])},
         "curves": _curves(runs),
         "clips": [_clip(systems, scores, i, clip, i in sounding) for i, clip in enumerate(ids)],
     }  # fmt: skip
@@ -89,7 +89,7 @@ def _counts(system: System, ids: Sequence[str]) -> np.ndarray:
     lines = [system.answers[i] for i in ids]
     for task in _tasks(system):
         at = [k for k, line in enumerate(lines) if line.task == task]
-        found[at] = main_counts(task, [lines[k].reference for k in at], [lines[k].answer for k in at])
+        found[at] = find_task(task).counts([lines[k].reference for k in at], [lines[k].answer for k in at])
     return found
 
 

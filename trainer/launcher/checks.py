@@ -12,7 +12,7 @@ from timepro.data.synth import check_config
 from timepro.families import family_of
 from timepro.plots.clips import MAX_CLIPS
 from timepro.system.network import require_free
-from timepro.tasks import task_weights
+from timepro.tasks.samples import task_weights
 from trainer.launcher.nodes.node import check_nodes, generating, learning
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig

@@ -16,10 +16,10 @@ import numpy as np
 from rich.text import Text
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
-from timepro.metrics.tasks import MAIN_METRIC
 from timepro.runs import read_counts
 from timepro.sweeps import Trial, trial_name
 from timepro.tables import plain_table, print_table
+from timepro.tasks import find_task
 
 SEED = "seed"
 FINAL = ("grpo", "sft")  # the evaluation that stands for a run: the first that it has
@@ -29,7 +29,7 @@ FINAL = ("grpo", "sft")  # the evaluation that stands for a run: the first that 
 class Arm:
     """Trials that differ in their seed alone.
 
-    counts: by seed, stage and task: (ids, counts (N, 3)) of `main_counts`.
+    counts: by seed, stage and task: (ids, counts (N, 3)) of `Task.counts`.
     """
 
     name: str
@@ -78,9 +78,8 @@ def print_comparison(title: str, arms: Sequence[Arm]) -> None:
     for task in tasks:
         rows = [[Text(cell) for cell in _cells(arms[0], arm, task)] for arm in arms]
         headings = ("seeds", "SFT", "after GRPO", "over the first arm", "arm")
-        print_table(
-            plain_table(f"{title}, task {task}: {MAIN_METRIC[task]}, mean and range over seeds", headings, rows)
-        )
+        metric = find_task(task).main_metric
+        print_table(plain_table(f"{title}, task {task}: {metric}, mean and range over seeds", headings, rows))
 
 
 def _cells(first: Arm, arm: Arm, task: str) -> Iterator[str]:

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rollout.client import RolloutPool
+from rollout.evaluation import evaluate
 from timepro import timestamps
 from timepro.config import save_resolved
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import write_split
+from timepro.evaluation import save_scored
 from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
 from timepro.runs import record_classes
-from timepro.tasks import task_weights, tokenizer_texts
+from timepro.tasks import find_task
+from timepro.tasks.registry import source_of
+from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
 from timepro.tiny import build_tiny_checkpoint
-from trainer.evaluation import evaluate, save_scored
 from trainer.launcher.checks import SPLITS, check, total_ranks, total_workers
 from trainer.launcher.console import console
 from trainer.launcher.jobs import run_learner
@@ -35,7 +38,6 @@ from trainer.launcher.signals import signals_raise
 from trainer.launcher.stages import StageLog, cached_stage, digest, is_kept, require_disk
 from trainer.launcher.summary import print_results, write_summary
 from trainer.launcher.workers import Fleet
-from trainer.learner.rank import evaluation_samples
 from trainer.messages import CHECKPOINTS, JobSpec, read_result
 from trainer.settings.experiment import ExperimentConfig
 
@@ -62,7 +64,7 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     with signals_raise(), MemoryWatch() as memory, Nodes(config, node or Node()) as nodes:
         run = open_run(config, resume)
         data = prepare_data(config, cache, log)
-        if "sed" in task_weights(config.task):
+        if any(find_task(task).labels_are_classes for task in task_weights(config.task)):
             record_classes(run, data.values())
         base, base_key = prepare_model(config, cache, log)
         own = own_start(run, cache, log) if resume and config.sft.enabled else None
@@ -115,13 +117,14 @@ def prepare_model(config: ExperimentConfig, cache: Path, log: StageLog) -> tuple
         return folder, digest({"path": str(folder.resolve()), "weights": weights}, [])
     labels = list(config.data.soundscape.classes)
     captions = [c for label in labels for c in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
-    sources = [_PACKAGE / name for name in ("tiny", "embeddings.py", "timestamps.py", "astp.py", "tasks.py")]
+    texts = captions + tokenizer_texts(task_weights(config.task))
+    sources = [_PACKAGE / name for name in ("tiny", "embeddings.py", "timestamps.py", "astp.py")]
     tiny = replace(config.model.tiny, seed=config.model.tiny.seed + config.seed)  # another seed is another random start
-    key = digest({"tiny": asdict(tiny), "labels": labels, "captions": captions}, sources)
+    key = digest({"tiny": asdict(tiny), "labels": labels, "texts": texts}, sources)
 
     def work(folder: Path) -> Mapping[str, Any]:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        build_tiny_checkpoint(folder / "checkpoint", tiny, labels, captions + tokenizer_texts())
+        build_tiny_checkpoint(folder / "checkpoint", tiny, labels, texts)
         return {}
 
     what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"
@@ -161,7 +164,8 @@ def fine_tune(
         "cursor",
         "frames",
     )
-    method = [_PACKAGE / name for name in ("families", "answers", "astp.py", "events.py", "features.py", "tasks.py")]
+    method = [_PACKAGE / name for name in ("families", "answers", "astp.py", "events.py", "features.py", "tasks")]
+    method += [file for task in task_weights(config.task) if (file := source_of(task)) is not None]
     key = digest(inputs, [*(_LEARNER / f"{name}.py" for name in modules), *method])
     folder, _ = cached_stage(
         "sft", cache, key, lambda f: sft_job(config, data, base, f, 0.0, "SFT", nodes), log,
@@ -287,7 +291,7 @@ def evaluate_alone(
         pool = RolloutPool(
             workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries
         )
-        samples = evaluation_samples(str(data["test"]), config)
+        samples = evaluation_samples(data["test"], config.task)
         try:
             with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
                 scored = evaluate(pool, Processor(checkpoint), samples, config.evaluation.max_tokens, bar.advance)

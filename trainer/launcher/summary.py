@@ -7,33 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timepro.evaluation import Scored, load_scored
 from timepro.metrics.bootstrap import paired_bootstrap
-from timepro.metrics.tasks import MAIN_METRIC
 from timepro.plots.clips import draw_clips
 from timepro.plots.curves import draw_curves
 from timepro.plots.run_clips import evaluated_clips
 from timepro.runs import headline, read_curves
 from timepro.system.files import write_json
 from timepro.tables import print_table, results_table
-from trainer.evaluation import Scored, load_scored
-from trainer.learner.rank import evaluation_samples
+from timepro.tasks import find_task
+from timepro.tasks.samples import evaluation_samples
 from trainer.settings.experiment import ExperimentConfig
 
-_COLUMNS = {
-    "eb_f1_micro": ("Eb-F1 micro", ".3f"),
-    "eb_f1_macro": ("Eb-F1 macro", ".3f"),
-    "eb_f1_time": ("Eb-F1 time", ".3f"),
-    "eb_f1_label": ("Eb-F1 caption", ".3f"),
-    "meteor": ("METEOR", ".3f"),
-    "meteor_matched": ("METEOR matched", ".3f"),
-    "miou": ("mIoU", ".3f"),
-    "r_at_0.5": ("R@0.5", ".3f"),
-    "r_at_0.7": ("R@0.7", ".3f"),
-    "r_at_0.9": ("R@0.9", ".3f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "unparsable": ("unparsable", ".1%", "-"),
-}
 _NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
 _CURVES = {
     "reward": "reward",
@@ -45,7 +30,7 @@ _CURVES = {
 
 def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[str, Scored]:
     """The evaluations that a run has, in the order of the training."""
-    samples = evaluation_samples(str(test), config)
+    samples = evaluation_samples(test, config.task)
     return {
         name: load_scored(run / "eval" / f"{name}.jsonl", samples)
         for name in _NAMES
@@ -96,7 +81,8 @@ def _gains(evaluations: Mapping[str, Scored]) -> dict[str, Any]:
     gains = {}
     for task in after.metrics:
         value, interval = paired_bootstrap(before.counts(task), after.counts(task))
-        key = MAIN_METRIC[task] if len(after.metrics) == 1 else f"{task}/{MAIN_METRIC[task]}"
+        metric = find_task(task).main_metric
+        key = metric if len(after.metrics) == 1 else f"{task}/{metric}"
         gains[key] = {"value": value, "ci95": list(interval), "over": baseline}
     return gains
 
@@ -122,9 +108,8 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
     evaluations = load_evaluations(config, run, test)
     for task in next(iter(evaluations.values())).metrics:
         rows = [(_NAMES[name], scored.metrics[task]) for name, scored in evaluations.items()]
-        columns = [(key, *how) for key, how in _COLUMNS.items() if key in rows[0][1]]
         title = f"{config.name}, seed {config.seed}, task {task}: {rows[0][1]['n']} test samples, exact times"
-        print_table(results_table(title, rows, columns))
+        print_table(results_table(title, rows, find_task(task).columns))
     for key, gain in _gains(evaluations).items():
         low, high = gain["ci95"]
         over = _NAMES[gain["over"]]

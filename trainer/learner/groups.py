@@ -19,6 +19,7 @@ from timepro.features import Processor
 from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample
+from timepro.tasks.registry import recorded
 from trainer.learner import distributed
 from trainer.learner.advantages import has_spread, is_scored
 from trainer.learner.cursor import Mixture, share
@@ -271,7 +272,7 @@ def _as_json(run: Path, group: ScoredGroup, advantages: np.ndarray, replaced: bo
     sample = group.sample
     line = {
         "id": sample.id,
-        "task": sample.task,
+        **recorded(sample.task),
         "question": sample.question,
         "audio": path_in(run, sample.audio),
         "duration": sample.duration,

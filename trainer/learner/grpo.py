@@ -29,7 +29,7 @@ from trainer.learner.recovery import WorkersLost
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row
 from trainer.learner.schedule import learning_rate_factor
 from trainer.learner.sender import WeightSender
-from trainer.learner.sft import expanded_prompt, target_answer
+from trainer.learner.sft import target_answer
 from trainer.learner.step_metrics import PhaseClock, collect
 from trainer.learner.tracking import Tracker
 from trainer.settings.grpo import GrpoConfig
@@ -168,7 +168,7 @@ def build_rows(
             answers.append(target_answer(learner.processor, group.sample, exact=True))
         if not answers:
             continue
-        prompt = expanded_prompt(learner.processor, group.sample, len(clip))
+        prompt = learner.processor.expanded_prompt(group.sample.question, len(clip))
         if prompt != group.answers.prompt_token_ids:
             raise RuntimeError(
                 f"learner and worker expand the prompt of {group.sample.id} differently "

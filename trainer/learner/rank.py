@@ -12,7 +12,6 @@ import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,13 +20,15 @@ import torch
 from rewards import build_reward
 from rollout.auth import TOKEN_VARIABLE
 from rollout.client import RolloutPool
+from rollout.evaluation import evaluate
 from timepro.config import load_resolved
 from timepro.data.manifest import read_manifest
-from timepro.metrics import MAIN_METRIC
+from timepro.evaluation import Scored, evaluation_metrics, load_scored, save_scored
 from timepro.progress import ProgressBar
 from timepro.system.processes import end_with_parent
-from timepro.tasks import Sample, samples_of, samples_of_tasks, task_weights
-from trainer.evaluation import Scored, evaluate, load_scored, save_scored
+from timepro.tasks import Sample
+from timepro.tasks.base import Times
+from timepro.tasks.samples import evaluation_samples, samples_of, training_samples
 from trainer.learner import distributed, grpo
 from trainer.learner.checkpoints import Checkpoints, disk_trouble
 from trainer.learner.cursor import Mixture
@@ -47,10 +48,10 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
     learner = Learner(Path(job.checkpoint), config.sft.optimiser, config.zero, config.sft.batch, config.lora)
     learner.soften_times(config.sft.soft_time)
-    samples, cursor = training_samples(job.manifest, config, config.sft.label_times)
+    samples, cursor = _mixed(job.manifest, config, config.sft.label_times)
     if config.sft.epochs:
         config.sft.max_steps = math.ceil(config.sft.epochs * len(samples) / config.sft.batch_size)
-    validation, _ = training_samples(job.validation, config, config.sft.label_times)
+    validation, _ = _mixed(job.validation, config, config.sft.label_times)
     tracker = _tracker(job, config)
     report: dict[str, Any] = {"signal": 0}
     checkpoints = Checkpoints(Path(job.work) / CHECKPOINTS, config.sft.checkpoints)
@@ -90,7 +91,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     learner.start()
     if config.grpo.kl.coefficient:
         learner.add_reference()
-    samples, cursor = training_samples(job.manifest, config, "exact")
+    samples, cursor = _mixed(job.manifest, config, "exact")
     checkpoints = Checkpoints(run / CHECKPOINTS, config.grpo.checkpoints)
     state, checkpoint = grpo.GrpoState(), checkpoints.newest() if job.resume else None
     if checkpoint is not None:
@@ -181,7 +182,7 @@ def _evaluate(
     def work() -> Scored | None:
         if distributed.rank():
             return None
-        samples = evaluation_samples(job.test, config)
+        samples = evaluation_samples(job.test, config.task)
         with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
             return evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, bar.advance, version)
 
@@ -219,38 +220,21 @@ def _validate(
     def work() -> Scored | None:
         if distributed.rank():
             return None
-        samples = evaluation_samples(job.validation, config)
+        samples = evaluation_samples(job.validation, config.task)
         return evaluate(pool, learner.processor, samples, config.evaluation.max_tokens, version=version)
 
     scored = recovery.attempt(work, version)
     if scored is not None and tracker is not None:
         tracker.log(step, evaluation_metrics("validation", scored))
     distributed.barrier()
-    return fmean(m[MAIN_METRIC[task]] for task, m in scored.metrics.items()) if scored is not None else math.nan
+    return scored.mean() if scored is not None else math.nan
 
 
-def training_samples(manifest: str, config: ExperimentConfig, times: str) -> tuple[list[Sample], Mixture]:
+def _mixed(manifest: str, config: ExperimentConfig, times: Times) -> tuple[list[Sample], Mixture]:
     """The samples of all tasks and the order in which they are trained on."""
-    weights = task_weights(config.task)
-    lists = samples_of_tasks(read_manifest(Path(manifest)), list(weights), times)
-    mixture = Mixture([len(samples) for samples in lists], list(weights.values()), config.seed)
+    lists, weights = training_samples(manifest, config.task, times)
+    mixture = Mixture([len(samples) for samples in lists], weights, config.seed)
     return [sample for samples in lists for sample in samples], mixture
-
-
-def evaluation_samples(manifest: str, config: ExperimentConfig) -> list[Sample]:
-    """The samples that a model is tested on, task by task, always with exact times."""
-    lists = samples_of_tasks(read_manifest(Path(manifest)), list(task_weights(config.task)))
-    return [sample for samples in lists for sample in samples]
-
-
-def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
-    """An evaluation's numbers under the keys that W&B shows."""
-    several = len(scored.metrics) > 1
-    return {
-        f"eval/{name}/{task}/{key}" if several else f"eval/{name}/{key}": float(value)
-        for task, metrics in scored.metrics.items()
-        for key, value in metrics.items()
-    }
 
 
 def _tracker(job: JobSpec, config: ExperimentConfig) -> Tracker | None:

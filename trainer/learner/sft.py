@@ -31,9 +31,8 @@ def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: flo
     Args:
         exact: take the reference instead of the (perhaps lagged) target.
     """
-    return Row(
-        expanded_prompt(processor, sample, len(frames)), frames, [target_answer(processor, sample, weight, exact)]
-    )
+    prompt = processor.expanded_prompt(sample.question, len(frames))
+    return Row(prompt, frames, [target_answer(processor, sample, weight, exact)])
 
 
 def target_answer(processor: Processor, sample: Sample, weight: float = 1.0, exact: bool = False) -> AnswerTokens:
@@ -42,14 +41,6 @@ def target_answer(processor: Processor, sample: Sample, weight: float = 1.0, exa
     events = list(sample.reference if exact else sample.target)
     text = write_answer(events, layout.answer_style, layout.vocabulary)
     return AnswerTokens(processor.answer_ids(text), supervised=True, weight=weight)
-
-
-def expanded_prompt(processor: Processor, sample: Sample, n_frames: int) -> list[int]:
-    """The prompt with its audio placeholder expanded, as the worker would expand it."""
-    from timepro.astp import expand_prompt
-
-    ids = processor.prompt_ids(sample.question)
-    return expand_prompt(ids, [n_frames], processor.audio_token_id, processor.layout, processor.family.frame_rate)
 
 
 def train_sft(

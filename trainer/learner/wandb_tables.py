@@ -6,12 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from timepro.evaluation import Scored
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
-from timepro.metrics.tasks import MAIN_METRIC, main_counts
 from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane, draw_clips
-from timepro.tasks import Sample
-from trainer.evaluation import Scored
+from timepro.tasks import Sample, Task, find_task
 
 COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", "metric", "score")
 
@@ -22,28 +21,31 @@ def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
     from PIL import Image
 
     n = len(scored.samples)
-    classes = sorted({e.label for sample in scored.samples if sample.task == "sed" for e in sample.reference})
+    tasks = {task: find_task(task) for task in scored.metrics}
+    classed = [sample for sample in scored.samples if tasks[sample.task].labels_are_classes]
+    classes = sorted({event.label for sample in classed for event in sample.reference})
     rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for index in range(0, n, max(1, n // max(count, 1)))[:count]:
             sample, answer = scored.samples[index], scored.answers[index]
-            score = micro_f1(main_counts(sample.task, [list(sample.reference)], [answer])[0])
+            task = tasks[sample.task]
+            score = micro_f1(task.counts([list(sample.reference)], [answer])[0])
             picture = Path(folder) / f"{index}.png"
-            clip = _picture(sample, answer, scored.texts[index])
+            clip = _picture(sample, task, answer, scored.texts[index])
             draw_clips(picture, [clip], Sheet(classes=classes))
             rows.append(
                 [
                     sample.id, sample.task, sample.question, wandb.Audio(str(sample.audio), caption=sample.id),
                     wandb.Image(Image.open(picture).copy()), _lines(sample.reference), scored.texts[index],
-                    MAIN_METRIC[sample.task], float(score),
+                    task.main_metric, float(score),
                 ]
             )  # fmt: skip
     return rows
 
 
-def _picture(sample: Sample, answer: ParsedAnswer, text: str) -> ClipPicture:
+def _picture(sample: Sample, task: Task, answer: ParsedAnswer, text: str) -> ClipPicture:
     lanes = [Lane("reference", list(sample.reference)), answer_lane("answer", answer, text, sample.duration)]
-    return ClipPicture(sample.id, sample.audio, sample.duration, lanes, sample.task == "dac")
+    return ClipPicture(sample.id, sample.audio, sample.duration, lanes, task.labels == "captions")
 
 
 def _lines(events: tuple[Event, ...]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from timepro.data.manifest import Clip, ManifestEvent, Query, read_manifest, write_manifest
+from timepro.data.clips import Clip, ManifestEvent, Query
+from timepro.data.manifest import read_manifest, write_manifest
 
 
 def line(**changes: object) -> dict:
@@ -70,8 +71,9 @@ def test_failed_write_leaves_the_old_manifest_and_no_other_file(tmp_path: Path) 
         (event(annotated_onset=0.7) | {"id": "b"}, ["'events[0].annotated_offset'", "both"]),
         (line(id="b", duration=0), ["'duration'", "above 0"]),
         (line(id="b", events={}), ["'events'", "list"]),
-        (line(id="b", tasks=["sed", "adc"]), ["'tasks[1]'", "'adc' is no task; there are sed, ag, dac"]),
-        (line(id="b", tasks=[[]]), ["'tasks[0]'", "no task"]),
+        (line(id="b", tasks=["sed", "adc"]), ["'tasks[1]'", "unknown task 'adc'. Did you mean 'dac'?"]),
+        (line(id="b", tasks=["no_such_module_here:Task"]), ["'tasks[0]'", "cannot import module 'no_such_module_h"]),
+        (line(id="b", tasks=[[]]), ["'tasks[0]'", "expected a task's name, got []"]),
         (line(id="b", tasks=[]), ["'tasks'", "leave the key out"]),
         (line(id="b", queries=[{"text": "x", "intervals": [[1.0]]}]), ["'queries[0].intervals[0]'"]),
         (line(id="b", queries=[{"text": "x", "intervals": [[1, 9]]}]), ["'queries[0].intervals[0][1]'", "beyond"]),

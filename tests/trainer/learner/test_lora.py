@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from reference_models import load_reference
-from timepro.astp import expand_prompt
 from timepro.features import Processor
 from trainer.learner.export import export_checkpoint
 from trainer.learner.lora import add_lora, export_adapter, trained_share
@@ -45,9 +44,7 @@ def batch_of(processor, encoder):
     waveform = np.random.default_rng(0).normal(0.0, 0.1, 24000).astype(np.float32)
     with torch.no_grad():
         (frames,) = processor.family.encode(encoder, [processor.features_of(waveform)])
-    prompt = expand_prompt(
-        processor.prompt_ids("What?"), [len(frames)], processor.audio_token_id, processor.layout, 25.0
-    )
+    prompt = processor.expanded_prompt("What?", len(frames))
     row = Row(prompt, frames, [AnswerTokens(processor.answer_ids(text)) for text in ("siren", "<0.40><1.20>engine")])
     return collate([row], processor.audio_token_id, processor.tokenizer.pad_token_id)
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reference_models import load_reference, reference_logits
-from timepro.astp import AstpLayout, expand_prompt
+from timepro.astp import AstpLayout
 from timepro.features import Processor
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import PADDING, PROMPT, AnswerTokens, Row, collate, empty_like, plan_micro_batches, tree_mask
@@ -31,8 +31,7 @@ class Setup:
     def prompt(self, question: str, features: Tensor) -> list[int]:
         family = self.processor.family
         n_frames = family.audio_frames(features.shape[1] - family.mel_margin)
-        ids = self.processor.prompt_ids(question)
-        return expand_prompt(ids, [n_frames], self.processor.audio_token_id, self.processor.layout, 25.0)
+        return self.processor.expanded_prompt(question, n_frames)
 
     @torch.no_grad()
     def row(self, question: str, features: Tensor, answers: list[AnswerTokens]) -> Row:

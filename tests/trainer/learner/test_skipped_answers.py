@@ -61,8 +61,8 @@ def config_of(parts=None, **settings):
 
 
 def rows_of(groups, monkeypatch, parts=None, **settings):
-    monkeypatch.setattr(grpo, "expanded_prompt", lambda processor, sample, frames: [7])
-    learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=None)
+    processor = SimpleNamespace(expanded_prompt=lambda question, n_frames: [7])
+    learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=processor)
     config = config_of(parts, **settings)
     monkeypatch.setattr(grpo.distributed, "total", list)  # of one rank
     return grpo.build_rows(learner, groups, grpo.advantages_of(groups, config), config)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from timepro.evaluation import score
 from timepro.events import Event
 from timepro.tasks import Sample
-from trainer.evaluation import score
 from trainer.learner.tracking import Tracker
 from trainer.learner.wandb_tables import COLUMNS, clip_rows
 from trainer.settings.wandb import WandbConfig, wandb_mode

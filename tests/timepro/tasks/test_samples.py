@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from timepro.data.manifest import Clip, ManifestEvent, Query
+from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.events import Event
-from timepro.tasks import AUDIO_TAG, messages, samples_of, samples_of_tasks, task_weights, tokenizer_texts
+from timepro.features import AUDIO_TAG, messages
+from timepro.tasks import find_task
+from timepro.tasks.samples import samples_of, samples_of_tasks, task_weights, tokenizer_texts
 
 BARK = ManifestEvent(0.4, 0.8, "dog_bark", "a dog barks", 0.6, 1.0)
 GLASS = ManifestEvent(1.2, 1.6, "glass_breaking", "glass shatters", 1.36, 1.8)
@@ -75,7 +77,7 @@ def test_a_silent_clip_is_a_sample_with_nothing_to_find():
 
 
 def test_wrong_names_list_the_right_ones():
-    with pytest.raises(ValueError, match="task is 'asr'; it must be one of sed, ag, dac"):
+    with pytest.raises(ValueError, match="task: unknown task 'asr'.*Available: sed, ag, dac"):
         samples_of([clip()], "asr")
     with pytest.raises(ValueError, match="label times are 'late'; they must be 'exact' or 'annotated'"):
         samples_of([clip()], "sed", times="late")
@@ -116,8 +118,10 @@ def test_weights_are_normalised_in_their_order():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("asr", "task is 'asr'; it must be one of sed, ag, dac"),
-        ({"sed": 1, "asr": 1}, "task is 'asr'"),
+        ("asr", "task: unknown task 'asr'"),
+        ({"sed": 1, "asr": 1}, "task: unknown task 'asr'"),
+        ({"sed": 1, "timepro.tasks.sed:SoundEventDetection": 1}, "task names 'sed' twice"),
+        ({"sed": 1, 3: 1}, "unknown task '3'"),
         ({"sed": 0}, "task.sed is 0; a weight is a number above 0"),
         ({"sed": -1.0}, "task.sed is -1.0"),
         ({"sed": float("nan")}, "task.sed is nan"),
@@ -154,3 +158,8 @@ def test_a_clip_is_asked_only_for_the_tasks_it_serves():
 def test_a_task_that_no_clip_serves_is_refused():
     with pytest.raises(ValueError, match="no sample for task ag: none of its 1 clips serves it"):
         samples_of_tasks([replace(clip(), tasks=("sed",))], ["ag"])
+
+
+def test_the_tokenizers_texts_hold_the_questions_of_a_task_from_outside(toy):
+    assert tokenizer_texts() == tokenizer_texts(["sed", "ag"])
+    assert tokenizer_texts([toy]) == [*tokenizer_texts(), find_task(toy).asks]

@@ -1,0 +1,107 @@
+"""A model's answers to a list of samples, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from timepro.answers import parse_answer
+from timepro.events import Event, ParsedAnswer
+from timepro.runs import path_in
+from timepro.system.files import replacing
+from timepro.tasks import Sample, find_task
+from timepro.tasks.base import Metrics
+from timepro.tasks.registry import recorded
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers to a list of samples and what they are worth.
+
+    Args:
+        texts: the answers as written.
+        answers: what could be read from them.
+        metrics: by the tasks' short names, in the order of the samples.
+    """
+
+    samples: list[Sample]
+    texts: list[str]
+    answers: list[ParsedAnswer]
+    metrics: dict[str, Metrics]
+
+    def counts(self, task: str) -> np.ndarray:
+        """(N, 3) rows of the task's main metric, for the bootstrap (`timepro.tasks.Task.counts`)."""
+        return find_task(task).counts(*_of_task(task, self.samples, self.answers))
+
+    def main(self) -> dict[str, float]:
+        """Each task's main metric."""
+        return {task: metrics[find_task(task).main_metric] for task, metrics in self.metrics.items()}
+
+    def mean(self) -> float:
+        """The mean of the tasks' main metrics: one number to choose a checkpoint by."""
+        return fmean(self.main().values())
+
+
+def score(samples: list[Sample], texts: list[str]) -> Scored:
+    """Parse and score answers, each task by its own metrics."""
+    answers = [parse_answer(text) for text in texts]
+    tasks = dict.fromkeys(sample.task for sample in samples)
+    metrics = {task: find_task(task).metrics(*_of_task(task, samples, answers)) for task in tasks}
+    return Scored(samples, texts, answers, metrics)
+
+
+def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
+    """An evaluation's numbers under the keys that W&B shows: `eval/NAME/METRIC`, or with several tasks by task, too."""
+    several = len(scored.metrics) > 1
+    return {
+        f"eval/{name}/{task}/{key}" if several else f"eval/{name}/{key}": float(value)
+        for task, metrics in scored.metrics.items()
+        for key, value in metrics.items()
+    }
+
+
+def save_scored(scored: Scored, path: Path) -> None:
+    """Write answers with their references as JSON lines into a run's `eval/`, atomically.
+
+    `timepro.runs.read_evaluation` reads them.
+    """
+    with replacing(path) as out:
+        for sample, text, answer in zip(scored.samples, scored.texts, scored.answers, strict=True):
+            line = {
+                "id": sample.id,
+                **recorded(sample.task),
+                "question": sample.question,
+                "audio": path_in(path.parent.parent, sample.audio),
+                "duration": sample.duration,
+                "reference": [asdict(e) for e in sample.reference],
+                "answer": text,
+                "events": [asdict(e) for e in answer.events],
+                "ok": answer.ok,
+                "repairs": list(answer.repairs),
+            }
+            out.write(json.dumps(line) + "\n")
+
+
+def load_scored(path: Path, samples: list[Sample]) -> Scored:
+    """Read what `save_scored` wrote, for the same samples.
+
+    Raises:
+        ValueError: the file is of other samples.
+    """
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    if [line["id"] for line in lines] != [s.id for s in samples]:
+        raise ValueError(f"{path} holds answers to other samples than the test set; remove it and evaluate again")
+    return score(samples, [line["answer"] for line in lines])
+
+
+def _of_task(
+    task: str, samples: Sequence[Sample], answers: Sequence[ParsedAnswer]
+) -> tuple[list[list[Event]], list[ParsedAnswer]]:
+    """References of a task's samples and the answers to them."""
+    chosen = [i for i, sample in enumerate(samples) if sample.task == task]
+    return [list(samples[i].reference) for i in chosen], [answers[i] for i in chosen]

@@ -1,0 +1,115 @@
+"""From manifests to samples: the questions of one task or of several, and how several are weighted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from timepro.data.clips import Clip
+from timepro.data.manifest import read_manifest
+from timepro.tasks.base import Sample, Times
+from timepro.tasks.registry import SHIPPED, available_tasks, find_task
+
+TIMES = ("exact", "annotated")
+
+
+def samples_of(clips: Sequence[Clip], task: str, times: Times = "exact") -> list[Sample]:
+    """Questions for a task, in the manifest's order, of the clips that serve it.
+
+    Args:
+        task: a task's name or import path.
+        times: "exact" or "annotated", the times of the supervised target. The reference is always exact.
+
+    Raises:
+        ValueError: an unknown task or times, or a clip without what the task needs.
+    """
+    found = find_task(task)
+    if times not in TIMES:
+        raise ValueError(f"label times are {times!r}; they must be 'exact' or 'annotated'")
+    return [sample for clip in clips if _serves(clip, found.name) for sample in found.samples(clip, times)]
+
+
+def samples_of_tasks(clips: Sequence[Clip], tasks: Iterable[str], times: Times = "exact") -> list[list[Sample]]:
+    """Questions for several tasks, one list a task; with more than one, the task is part of a sample's id.
+
+    Raises:
+        ValueError: as `samples_of`, and for a task that the clips have no sample of.
+    """
+    found = [find_task(task) for task in tasks]
+    lists = [samples_of(clips, task.name, times) for task in found]
+    for task, samples in zip(found, lists, strict=True):
+        if not samples:
+            served = any(_serves(clip, task.name) for clip in clips)
+            lacks = f"has {task.needs or 'what it needs'}" if served else "serves it"
+            raise ValueError(f"the manifest has no sample for task {task.name}: none of its {len(clips)} clips {lacks}")
+    if len(lists) > 1:
+        lists = [[replace(s, id=f"{s.id}@{s.task}") for s in samples] for samples in lists]
+    return lists
+
+
+def task_weights(spec: Any) -> dict[str, float]:
+    """Tasks and their shares of the training samples.
+
+    Args:
+        spec: what the key `task` of an experiment holds: a task's name or import path, or weights of several
+            (`{sed: 2, ag: 1}`).
+
+    Returns:
+        weights that sum to 1, by the tasks' short names, in the order of the spec.
+
+    Raises:
+        ValueError: an unknown task, one that is named twice, or a weight that is not a number above 0.
+    """
+    weights = {spec: 1.0} if isinstance(spec, str) else spec
+    if not isinstance(weights, Mapping) or not weights:
+        known = ", ".join(available_tasks())
+        raise ValueError(f"task is {spec!r}; it must be one of {known}, or weights such as {{sed: 2, ag: 1}}")
+    found: dict[str, float] = {}
+    for key, weight in weights.items():
+        name = find_task(str(key)).name
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            raise ValueError(f"task.{key} is {weight!r}; a weight is a number above 0")
+        if name in found:
+            raise ValueError(f"task names {name!r} twice; give it one weight")
+        found[name] = weight
+    total = sum(found.values())
+    return {name: weight / total for name, weight in found.items()}
+
+
+def training_samples(manifest: str | Path, spec: Any, times: Times) -> tuple[list[list[Sample]], list[float]]:
+    """A manifest's samples, one list a task, and the tasks' shares of the training.
+
+    Args:
+        spec: as for `task_weights`.
+
+    Raises:
+        ValueError: a bad manifest, and as `task_weights` and `samples_of_tasks`.
+    """
+    weights = task_weights(spec)
+    return samples_of_tasks(read_manifest(manifest), weights, times), list(weights.values())
+
+
+def evaluation_samples(manifest: str | Path, spec: Any) -> list[Sample]:
+    """The samples that a model is tested on, task by task, always with exact times.
+
+    Args and Raises as `training_samples`.
+    """
+    lists, _ = training_samples(manifest, spec, "exact")
+    return [sample for samples in lists for sample in samples]
+
+
+def tokenizer_texts(tasks: Iterable[str] = ()) -> list[str]:
+    """Everything the prompts can say, for training a small tokenizer.
+
+    Args:
+        tasks: those that will be trained, beside the ones that this package ships.
+    """
+    names = dict.fromkeys([*SHIPPED, *(find_task(task).name for task in tasks)])
+    return [text for name in names for text in find_task(name).prompt_texts()]
+
+
+def _serves(clip: Clip, name: str) -> bool:
+    return clip.tasks is None or name in clip.tasks
