@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 NAME = "first"
-SOURCE = '''
+SOURCE = """
 import numpy as np
 
 from timepro.events import Event
@@ -31,7 +31,7 @@ class FirstSound(Task):
             for r, a in zip(references, answers, strict=True)
         ]
         return np.stack([np.array(hits, float), np.ones(len(hits)), np.ones(len(hits))], axis=1)
-'''
+"""
 
 
 def write(folder: Path, module: str) -> str:

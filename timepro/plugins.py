@@ -43,6 +43,6 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """" Did you mean 'a' or 'b'?", or nothing where no known name is near."""
+    """A hint at known names that are near, for the end of a sentence; empty where none is."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -35,13 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the reward and print a table; returns the exit code."""
-    from timepro.tasks import find_task
+    from timepro.tasks import available_tasks, find_task
 
     # The method's package imports none of the others; the command finds the rewards by name.
     contract = importlib.import_module("rewards.contract")
     rewards = importlib.import_module("rewards")
     try:
-        tasks = [find_task(task, "--task").name for task in options.task] if options.task else None
+        tasks = [find_task(task, "--task").name for task in options.task or available_tasks()]
         reward = rewards.build_reward(contract.spec_of(options.reward, options.settings))
     except ValueError as error:
         print(f"timepro: {error}", file=sys.stderr, flush=True)
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
     limit = float("inf") if reward.policy.slow else options.max_seconds
     report = contract.check_reward(reward, tasks, limit)
     contract.print_report(reward, report)
-    importlib.import_module("rewards.sample_values").print_sample_values(reward, (options.task or contract.TASKS)[0])
+    importlib.import_module("rewards.sample_values").print_sample_values(reward, tasks[0])
     return 0 if report.kept else 1

@@ -75,6 +75,11 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
 def _warm_up(learner: Learner, job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Train a random encoder on the clips' events, whatever the task asks of them."""
     events = samples_of(read_manifest(Path(job.manifest)), "sed", config.sft.label_times)
+    if not events:
+        raise ValueError(
+            f"{job.manifest}: no clip serves task sed, whose events the encoder's warm-up is trained on; "
+            "set sft.encoder_warmup.steps=0"
+        )
     mine = own_share(events)
     features = all_features(mine, learner.processor, visible=distributed.rank() == 0)
     settings = config.sft.encoder_warmup
