@@ -34,7 +34,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     _check_learner(config, len(learning(config.nodes, n_nodes)))
     config.grpo.check()
     config.sft.checkpoints.check("sft.checkpoints")
-    _check_workers(config.rollout)
+    _check_workers(config.rollout, total_workers(config, n_nodes))
     _check_data(config)
     if config.model.path:
         family_of(config.model.path)
@@ -61,7 +61,9 @@ def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
         raise ValueError(f"lora.rank is {config.lora.rank}; it must be above 0, or 0 to train all weights")
 
 
-def _check_workers(config: WorkerConfig) -> None:
+def _check_workers(config: WorkerConfig, n_workers: int) -> None:
+    if not 1 <= config.min_workers <= n_workers:
+        raise ValueError(f"rollout.min_workers is {config.min_workers}; it must be 1 to {n_workers}, all there are")
     if config.max_restarts < 0 or config.silence_timeout_s <= 0:
         raise ValueError(
             f"rollout.max_restarts ({config.max_restarts}) must be at least 0, rollout.silence_timeout_s "
@@ -113,6 +115,6 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",
         f"longest row            about {row} tokens ({sizes})",
         f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
-        f"rollout workers        {total_workers(config, n_nodes)}",
+        f"rollout workers        {total_workers(config, n_nodes)} (goes on with {config.rollout.min_workers} or more)",
     ]
     return "\n".join(lines)

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from rollout import stream
-from trainer.launcher.nodes.head import Nodes, RemoteWorkersFailed
+from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, start_ranks
 from trainer.launcher.signals import Interrupted
-from trainer.launcher.workers import Fleet, WorkersBeyondRepair
+from trainer.launcher.workers import Fleet, TooFewWorkers
 from trainer.messages import JobSpec
 from trainer.settings.experiment import ExperimentConfig
 
@@ -41,7 +41,7 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: Fleet | None, n
         nodes.end_ranks(stop.number, grace_s)
         end_ranks(ranks, stop.number, grace_s)
         raise
-    except (WorkersBeyondRepair, RemoteWorkersFailed) as failure:
+    except TooFewWorkers as failure:
         print(f"\n  stopping: {failure}", file=sys.stderr, flush=True)
         print("  the learner saves a checkpoint", file=sys.stderr, flush=True)
         nodes.end_ranks(signal.SIGTERM, grace_s)

@@ -18,10 +18,11 @@ from trainer.launcher.nodes.head import Nodes
 from trainer.settings.experiment import ExperimentConfig
 
 _HEALTH_EVERY_S = 3.0  # between two questions to all workers
+_WELL_S = 3600.0  # a worker that has run for so long has all its restarts again
 
 
-class WorkersBeyondRepair(RuntimeError):
-    """A rollout worker failed more often than it may be started again."""
+class TooFewWorkers(RuntimeError):
+    """So many rollout workers have failed for good that the run does not go on with the others."""
 
 
 class WorkerSet:
@@ -40,6 +41,7 @@ class WorkerSet:
         self.token = token or secrets.token_urlsafe(32)
         self._label = label
         self.workers: list[Worker] = []
+        self.lost: list[str] = []  # why workers were dropped, one text each
         # A question waits for the engine's step to end; whoever tends the workers must not.
         self._questions = ThreadPoolExecutor(config.workers, thread_name_prefix="worker-health")
         self._asking: dict[str, Future[bool]] = {}
@@ -85,11 +87,7 @@ class WorkerSet:
         self._questions.shutdown(wait=False, cancel_futures=True)
 
     def tend(self) -> None:
-        """Start workers again that have ended or fallen silent; to be called often.
-
-        Raises:
-            WorkersBeyondRepair: one of them more often than `max_restarts`.
-        """
+        """Start workers again that have ended or fallen silent, and drop who did so too often; to be called often."""
         config = self.config
         if time.monotonic() - self._asked > _HEALTH_EVERY_S:
             for worker in self.workers:
@@ -97,17 +95,28 @@ class WorkerSet:
                     ask = self._questions.submit(worker.engine_answers, config.silence_timeout_s)
                     self._asking[worker.index] = ask
             self._asked = time.monotonic()
-        for worker in self.workers:
+        for worker in list(self.workers):
             why = worker.complaint(config.start_timeout_s, config.silence_timeout_s)
             if not why:
                 continue
+            if time.monotonic() - worker.started > max(_WELL_S, config.start_timeout_s):
+                worker.restarts = 0
             if worker.restarts >= config.max_restarts:
-                raise WorkersBeyondRepair(
-                    f"rollout worker {worker.index} {why} and has been started again {worker.restarts} times already "
-                    f"(rollout.max_restarts); its log: {worker.log}\n{log_tail(worker.log)}"
-                )
+                self._drop(worker, why)
+                continue
             print(f"\n  rollout worker {worker.index} {why}; starting it again", file=sys.stderr, flush=True)
             worker.restart()
+
+    def _drop(self, worker: Worker, why: str) -> None:
+        """End a worker for good. The learner asks who answers before every sync, and so does without it."""
+        words = (
+            f"rollout worker {worker.index} {why} and has been started again {worker.restarts} times already "
+            f"(rollout.max_restarts)"
+        )
+        print(f"\n  {words}; it is given up. Its log: {worker.log}", file=sys.stderr, flush=True)
+        self.lost.append(f"{words}; its log: {worker.log}\n{log_tail(worker.log)}")
+        self.workers.remove(worker)
+        worker.end()
 
 
 class Fleet:
@@ -116,6 +125,7 @@ class Fleet:
     def __init__(self, config: ExperimentConfig, folder: Path, media_root: Path, logs: Path, nodes: Nodes) -> None:
         """Start them; `wait` returns when all of them serve."""
         self._nodes, self._timeout_s = nodes, config.rollout.start_timeout_s
+        self._min_workers = config.rollout.min_workers
         self.token = nodes.worker_token(secrets.token_urlsafe(32))
         self.urls: list[str] = []
         rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
@@ -136,6 +146,17 @@ class Fleet:
             self._here.end()
 
     def tend(self) -> None:
-        """As `WorkerSet.tend`; every node tends its own."""
+        """As `WorkerSet.tend`; every node tends its own.
+
+        Raises:
+            TooFewWorkers: fewer than `rollout.min_workers` are left on all nodes together.
+        """
+        lost = self._nodes.lost_workers()
         if self._here is not None:
             self._here.tend()
+            lost = [*self._here.lost, *lost]
+        if lost and len(self.urls) - len(lost) < self._min_workers:
+            raise TooFewWorkers(
+                f"{len(self.urls) - len(lost)} of {len(self.urls)} rollout workers are left, rollout.min_workers is "
+                f"{self._min_workers}:\n" + "\n".join(lost)
+            )

@@ -84,6 +84,8 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("grpo.minibatches=25", "grpo.minibatches is 25; it must be 1 to grpo.groups.prompts_per_step (24)"),
         ("grpo.checkpoints.keep=0", "grpo.checkpoints.keep is 0"),
         ("rollout.max_restarts=-1", "rollout.max_restarts"),
+        ("rollout.min_workers=0", "rollout.min_workers is 0; it must be 1 to 1"),
+        ("rollout.min_workers=3 rollout.workers=2", "rollout.min_workers is 3; it must be 1 to 2"),
         ("rollout.silence_timeout_s=0", "rollout.silence_timeout_s"),
         ("grpo.objective.mismatch.mode=cut", "mismatch.mode is 'cut'"),
         ("grpo.groups.flat_groups=keep", "grpo.groups.flat_groups"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from trainer.launcher.nodes.meeting import join
 from trainer.launcher.nodes.node import Node
 from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, start_ranks
 from trainer.launcher.signals import Interrupted, signals_raise
-from trainer.launcher.workers import WorkersBeyondRepair, WorkerSet
+from trainer.launcher.workers import WorkerSet
 from trainer.settings.experiment import ExperimentConfig
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
@@ -125,13 +124,10 @@ class Follower:
             if self._announced:
                 self._link.send(0, {"is": "workers_up", "urls": self._workers.urls})
             return
-        try:
-            self._workers.tend()
-        except WorkersBeyondRepair as failure:
-            print(f"  {failure}", file=sys.stderr, flush=True)
-            self._link.send(0, {"is": "workers_failed", "why": str(failure)})
-            self._workers.end()
-            self._workers = None
+        known = len(self._workers.lost)
+        self._workers.tend()
+        if len(self._workers.lost) > known:  # node 0 counts who is left on all nodes
+            self._link.send(0, {"is": "workers_lost", "why": self._workers.lost})
 
     def _tend_ranks(self) -> None:
         if not self._ranks or self._watch is None:

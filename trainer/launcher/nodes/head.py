@@ -30,10 +30,6 @@ class NodeLost(RuntimeError):
     """Another node is silent, or has failed."""
 
 
-class RemoteWorkersFailed(RuntimeError):
-    """Another node cannot keep its rollout workers up."""
-
-
 class Nodes:
     """The other nodes, as node 0 deals with them; with a single node there are none and everything here is instant.
 
@@ -48,6 +44,7 @@ class Nodes:
         self._facts: dict[int, Facts] = {}
         self._jobs = self._sets = 0
         self._urls: dict[int, list[str]] = {}
+        self._lost: dict[int, list[str]] = {}  # of each node, why it has dropped workers
         self._done: set[int] = set()
         self._gone: set[int] = set()
         if node.count > 1:
@@ -115,7 +112,7 @@ class Nodes:
 
     def start_workers(self, folder: Path, media_root: Path, logs: Path) -> None:
         """Have the other nodes start theirs."""
-        self._urls = {}
+        self._urls, self._lost = {}, {}
         order = {"do": "start_workers", "set": self._sets}
         paths = {"folder": str(folder), "media_root": str(media_root), "logs": str(logs.resolve())}
         self._tell(self._others(generating(self._config, self.node.count)), order | paths)
@@ -134,6 +131,10 @@ class Nodes:
             )
         return [url for rank in sorted(self._urls) for url in self._urls[rank]]
 
+    def lost_workers(self) -> list[str]:
+        """Why the other nodes have dropped workers, one text for each."""
+        return [f"node {rank} ({self._name(rank)}): {why}" for rank, all_why in self._lost.items() for why in all_why]
+
     def end_workers(self) -> None:
         """Have the other nodes end theirs."""
         self._tell(self._others(generating(self._config, self.node.count)), {"do": "end_workers"})
@@ -143,7 +144,6 @@ class Nodes:
 
         Raises:
             NodeLost: one is silent, or failed.
-            RemoteWorkersFailed: one cannot keep its workers up.
         """
         if self._link is None:
             return
@@ -160,7 +160,6 @@ class Nodes:
 
         Raises:
             NodeLost: a node is silent, or says itself that it failed.
-            RemoteWorkersFailed: as `poll`.
         """
         if self._link is None:
             return
@@ -183,8 +182,8 @@ class Nodes:
                     self._urls[rank] = body["urls"]
                 case "ranks_done":
                     self._done.add(rank)
-                case "workers_failed":
-                    raise RemoteWorkersFailed(f"node {rank} ({self._name(rank)}): {body['why']}")
+                case "workers_lost":
+                    self._lost[rank] = body["why"]
                 case "failed":
                     raise NodeLost(f"node {rank} ({self._name(rank)}): {body['why']}")
                 case "gone":
@@ -198,7 +197,7 @@ class Nodes:
         while time.monotonic() < deadline and any(
             rank not in self._gone and self._link.silence_s(rank) < limit for rank in others
         ):
-            with contextlib.suppress(NodeLost, RemoteWorkersFailed, ValueError):  # the run has ended: no news any more
+            with contextlib.suppress(NodeLost, ValueError):  # the run has ended: no news any more
                 self._take_in()
             time.sleep(0.1)
 
