@@ -49,7 +49,7 @@ setup(
     packages=find_packages(
         include=[f"{name}{rest}" for name in ("timepro", "rewards", "rollout", "trainer") for rest in ("", ".*")]
     ),
-    package_data={"timepro": ["environment/*.txt", "environment/*.sh", "report/page.*"]},
+    package_data={"timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js"]},
     install_requires=BASE,
     extras_require={
         # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import soundfile
 from browser import Browser, chromium
 from timepro.cli import main
 from timepro.events import Event
+from timepro.metrics import event_report
+from timepro.plots.class_styles import class_styles
 from timepro.report import write_report
+from timepro.runs import read_evaluation
 
 CLIPS = 1000
 LABELS = ("siren", "dog_bark", "</script><b>glass</b>", "engine & co")
@@ -41,8 +45,15 @@ def make_run(folder: Path, hit: float, audio: Path, stages=("sft", "grpo"), clip
                 }
             )  # fmt: skip
         (folder / "eval" / f"{stage}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    numbers = {stage: {"n": clips, "eb_f1_micro": 0.4 + 0.1 * k, "unparsable": 0.01} for k, stage in enumerate(stages)}
+    rest = dict.fromkeys(("eb_f1_macro", "precision", "recall", "miou", "r_at_0.5", "r_at_0.7", "r_at_0.9"), 0.123456)
+    numbers = {
+        stage: {"n": clips, "eb_f1_micro": 0.4 + 0.1 * k, "unparsable": 0.01, "empty": 0.2, **rest}
+        for k, stage in enumerate(stages)
+    }
     (folder / "summary.json").write_text(json.dumps({"eval": numbers}))
+    (folder / "config.yaml").write_text(f"name: {folder.name}\nseed: {seed}\ntask: sed\nrewards: {{name: eb_f1}}\n")
+    identity = {"wandb_id": "a", "started": "2026-01-02 03:04:05+0000", "commit": "0123456789ab"}
+    (folder / "run.json").write_text(json.dumps(identity))
     steps = [{"step": s, "reward": s / 900, "entropy": 2 - s / 900, "kl": 0.0} for s in range(1, 901)]
     (folder / "metrics.grpo.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     return folder
@@ -75,7 +86,7 @@ def data_of(page: Path) -> dict:
 
 def test_the_page_holds_all_clips_and_nothing_from_elsewhere(page, runs) -> None:
     data = data_of(page)
-    assert [s["name"] for s in data["systems"]] == ["first: grpo", "second: grpo"]
+    assert [s["name"] for s in data["systems"]] == ["first: after GRPO", "second: after GRPO"]
     assert len(data["clips"]) == CLIPS
     assert sum(bool(clip["audio"]) for clip in data["clips"]) == 8
     text = page.read_text()
@@ -105,7 +116,61 @@ def test_numbers_are_those_of_the_metric(page, runs) -> None:
 
 def test_one_run_is_shown_stage_by_stage(runs, tmp_path) -> None:
     assert main(["report", str(runs[0]), "--out", str(tmp_path / "r.html"), "--audio", "0"]) == 0
-    assert [s["name"] for s in data_of(tmp_path / "r.html")["systems"]] == ["first: sft", "first: grpo"]
+    assert [s["name"] for s in data_of(tmp_path / "r.html")["systems"]] == ["SFT", "after GRPO"]
+
+
+def test_runs_are_shown_with_seed_date_commit_and_what_differs(page, runs, audio, tmp_path) -> None:
+    first, second = data_of(page)["runs"]
+    assert (first["name"], first["seed"], second["seed"]) == ("first", "0", "1")
+    assert (first["started"], first["commit"]) == ("2026-01-02 03:04:05+0000", "0123456789ab")
+    assert json.loads(first["rewards"]) == {"name": "eb_f1"} and "seed: 0" in first["settings"]
+    assert data_of(page)["differences"] == [["seed", "0", "1"]]
+    bare = make_run(tmp_path / "first", 0.5, audio)
+    (bare / "run.json").unlink()
+    (bare / "config.yaml").unlink()
+    write_report([bare, runs[0]], tmp_path / "r.html", audio=0)
+    of_bare, of_first = data_of(tmp_path / "r.html")["runs"]
+    assert (of_bare["seed"], of_bare["started"], of_bare["commit"]) == ("not recorded",) * 3
+    assert (of_bare["name"], of_first["name"]) == (str(bare), str(runs[0]))  # two folders of the same name
+
+
+def test_numbers_by_class_are_those_of_the_metric(page, runs) -> None:
+    lines = read_evaluation(runs[1] / "eval" / "grpo.jsonl")
+    answers = [line.answer for line in lines]
+    expected = event_report([line.reference for line in lines], answers, n_resamples=0)["class_wise"]
+    rows = data_of(page)["classes"]
+    assert [row["events"] for row in rows] == sorted((row["events"] for row in rows), reverse=True)
+    assert {row["label"] for row in rows} == set(expected) == set(LABELS)
+    for row in rows:
+        of_class = expected[row["label"]]["event_based"]
+        assert row["scores"][1] == pytest.approx([of_class["f1"], of_class["precision"], of_class["recall"]], abs=1e-4)
+        assert row["events"] == of_class["n_ref"]
+
+
+def test_a_class_looks_as_in_the_runs_other_pictures(page, runs) -> None:
+    looks = data_of(page)["looks"]["labels"]
+    styles = class_styles(sorted(LABELS), LABELS).by_label
+    assert {label: looks[label][0] for label in LABELS} == {label: styles[label].colour for label in LABELS}
+
+
+def test_a_moved_run_keeps_its_sound(audio, tmp_path) -> None:
+    run = make_run(tmp_path / "here" / "run", 0.5, tmp_path / "gone.flac", clips=3)
+    sound = tmp_path / "here" / "data" / "a.flac"
+    sound.parent.mkdir()
+    sound.write_bytes(audio.read_bytes())
+    for stage in ("sft", "grpo"):
+        path = run / "eval" / f"{stage}.jsonl"
+        path.write_text(path.read_text().replace(str(tmp_path / "gone.flac"), "../data/a.flac"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "run"
+    write_report([moved], tmp_path / "r.html", audio=3)
+    assert all(clip["audio"] and clip["picture"] for clip in data_of(tmp_path / "r.html")["clips"])
+
+
+def test_a_pages_default_name_depends_on_the_runs(runs) -> None:
+    for folders, name in (([runs[0]], "report.html"), (runs, "report-second.html")):
+        assert main(["report", *map(str, folders), "--audio", "0"]) == 0
+        assert (runs[0] / name).is_file()
 
 
 def test_what_cannot_be_compared_is_refused(runs, audio, tmp_path, capsys) -> None:
@@ -170,7 +235,14 @@ def test_it_opens_sorted_by_change_with_a_first_page(opened, page) -> None:
     assert opened.get("document.getElementById('count').textContent") == "1000 of 1000 clips, 50 shown"
     opened.get("document.getElementById('more').click()")
     assert len(shown(opened)) == 100
-    assert opened.get("document.querySelectorAll('#comparison tbody tr').length") == 2
+    heads = opened.get("[...document.querySelectorAll('#comparison thead th')].map((e) => e.textContent)")
+    assert heads == ["metric", "first: after GRPO", "second: after GRPO"]
+    rows = opened.get("[...document.querySelectorAll('#comparison tbody th')].map((e) => e.textContent)")
+    assert {"Eb-F1 micro", "Eb-F1 macro", "mIoU", "unparsable", "answers without events", "clips"} <= set(rows)
+    named = opened.get("[...document.querySelectorAll('.columns span')].map((e) => e.textContent)")
+    assert named == ["clip", *heads[1:], "change", "to be heard", "sound"]
+    cells = opened.get("document.querySelectorAll('.clip > button')[0].childElementCount")
+    assert cells == len(named)
     assert opened.get("document.querySelectorAll('#curves svg').length") == 2
 
 
@@ -199,13 +271,55 @@ def test_a_clip_opens_by_keyboard_and_plays_from_an_event(opened, page) -> None:
     opened.press("Enter", 13, "\r")
     opened.until("document.querySelector('.clip .body') !== null")
     assert opened.get("document.querySelector('.clip > button').getAttribute('aria-expanded')") == "true"
-    bars = "[...document.querySelectorAll('.lane')][0].querySelectorAll('button')"
+    bars = "[...document.querySelectorAll('.lane')][1].querySelectorAll('button')"  # below the spectrogram
     assert opened.get(f"{bars}.length") == len(clip["reference"])
     assert opened.get(f"[...{bars}].map((b) => b.textContent)") == [e[2] for e in sorted(clip["reference"])]  # as text
     opened.get(f"{bars}[{len(clip['reference']) - 1}].click()")
     opened.until(f"document.getElementById('player').currentTime > {onset}")
     assert opened.get("document.getElementById('player').currentTime") < onset + 2
     assert opened.get("document.querySelectorAll('b').length") == 0  # a label is text, whatever it says
+    ticks = opened.get("[...document.querySelectorAll('.clip .axis span')].map((e) => Number(e.textContent))")
+    assert ticks[0] == 0 and ticks[-1] == 8 and len(set(np.diff(ticks).round(6))) == 1
+    opened.until("document.querySelector('.clip .picture img').naturalWidth > 0")
+    left = "document.querySelector('.clip .{}').getBoundingClientRect().left"
+    assert opened.get(left.format("picture")) == pytest.approx(opened.get(left.format("axis")), abs=1)
+
+
+@needs_browser
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_every_table_is_seen_whole_at_1280_pixels(browser, runs, tmp_path, number) -> None:
+    folders = [tmp_path / f"rewards=eb_f1_soft,seed={i}" for i in range(number)]
+    for folder in folders:
+        shutil.copytree(runs[0], folder)
+    write_report(folders, tmp_path / "r.html", audio=0)
+    browser.call("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    try:
+        browser.open((tmp_path / "r.html").as_uri())
+        tables = "[...document.querySelectorAll('#runs, #comparison, #classes')]"
+        assert browser.get(f"{tables}.map((e) => e.scrollWidth - e.clientWidth)") == [0, 0, 0]
+        assert browser.get("document.documentElement.scrollWidth") <= 1280
+        assert browser.get("document.querySelectorAll('#comparison td').length") >= 10 * number
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+def test_an_unreadable_answer_is_shown_as_one(opened, page) -> None:
+    clip = next(c for c in data_of(page)["clips"] if not c["answers"][1]["ok"])
+    choose(opened, "filter", clip["id"])
+    assert opened.get("document.querySelectorAll('.clip > button .score')[1].textContent") == "unreadable"
+    opened.get("document.querySelector('.clip > button').click()")
+    lanes = opened.get("[...document.querySelectorAll('.clip .track.unreadable')].map((e) => e.innerText)")
+    assert lanes and all("unreadable answer" in text for text in lanes)
+
+
+@needs_browser
+def test_settings_and_dates_can_be_read(opened) -> None:
+    text = opened.get("document.querySelector('#runs').innerText")
+    assert "2026-01-02 03:04:05+0000" in text and "0123456789ab" in text
+    assert "Settings that differ" in opened.get("document.querySelector('#settings').innerText")
+    opened.get("document.querySelector('details').open = true")
+    assert "name: first" in opened.get("document.querySelector('details pre').innerText")
 
 
 @needs_browser

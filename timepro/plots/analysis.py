@@ -21,6 +21,7 @@ _SHOWN_S = 1.0  # boundary errors beyond are counted at the edge
 _GRID = 0.04  # seconds between two timestamps
 _CLASSES = 30  # with a row of their own
 _COLOURS = [PALETTE[i] for i in (4, 5, 2, 3, 0, 1)]
+_LINES = ("-", "--", ":", "-.")  # tell arms apart once the colours are used up
 
 
 def draw_errors(path: Path, systems: Mapping[str, Boundaries], title: str, collar: float = 0.2) -> None:
@@ -124,8 +125,9 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
                 if not steps:
                     continue
                 values = np.array([[one[s] for s in steps] for one in found])
-                colour = _COLOURS[k % len(_COLOURS)]
-                panel.plot(steps, values.mean(axis=0), color=colour, linewidth=1.5, label=f"{arm} ({len(found)})")
+                colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k // len(_COLOURS) % len(_LINES)]
+                name = f"{arm} ({len(found)})"
+                panel.plot(steps, values.mean(axis=0), color=colour, linestyle=line, linewidth=1.5, label=name)
                 if len(found) > 1:
                     panel.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
             _plain(panel, key, "step")

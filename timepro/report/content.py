@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
-from timepro.runs import Evaluated, read_curves, read_evaluation, read_summary, stages_of
+from timepro.plots.lanes import collars
+from timepro.report.classes import class_scores, looks_of
+from timepro.report.facts import differing_settings, run_facts, run_names
+from timepro.report.media import sound_and_picture
+from timepro.runs import STAGES, Evaluated, read_curves, read_evaluation, read_summary, stages_of
 from timepro.tasks import find_task
+from timepro.tasks.base import Column
 
 _CURVES = {
     "reward": "reward",
@@ -23,8 +28,6 @@ _CURVES = {
     "grad_norm": "gradient norm",
     "kl": "KL to the reference",
 }
-_TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-_LARGEST_CLIP = 4 << 20  # bytes of one clip that are put into the page
 
 
 @dataclass
@@ -43,12 +46,13 @@ def systems_of(runs: Sequence[Path]) -> list[System]:
     Raises:
         ValueError: a folder without an evaluation, or two runs that were tested on other samples.
     """
-    found = []
+    found, names = [], run_names(runs)
     for run in runs:
         stages = stages_of(run)
         for stage in stages if len(runs) == 1 else stages[-1:]:
             lines = read_evaluation(run / "eval" / f"{stage}.jsonl")
-            found.append(System(f"{run.name}: {stage}", run, stage, {line.id: line for line in lines}))
+            name = STAGES[stage] if len(runs) == 1 else f"{names[run]}: {STAGES[stage]}"
+            found.append(System(name, run, stage, {line.id: line for line in lines}))
     first = found[0]
     for other in found[1:]:
         if other.answers.keys() != first.answers.keys():
@@ -69,14 +73,27 @@ def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
     scores = np.array([micro_f1(counts[system.name]) for system in systems])  # (S, N)
     sounding = set(_telling(scores, audio))
     return {
-        "title": " and ".join(run.name for run in runs),
+        "title": " and ".join(run_names(runs).values()),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "runs": run_facts(runs),
+        "differences": differing_settings(runs),
         "systems": [
             {"name": s.name, "metrics": _metrics(s), **_against(systems[0], s, counts, ids)} for s in systems
         ],
+        "metrics": _metric_columns(_tasks(systems[0])),
         "main": {task: find_task(task).main_metric for task in _tasks(systems[0])},
+        "classes": class_scores([list(system.answers.values()) for system in systems]),
+        "looks": looks_of(runs, [line for system in systems for line in system.answers.values()]),
         "curves": _curves(runs),
         "clips": [_clip(systems, scores, i, clip, i in sounding) for i, clip in enumerate(ids)],
     }  # fmt: skip
+
+
+def _metric_columns(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """(heading, format, which values are better) of every metric, by key."""
+    columns = [Column("n", "clips", "d", ""), Column("empty", "answers without events", ".1%", "")]
+    columns += [column for task in tasks for column in find_task(task).columns]
+    return {column.key: [column.heading, column.format, column.better] for column in columns}
 
 
 def _tasks(system: System) -> list[str]:
@@ -131,7 +148,8 @@ def _against(first: System, system: System, counts: dict[str, np.ndarray], ids: 
 
 
 def _curves(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    read = {run.name: read_curves(run, list(_CURVES)) for run in runs}
+    names = run_names(runs)
+    read = {names[run]: read_curves(run, list(_CURVES)) for run in runs}
     panels = []
     for key, title in _CURVES.items():
         series = [{"name": name, "points": curves[key]} for name, curves in read.items() if key in curves]
@@ -144,7 +162,9 @@ def _clip(systems: Sequence[System], scores: np.ndarray, place: int, clip: str, 
     line = systems[0].answers[clip]
     return {
         "id": clip, "task": line.task, "question": line.question, "duration": line.duration, "path": str(line.audio),
-        "audio": _sound(line.audio) if sounding else "", "reference": _events(line.reference),
+        **(sound_and_picture(line.audio) if sounding else {"audio": "", "picture": ""}),
+        "reference": _events(line.reference),
+        "collars": [[round(begin, 3), round(end, 3)] for begin, end, _ in collars(line.reference)],
         "answers": [
             {
                 "score": round(float(scores[k, place]), 4), "text": system.answers[clip].text,
@@ -158,10 +178,3 @@ def _clip(systems: Sequence[System], scores: np.ndarray, place: int, clip: str, 
 def _events(events: Sequence[Any]) -> list[list[Any]]:
     return [[round(e.onset, 3), round(e.offset, 3), e.label] for e in events]
 
-
-def _sound(path: Path) -> str:
-    """The file as a data address; empty where it is gone, too large, or not a kind that browsers play."""
-    kind = _TYPES.get(path.suffix.lower())
-    if kind is None or not path.is_file() or path.stat().st_size > _LARGEST_CLIP:
-        return ""
-    return f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()

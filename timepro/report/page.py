@@ -1,4 +1,4 @@
-"""The page itself: template, style and script of this folder with the data put in."""
+"""The page itself: template, style and scripts of this folder with the data put in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from timepro.report.content import content_of
 from timepro.system.files import replacing
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("base", "tables", "curves", "player", "clips", "list")  # in this order; the last one begins
 
 
 def write_report(runs: Sequence[Path], out: Path, audio: int = 24) -> int:
@@ -27,8 +28,9 @@ def write_report(runs: Sequence[Path], out: Path, audio: int = 24) -> int:
     data = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     page = (_HERE / "page.html").read_text()
-    parts = {"title": html.escape(content["title"]), "data": data}
-    parts |= {name: (_HERE / f"page.{name}").read_text() for name in ("css", "js")}
+    scripts = "\n".join((_HERE / f"{name}.js").read_text() for name in _SCRIPTS)
+    parts = {"title": html.escape(content["title"]), "data": data, "css": (_HERE / "page.css").read_text()}
+    parts["js"] = f'"use strict";\n(() => {{\n{scripts}}})();'
     before, *rest = page.split("{{")
     pieces = [before]
     for piece in rest:
