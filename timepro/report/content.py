@@ -177,4 +177,3 @@ def _clip(systems: Sequence[System], scores: np.ndarray, place: int, clip: str, 
 
 def _events(events: Sequence[Any]) -> list[list[Any]]:
     return [[round(e.onset, 3), round(e.offset, 3), e.label] for e in events]
-
