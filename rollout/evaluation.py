@@ -13,26 +13,41 @@ if TYPE_CHECKING:
     from timepro.features import Processor  # which imports torch
 
 
-def evaluate(
+def greedy_answers(
     pool: RolloutPool,
     processor: Processor,
     samples: Sequence[Sample],
     max_tokens: int,
     progress: Callable[[int], None] | None = None,
     version: int | None = None,
-) -> Scored:
-    """Ask the workers for one greedy answer a sample and score all of them.
+) -> list[str]:
+    """Ask the workers for one greedy answer a sample.
 
     Args:
         progress: called with the number of answers that have come since the last call.
         version: the weights to be evaluated; None for whatever the workers have.
+
+    Returns:
+        the answers' texts, in the order of the samples.
+    """
+    sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, stop_token_ids=(processor.eos_token_id,))
+    prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio) for s in samples]
+    groups = pool.generate(prompts, sampling, progress, version)
+    return [processor.answer_text(group.answers[0].token_ids) for group in groups]
+
+
+def evaluate(
+    pool: RolloutPool,
+    processor: Processor,
+    samples: Sequence[Sample],
+    max_tokens: int,
+    progress: Callable[[int], None] | None = None,
+) -> Scored:
+    """Ask the workers, whatever weights they have, for one greedy answer a sample and score all of them.
 
     Raises:
         ValueError: no samples.
     """
     if not samples:
         raise ValueError("there is nothing to evaluate: the sample list is empty")
-    sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, stop_token_ids=(processor.eos_token_id,))
-    prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio) for s in samples]
-    groups = pool.generate(prompts, sampling, progress, version)
-    return score(list(samples), [processor.answer_text(group.answers[0].token_ids) for group in groups])
+    return score(list(samples), greedy_answers(pool, processor, samples, max_tokens, progress))

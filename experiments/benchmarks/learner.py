@@ -150,11 +150,11 @@ def answer_tokens(rows: list[Any]) -> float:
 def our_step(learner: Any, rows: list[Any], rate: float = 1e-6) -> float:
     count = answer_tokens(rows)
 
-    def loss(logprobs: Tensor, entropies: Tensor, micro: Any) -> tuple[Tensor, dict[str, float]]:
+    def loss(logprobs: Tensor, entropies: Tensor, micro: Any) -> tuple[Tensor, dict[str, Tensor]]:
         value = objective(logprobs, micro.advantages, count)
-        return value, {"loss": float(value.detach())}
+        return value, {"loss": value}
 
-    return learner.update(rows, loss, 1.0, rate)["loss"]
+    return learner.update(rows, loss, 1.0, rate).numbers["loss"]
 
 
 def forward_backward(learner: Any, rows: list[Any]) -> None:

@@ -45,9 +45,9 @@ def test_unknown_experiment_lists_the_known_ones() -> None:
 
 
 def test_unknown_key_names_near_ones() -> None:
-    result = train("sed_grpo", "trainer.max_step=5")
+    result = train("sed_grpo", "grpo.max_step=5")
     assert result.returncode == 2
-    assert "trainer.max_step" in result.stderr and "grpo.max_steps" in result.stderr
+    assert "grpo.max_step" in result.stderr and "grpo.max_steps" in result.stderr
 
 
 def test_bad_value_names_its_key() -> None:

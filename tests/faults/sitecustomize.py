@@ -40,7 +40,7 @@ def _patch_sender(module):
 
 
 def _patch_rollouts(module):
-    answered, score = module.GroupSampler.answered, module.GroupSampler.score
+    answered, score = module.GroupSampler._answered, module.GroupSampler.score
 
     def marked_answered(self, asked, version):
         _mark("generate", asked.step)
@@ -51,7 +51,7 @@ def _patch_rollouts(module):
         _mark("score", self.scored - 1)
         return score(self, samples, groups)
 
-    module.GroupSampler.answered, module.GroupSampler.score = marked_answered, marked_score
+    module.GroupSampler._answered, module.GroupSampler.score = marked_answered, marked_score
 
 
 def _patch_core(module):
@@ -63,13 +63,13 @@ def _patch_core(module):
         return update(self, *arguments, **named)
 
     module.Learner.update = marked
-    written = module._write_state
+    written = module.write_json
 
-    def marked_state(folder, state):
-        _mark("save", int(folder.name.removeprefix("step-")))
-        written(folder, state)
+    def marked_state(path, state):
+        _mark("save", int(path.parent.name.removeprefix("step-")))
+        written(path, state)
 
-    module._write_state = marked_state
+    module.write_json = marked_state
 
 
 _PATCHES = {

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from rollout.client import AnswerGroup, Prompt, RolloutPool, Sampling, choose_worker
-from trainer.learner.cursor import share
+from trainer.learner.order import share
 
 SHAPES = [(4, 4, 40), (8, 8, 40), (32, 32, 64), (8, 56, 40)]  # the first two: base/eight_gpus, base/two_nodes
 WORKERS = (1, 2, 3, 4, 7, 8, 12, 31, 32, 64)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from timepro.data.clips import Clip
-from timepro.events import Event, ParsedAnswer
+from timepro.events import Event
+from timepro.tasks.types import Answers, Metrics, References
 
 if TYPE_CHECKING:
     import numpy as np
 
 Times = Literal["exact", "annotated"]
 LABELS = ("classes", "captions", "none")
-References = Sequence[Sequence[Event]]
-Answers = Sequence[ParsedAnswer]
-Metrics = dict[str, float | int]
 
 
 @dataclass(frozen=True)

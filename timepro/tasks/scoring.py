@@ -11,7 +11,7 @@ from timepro.events import Event
 from timepro.metrics.event_based import EventReference, corpus_event_f1
 from timepro.metrics.intervals import label_miou
 from timepro.metrics.scores import CorpusScores
-from timepro.tasks.base import Answers, Metrics, References
+from timepro.tasks.types import Answers, Metrics, References
 
 
 class ScoredEvents:

@@ -28,7 +28,6 @@ def train(options: argparse.Namespace) -> int:
     from trainer.launcher.nodes.node import Node, node_count
     from trainer.launcher.pipeline import run_experiment
     from trainer.launcher.signals import Interrupted
-    from trainer.learner.sender import SyncError
     from trainer.settings.experiment import ExperimentConfig
 
     try:
@@ -50,7 +49,7 @@ def train(options: argparse.Namespace) -> int:
         return _fail(str(error), 2)
     except Interrupted as stop:
         return _fail(f"stopped by {stop}; the same command with --resume continues this run", 128 + stop.number)
-    except (RuntimeError, SyncError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         return _fail(str(error), 1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -30,20 +29,6 @@ class StageLog:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def digest(inputs: Mapping[str, Any], sources: list[Path]) -> str:
-    """A name for a stage's result: its settings, the results it builds on, and the code that makes it.
-
-    Args:
-        inputs: JSON-ready.
-        sources: files or folders of code.
-    """
-    h = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
-    for source in sources:
-        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            h.update(path.read_bytes())
-    return h.hexdigest()[:12]
-
-
 def is_kept(name: str, cache: Path, key: str) -> bool:
     """Whether `cached_stage` would use a kept result."""
     return (cache / f"{name}-{key}" / _DONE).is_file()
@@ -55,7 +40,7 @@ def cached_stage(
     """Run a stage, or use its kept result. Of several runs that need the same one, the first makes it.
 
     Args:
-        key: from `digest`.
+        key: names what it is made of and by, see `stage_keys`.
         work: fills the folder it is given and returns facts about it; what it leaves when it fails is kept for a
             resume but never taken for a result.
         what: one line for the user.

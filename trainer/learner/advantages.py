@@ -75,7 +75,7 @@ def decoupled_advantages(
     scale: str,
     baseline: str = "mean",
     epsilon: float = 1e-4,
-    total: Callable[[list[float]], list[float]] = list,
+    total: Callable[[float], float] = float,
 ) -> list[np.ndarray]:
     """Advantages from several rewards, each compared with its group on its own before they are added up.
 
@@ -88,7 +88,7 @@ def decoupled_advantages(
             some name (a task's that has another) gets nothing from it.
         weights: of the rewards, by name.
         scale, baseline, epsilon: as in `group_advantages`; with "none" the sum is left as it is.
-        total: adds numbers up over ranks.
+        total: adds a number up over ranks.
 
     Returns:
         arrays (G,), all zero for a group in which no reward has a spread.
@@ -96,13 +96,13 @@ def decoupled_advantages(
     summed = [np.zeros(len(next(iter(group.values())))) for group in groups]
     for name, weight in weights.items():
         values = [group.get(name, np.zeros(len(sums))) for group, sums in zip(groups, summed, strict=True)]
-        squares, count = total([*squared_deviations(values)])
+        squares, count = map(total, squared_deviations(values))
         own = group_advantages(values, scale, baseline, epsilon, batch_std=math.sqrt(squares / max(count, 1.0)))
         for sums, advantages in zip(summed, own, strict=True):
             sums += weight * advantages
     if scale == "none":
         return summed
-    squares, count = total([float(sum((s**2).sum() for s in summed)), float(sum(len(s) for s in summed))])
+    squares, count = total(float(sum((s**2).sum() for s in summed))), total(float(sum(len(s) for s in summed)))
     return [sums / (math.sqrt(squares / max(count, 1.0)) + epsilon) for sums in summed]
 
 

@@ -1,15 +1,20 @@
 """The learner's ranks: how they meet, and the few things they say to each other.
 
 A run's launcher starts the ranks and tells each its number and where to meet. The meeting point is a store that
-listens on one configured address; torch's own launcher would listen on all of them.
+listens on one configured address; torch's own launcher would listen on all of them. What ranks say is plain values:
+numbers that are added up or compared, and what JSON can hold.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,13 +23,28 @@ from rollout import stream
 from timepro.system.network import is_loopback
 from trainer.messages import ADDRESS, LOCAL_RANK, RANK, STORE_HOST, STORE_PORT, STORE_PREFIX, WORLD_SIZE
 
+T = TypeVar("T")
+
 
 def rank() -> int:
+    """This rank's number."""
     return dist.get_rank()
 
 
 def world_size() -> int:
+    """How many ranks there are."""
     return dist.get_world_size()
+
+
+def is_first() -> bool:
+    """Whether this is rank 0, which speaks for all."""
+    return rank() == 0
+
+
+def say(text: str) -> None:
+    """A line for the user, from rank 0 alone."""
+    if is_first():
+        print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def device() -> torch.device:
@@ -79,39 +99,93 @@ def join_alone(timeout_s: float = 60.0) -> stream.TCPStore:
     return store
 
 
-def total(values: Sequence[float]) -> list[float]:
-    """Element-wise sums over all ranks."""
-    return _reduce(values, dist.ReduceOp.SUM)
+def total(value: float) -> float:
+    """The sum over all ranks."""
+    return totals({"": value})[""]
 
 
-def largest(values: Sequence[float]) -> list[float]:
-    """Element-wise maxima over all ranks."""
-    return _reduce(values, dist.ReduceOp.MAX)
+def totals(values: Mapping[str, float]) -> dict[str, float]:
+    """Sums over all ranks by name; every rank gives the same names in the same order."""
+    return _reduced(values, dist.ReduceOp.SUM)
 
 
-def from_first(values: Sequence[float]) -> list[float]:
-    """Rank 0's values, on every rank."""
-    tensor = torch.tensor(list(values), dtype=torch.float64, device=device())
-    dist.broadcast(tensor, 0)
-    return tensor.tolist()
+def largest(value: float) -> float:
+    """The largest over all ranks."""
+    return maxima({"": value})[""]
 
 
-def from_every(values: Sequence[float]) -> list[float]:
-    """All ranks' values joined in the order of the ranks; each gives as many."""
-    places = [0.0] * (len(values) * world_size())
-    places[rank() * len(values) : (rank() + 1) * len(values)] = values
-    return total(places)
+def maxima(values: Mapping[str, float]) -> dict[str, float]:
+    """The largest over all ranks by name; every rank gives the same names in the same order."""
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether any rank says so; the same answer on every rank."""
+    return largest(float(flag)) > 0
+
+
+def from_first(value: T) -> T:
+    """Rank 0's value, on every rank; anything that JSON can hold (a tuple comes back as a list)."""
+    data = _encoded(value) if is_first() else torch.empty(0, dtype=torch.uint8, device=device())
+    size = torch.tensor([len(data)], device=device())
+    dist.broadcast(size, 0)
+    data = data if is_first() else torch.empty(int(size), dtype=torch.uint8, device=device())
+    dist.broadcast(data, 0)
+    return _decoded(data)
+
+
+def from_every(value: T) -> list[T]:
+    """Every rank's value, in the order of the ranks; anything that JSON can hold."""
+    data = _encoded(value)
+    sizes = [torch.empty(1, dtype=torch.int64, device=device()) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([len(data)], device=device()))
+    width = max(int(size) for size in sizes)
+    padded = torch.zeros(width, dtype=torch.uint8, device=device())
+    padded[: len(data)] = data
+    rows = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(rows, padded)
+    return [_decoded(row[: int(size)]) for row, size in zip(rows, sizes, strict=True)]
 
 
 def barrier() -> None:
     """Wait for all ranks (deadline: the group's)."""
-    total([0.0])
+    total(0.0)
 
 
-def _reduce(values: Sequence[float], operation: dist.ReduceOp) -> list[float]:
-    tensor = torch.tensor(list(values), dtype=torch.float64, device=device())
+def _reduced(values: Mapping[str, float], operation: dist.ReduceOp) -> dict[str, float]:
+    tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
     dist.all_reduce(tensor, operation)
-    return tensor.tolist()
+    return dict(zip(values, tensor.tolist(), strict=True))
+
+
+def _encoded(value: object) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device())
+
+
+def _decoded(data: torch.Tensor) -> T:  # type: ignore[type-var]  # what came is what a rank gave
+    return json.loads(bytes(data.cpu().numpy()))
+
+
+class FailedTogether(ValueError):
+    """What went wrong on one rank or several, raised on every rank."""
+
+
+@contextmanager
+def together(what: str) -> Iterator[None]:
+    """Work of this rank's own, whose failure on one rank becomes one of all, so that none waits for it. A collective.
+
+    Raises:
+        FailedTogether: on every rank, with what the failing ranks said.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as failure:  # noqa: BLE001 - told to every rank, and raised again below
+        error = failure
+    said = from_every(f"{type(error).__name__}: {error}" if error else "")
+    if any(said):
+        why = "; ".join(f"rank {rank}: {text}" for rank, text in enumerate(said) if text)
+        raise FailedTogether(f"{what} failed: {why}") from error
 
 
 class StopRequest:
@@ -127,4 +201,4 @@ class StopRequest:
 
     def agreed(self) -> int:
         """The signal that any rank got, or 0; the same answer on every rank."""
-        return int(largest([self.signal])[0])
+        return int(largest(self.signal))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from torch.autograd.graph import save_on_cpu
 
 from timepro.features import Processor
 from timepro.system.files import write_json
-from trainer.learner import distributed, zero
+from trainer.learner import distributed, sums, zero
 from trainer.learner.checkpoint_files import STATE, damage, note_checksums
-from trainer.learner.checkpoints import WriteGuard
 from trainer.learner.export import export_checkpoint
 from trainer.learner.frames import FrameCache
 from trainer.learner.lora import ADAPTER_FOLDER, export_adapter, trained_share
@@ -27,6 +25,7 @@ from trainer.learner.losses import cross_entropy_sum
 from trainer.learner.policy import load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
 from trainer.learner.soft_time import SoftTime
+from trainer.learner.write_guard import WriteGuard
 from trainer.settings.batch import BatchConfig
 from trainer.settings.lora import LoraConfig
 from trainer.settings.optimiser import OptimiserConfig
@@ -34,7 +33,23 @@ from trainer.settings.soft_time import SoftTimeConfig
 from trainer.settings.zero import ZeroConfig
 
 _ENCODER_FILE = "encoder.safetensors"
-LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, dict[str, float]]]
+LossFunction = Callable[[Tensor, Tensor, MicroBatch], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What one optimiser step did on this rank.
+
+    Args:
+        numbers: what the loss function reported, put together over the micro-batches (see `sums`).
+        grad_norm: over all ranks, before clipping.
+        refused: whether nothing changed, since the gradient was not finite.
+    """
+
+    numbers: dict[str, float]
+    grad_norm: float
+    refused: bool
+    micro_batches: int
 
 
 class Learner:
@@ -56,9 +71,9 @@ class Learner:
         self.processor = Processor(folder)
         dtype = zero.compute_dtype(zero_config)
         policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype, lora)
-        if lora.rank and distributed.rank() == 0:
+        if lora.rank:
             trained, whole = trained_share(list(policy.parameters()))
-            print(f"  LoRA: {trained:,} of {whole:,} parameters are trained", file=sys.stderr, flush=True)
+            distributed.say(f"LoRA: {trained:,} of {whole:,} parameters are trained")
         self.encoder = encoder.to(distributed.device())
         self._config = (optimiser, zero_config)
         self._policy = policy
@@ -83,52 +98,50 @@ class Learner:
 
     def update(
         self, rows: Sequence[Row], loss_function: LossFunction, temperature: float, learning_rate: float
-    ) -> dict[str, float]:
+    ) -> Updated:
         """One optimiser step on the global batch of which `rows` are this rank's part. A collective.
 
         Args:
             rows: may be empty on some ranks, not on all.
             loss_function: log-probabilities (K,), entropies (K,) and the micro-batch to this rank's part of the loss,
-                already divided by the GLOBAL count, and sums for the log.
-
-        Returns:
-            this rank's sums over its micro-batches, the gradient norm, whether the step was refused because that is not
-            finite (1 or 0), and the number of micro-batches.
+                already divided by the GLOBAL count, and numbers for the log by name, the same names every time.
 
         Raises:
             ValueError: `max_refused_steps` steps in a row were refused.
         """
         parts = self._cut(rows)
         zero.set_learning_rate(self.engine, learning_rate)
-        sums: dict[str, float] = {}
+        numbers: list[dict[str, float]] = []
         on_gpu = distributed.device().type == "cuda"
         for number, part in enumerate(parts):
             micro = self._collate(part)
             with save_on_cpu(pin_memory=on_gpu) if self.batch.offload_activations else nullcontext():
                 logprobs, entropies = self.engine(micro, temperature)
-            loss, extra = loss_function(logprobs, entropies, micro)
+            loss, reported = loss_function(logprobs, entropies, micro)
             zero.backward(self.engine, loss, last=number == len(parts) - 1)
-            for key, value in extra.items():
-                sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
+            numbers.append({name: float(value.detach()) for name, value in reported.items()})
         norm, taken = zero.step(self.engine)
         self._count_refused(taken)
-        return sums | {"grad_norm": norm, "refused": float(not taken), "micro_batches": float(len(parts))}
+        return Updated(sums.joined(numbers), norm, not taken, len(parts))
 
     def _count_refused(self, taken: bool) -> None:
         self._refused_in_a_row = 0 if taken else self._refused_in_a_row + 1
         limit = self._config[0].max_refused_steps
-        if taken or distributed.rank() > 0 and self._refused_in_a_row < limit:
-            return
         if self._refused_in_a_row >= limit:
             raise ValueError(
                 f"the gradient was not finite in {limit} steps in a row (max_refused_steps); none of them changed the "
                 "weights. Look for NaN in the checkpoint, or lower the learning rate"
             )
-        print("  the gradient was not finite: this step changes nothing", file=sys.stderr, flush=True)
+        if not taken:
+            distributed.say("the gradient was not finite: this step changes nothing")
 
     @torch.no_grad()
-    def cross_entropy(self, rows: Sequence[Row]) -> float:
-        """Mean negative log-likelihood of supervised answers over all ranks' rows, without training. A collective."""
+    def cross_entropy(self, rows: Sequence[Row]) -> tuple[float, float]:
+        """Negative log-likelihood of supervised answers over all ranks' rows, without training. A collective.
+
+        Returns:
+            the sum over answer tokens, and their (weighted) number.
+        """
         self.engine.eval()
         loss = 0.0
         for part in self._cut(rows):
@@ -136,8 +149,7 @@ class Learner:
             logprobs, _ = self.engine(micro, 1.0)
             loss += float(cross_entropy_sum(logprobs, micro.weights))
         self.engine.train()
-        total, count = distributed.total([loss, weighted_token_count(rows, supervised=True)])
-        return total / max(count, 1.0)
+        return distributed.total(loss), distributed.total(weighted_token_count(rows, supervised=True))
 
     def add_reference(self) -> None:
         """Keep the model that training starts from, as it is now: partitioned too, or the adapters' own base."""
@@ -174,7 +186,7 @@ class Learner:
     def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""
         plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
-        n_micro = int(distributed.largest([len(plan)])[0])
+        n_micro = int(distributed.largest(len(plan)))
         parts = [[rows[i] for i in part] for part in plan]
         return parts + [[self._filler(rows)]] * (n_micro - len(parts)) if n_micro > len(parts) else parts
 
@@ -244,8 +256,8 @@ class Learner:
         from safetensors.torch import load_file
 
         wrong = damage(folder) if distributed.rank() == 0 and not checked else ""
-        if distributed.from_first([float(bool(wrong))])[0]:
-            raise ValueError(f"{folder} is not a whole checkpoint: {wrong or 'see rank 0'}; resume from another one")
+        if wrong := distributed.from_first(wrong):
+            raise ValueError(f"{folder} is not a whole checkpoint: {wrong}; resume from another one")
         zero.load(self.engine, folder, strict=self.lora.rank == 0)
         if (folder / _ENCODER_FILE).is_file():
             self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))

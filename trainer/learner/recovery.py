@@ -9,7 +9,6 @@ Seeds depend on the sample, so they are the same groups, and each is trained on 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,7 +20,7 @@ from trainer.learner.sender import SyncError, SyncReport, WeightSender
 
 T = TypeVar("T")
 _POLL_S = 0.5
-_BACK, _LATE, _STOPPED = 0.0, 1.0, 2.0
+_BACK, _LATE, _STOPPED = "back", "late", "stopped"
 
 
 class WorkersLost(RuntimeError):
@@ -42,6 +41,11 @@ class Recovery:
         self._sender, self._pool, self._config, self._stop = sender, pool, config, stop
         self.count = 0
 
+    @property
+    def checksum_failures(self) -> int:
+        """Syncs that failed on their checksum so far (on rank 0)."""
+        return self._sender.checksum_failures
+
     def attempt(self, work: Callable[[], T], version: int) -> T:
         """The result of `work`, which asks the workers; where it fails on any rank, again after a sync.
 
@@ -59,7 +63,7 @@ class Recovery:
                 result = work()
             except WorkerError as failure:
                 error = str(failure)
-            if not distributed.largest([bool(error)])[0]:
+            if not distributed.any_rank(bool(error)):
                 return result  # type: ignore[return-value]  # no error: `work` has returned
             self._recover(error, version)
         raise WorkersLost(f"the rollout workers failed in {self._attempts} attempts: {error or 'see the other ranks'}")
@@ -88,8 +92,7 @@ class Recovery:
         """Wait until enough workers answer, then bring them to `version`."""
         for _ in range(self._attempts):
             self.count += 1
-            if distributed.rank() == 0:
-                print(f"  waiting for the rollout workers: {error[:300]}", file=sys.stderr, flush=True)
+            distributed.say(f"waiting for the rollout workers: {error[:300]}")
             began = time.monotonic()
             self._wait()
             try:
@@ -97,9 +100,8 @@ class Recovery:
             except SyncError as failure:
                 error = str(failure)
                 continue
-            if distributed.rank() == 0:
-                words = f"{report.workers} worker(s) have weights {version} again"
-                print(f"  {words}, {time.monotonic() - began:.1f} s later", file=sys.stderr, flush=True)
+            words = f"{report.workers} worker(s) have weights {version} again"
+            distributed.say(f"{words}, {time.monotonic() - began:.1f} s later")
             return report
         raise WorkersLost(f"the rollout workers could not be brought to weights {version}: {error}")
 
@@ -116,7 +118,7 @@ class Recovery:
                     outcome = _BACK
                     break
                 time.sleep(_POLL_S)
-        outcome = distributed.from_first([outcome])[0]
+        outcome = distributed.from_first(outcome)
         if outcome == _STOPPED:
             raise WorkersLost("stopped while waiting for the rollout workers")
         if outcome == _LATE:

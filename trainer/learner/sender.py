@@ -95,14 +95,13 @@ class WeightSender:
             SyncError: too few workers answer, or one did not come within the deadline.
         """
         error = ""
-        if distributed.rank() == 0:
+        if distributed.is_first():
             try:
                 self._connect()
             except Exception as failure:  # noqa: BLE001 - told to every rank below
                 error = f"{type(failure).__name__}: {failure}"
         self._agree(error, "the learner and its workers could not meet")
-        joined = distributed.from_first([float(url in self.members) for url in self._urls])
-        self.members = [url for url, there in zip(self._urls, joined, strict=True) if there]
+        self.members = distributed.from_first(self.members)
 
     def deliver(self, version: int) -> SyncReport:
         """`connect` and `send`, tried again where they failed. A collective.
@@ -117,8 +116,7 @@ class WeightSender:
             except SyncError as error:
                 if attempt == self._config.retries:
                     raise
-                if distributed.rank() == 0:
-                    print(f"  {error}; trying again", file=sys.stderr, flush=True)
+                distributed.say(f"{error}; trying again")
         raise AssertionError("unreachable: the loop returns or raises")
 
     def send(self, version: int) -> SyncReport:
@@ -128,7 +126,7 @@ class WeightSender:
             SyncError: on every rank, with rank 0's reason; the workers still have their old weights.
         """
         started = time.monotonic()
-        is_sender = distributed.rank() == 0
+        is_sender = distributed.is_first()
         error, updates, total, gathering = "", [], 0, 0.0
         pending: tuple[Any, Tensor] | None = None
         if is_sender:
@@ -282,9 +280,9 @@ class WeightSender:
 
     def _agree(self, error: str, what: str) -> None:
         """Tell every rank how rank 0 fared; raise the same error on all."""
-        if not distributed.largest([bool(error)])[0]:
+        if not distributed.any_rank(bool(error)):
             return
-        if distributed.rank() == 0:
+        if distributed.is_first():
             self.checksum_failures += "checksum" in error
             self._abort_group()
             self.control.abort_update(self.members)

@@ -4,121 +4,142 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from trainer.learner import distributed
 from trainer.learner.advantages import is_scored, spread
-from trainer.learner.groups import ScoredGroup
+from trainer.learner.groups import Asked, ScoredGroup
 from trainer.learner.sender import SyncReport
-
-T = TypeVar("T")
+from trainer.learner.updates import UpdateReport
 
 
 class PhaseClock:
-    """Seconds of a step's phases."""
+    """Seconds of a step's phases: `with clock("rows"): ...`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def time(self, phase: str, work: Callable[[], T]) -> T:
-        """Do the work and add its time to the phase's."""
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the time spent inside to the phase's."""
         begun = time.monotonic()
-        result = work()
+        yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - begun
-        return result
 
 
-def collect(
-    drawn: Sequence[ScoredGroup],
-    trained: Sequence[ScoredGroup],
-    part_names: Sequence[str],
-    report: Mapping[str, float],
-    clock: PhaseClock,
-    sync: SyncReport | None,
-) -> dict[str, float]:
+@dataclass
+class Step:
+    """What one step has done so far.
+
+    Args:
+        asked: this rank's groups as they were generated.
+        drawn: the same, scored; rewards and lengths are reported of these, since groups that replaced flat ones
+            are a selection.
+        trained: what the update saw.
+        report: None before the update.
+        sync: None where the workers were lost.
+    """
+
+    clock: PhaseClock
+    asked: Asked | None = None
+    drawn: list[ScoredGroup] = field(default_factory=list)
+    trained: list[ScoredGroup] = field(default_factory=list)
+    report: UpdateReport | None = None
+    sync: SyncReport | None = None
+
+
+def step_metrics(step: Step, part_names: Sequence[str], version: int) -> dict[str, float]:
     """The step's metrics over all ranks. A collective.
 
     Args:
-        drawn: this rank's first groups; rewards and lengths are theirs, since groups that replaced flat ones are a
-            selection.
-        trained: what the update saw.
+        step: with its report.
         part_names: all parts that the reward can record. A part is averaged over the groups that have it: with
             several tasks, each may have rewards of its own. Answers that were not scored are in no mean; they are
             counted in `rewards/NAME/skipped` for the reward that gave up on them.
-        sync: None where the workers were lost.
+        version: of the weights that the step trained.
     """
-    answers = [answer for group in drawn for answer in group.answers.answers]
-    sums = {
-        "answers": float(len(answers)),
-        "groups": float(len(drawn)),
+    assert step.report is not None, "a step is reported once it has been trained"
+    slowest = distributed.maxima(step.clock.seconds)
+    metrics = _reward_metrics(step.drawn, part_names)
+    metrics |= _completion_metrics(step.drawn, slowest)
+    metrics |= _group_metrics(step.drawn, step.trained, version)
+    if step.sync is not None:
+        metrics |= {"sync/bytes": float(step.sync.bytes), "sync/workers": float(step.sync.workers)}
+        metrics |= {"sync/seconds": step.sync.seconds, "sync/gather_seconds": step.sync.gather_seconds}
+    return metrics | {f"time/{phase}": seconds for phase, seconds in slowest.items()} | step.report.as_metrics()
+
+
+def _reward_metrics(drawn: Sequence[ScoredGroup], part_names: Sequence[str]) -> dict[str, float]:
+    found = {
         "scored": float(sum(is_scored(group.rewards).sum() for group in drawn)),
         "reward": float(sum(np.nansum(group.rewards) for group in drawn)),
+        "groups": float(len(drawn)),
         "spread": float(sum(spread(group.rewards) for group in drawn)),
-        "flat": float(sum(not group.teaches for group in drawn)),
-        "left": float(sum(not group.teaches for group in trained)),
-        "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
-        "length": float(sum(len(a.token_ids) for a in answers)),
-        "cut": float(sum(a.truncated for a in answers)),
-        "repeats": float(sum(len(group.texts) - len(set(group.texts)) for group in drawn)),
     }
     for name in part_names:
         parts = [group.parts[name] for group in drawn if name in group.parts]
         parts = [part[is_scored(part)] for part in parts if is_scored(part).any()]
-        sums[f"{name}/n"] = float(len(parts))
-        sums[f"{name}/mean"] = float(sum(part.mean() for part in parts))
-        sums[f"{name}/std"] = float(sum(part.std() for part in parts))
-        sums[f"{name}/skipped"] = float(sum(len(group.skipped.get(name, ())) for group in drawn))
-    total = dict(zip(sums, distributed.total(list(sums.values())), strict=True))
-    n_answers, n_groups = total["answers"], total["groups"]
-    lengths = [float(len(a.token_ids)) for a in answers]
-    longest, shortest = distributed.largest([max(lengths, default=0.0), -min(lengths, default=math.inf)])
-    slowest = dict(zip(clock.seconds, distributed.largest(list(clock.seconds.values())), strict=True))
-    metrics = {
-        "reward": total["reward"] / max(total["scored"], 1.0),
-        "reward_std": total["spread"] / n_groups,
-        "frac_reward_zero_std": total["flat"] / n_groups,
-        "frac_trained_zero_std": total["left"] / n_groups,
-        "perf/resampled_groups": total["replaced"],
-        "completions/mean_length": total["length"] / n_answers,
-        "completions/max_length": longest,
-        "completions/min_length": -shortest,
-        "completions/clipped_ratio": total["cut"] / n_answers,
-        "completions/repeated_ratio": total["repeats"] / n_answers,  # equal to an earlier one of their group
-        # One step ahead, generation hides behind all the rest: what counts is the whole step.
-        "perf/answers_per_second": n_answers
-        / max(sum(slowest.values()) if "ahead" in slowest else slowest["generate"], 1e-9),
-        "learning_rate": report["learning_rate"],
-        "perf/skipped_step": report["skipped"],
-    }
+        found[f"{name}/n"] = float(len(parts))
+        found[f"{name}/mean"] = float(sum(part.mean() for part in parts))
+        found[f"{name}/std"] = float(sum(part.std() for part in parts))
+        found[f"{name}/skipped"] = float(sum(len(group.skipped.get(name, ())) for group in drawn))
+    total = distributed.totals(found)
+    metrics = {"reward_std": total["spread"] / total["groups"]}
+    if total["scored"]:
+        metrics["reward"] = total["reward"] / total["scored"]
     for name in part_names:
         if total[f"{name}/n"]:
             metrics[f"rewards/{name}/mean"] = total[f"{name}/mean"] / total[f"{name}/n"]
             metrics[f"rewards/{name}/std"] = total[f"{name}/std"] / total[f"{name}/n"]
         if total[f"{name}/skipped"]:
             metrics[f"rewards/{name}/skipped"] = total[f"{name}/skipped"]
-    if sync is not None:
-        metrics |= {"sync/bytes": float(sync.bytes), "sync/workers": float(sync.workers)}
-        metrics |= {"sync/seconds": sync.seconds, "sync/gather_seconds": sync.gather_seconds}
-    metrics |= {f"time/{phase}": seconds for phase, seconds in slowest.items()}
-    return metrics if report["skipped"] else metrics | _update_metrics(report)
+    return metrics
 
 
-def _update_metrics(report: Mapping[str, float]) -> dict[str, float]:
+def _completion_metrics(drawn: Sequence[ScoredGroup], slowest: Mapping[str, float]) -> dict[str, float]:
+    answers = [answer for group in drawn for answer in group.answers]
+    lengths = [float(len(answer.token_ids)) for answer in answers]
+    total = distributed.totals(
+        {
+            "answers": float(len(answers)),
+            "length": float(sum(lengths)),
+            "cut": float(sum(answer.truncated for answer in answers)),
+            "repeats": float(sum(len(group.texts) - len(set(group.texts)) for group in drawn)),
+        }
+    )
+    bounds = distributed.maxima({"longest": max(lengths, default=0.0), "shortest": -min(lengths, default=math.inf)})
+    n = total["answers"]
+    # One step ahead, generation hides behind all the rest: what counts is the whole step.
+    seconds = sum(slowest.values()) if "ahead" in slowest else slowest["generate"]
     return {
-        "loss/policy": report["policy_loss"],
-        "loss/reference": report["reference_loss"],
-        "kl": report["kl"],
-        "grad_norm": report["grad_norm"],
-        "entropy": report["entropy"],
-        "clip_ratio/low_mean": report["clip_low"],
-        "clip_ratio/high_mean": report["clip_high"],
-        "sampling/importance_sampling_ratio/mean": report["ratio"],
-        "sampling/importance_sampling_ratio/max": report["ratio_max"],
-        "sampling/drift_kl": report["drift"],
-        "sampling/corrected_ratio": report["corrected"],
-        "perf/refused_step": report["refused"],
-        "perf/micro_batches": report["micro_batches"],
+        "completions/mean_length": total["length"] / n,
+        "completions/max_length": bounds["longest"],
+        "completions/min_length": -bounds["shortest"],
+        "completions/clipped_ratio": total["cut"] / n,
+        "completions/repeated_ratio": total["repeats"] / n,  # equal to an earlier one of their group
+        "perf/answers_per_second": n / max(seconds, 1e-9),
+    }
+
+
+def _group_metrics(drawn: Sequence[ScoredGroup], trained: Sequence[ScoredGroup], version: int) -> dict[str, float]:
+    behind = [version - answer.weight_versions[0] for group in trained for answer in group.answers]
+    total = distributed.totals(
+        {
+            "groups": float(len(drawn)),
+            "flat": float(sum(not group.teaches for group in drawn)),
+            "left": float(sum(not group.teaches for group in trained)),
+            "replaced": float(sum(a is not b for a, b in zip(drawn, trained, strict=True))),
+            "behind": float(sum(behind)),
+            "answers": float(len(behind)),
+        }
+    )
+    return {
+        "frac_reward_zero_std": total["flat"] / total["groups"],
+        "frac_trained_zero_std": total["left"] / total["groups"],
+        "perf/resampled_groups": total["replaced"],
+        "sampling/staleness": total["behind"] / max(total["answers"], 1.0),  # updates, a mean over answers
     }

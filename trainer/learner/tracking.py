@@ -6,17 +6,57 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from timepro.system.files import replacing
+from trainer.learner import distributed
+from trainer.messages import JobSpec
+from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.wandb import WandbConfig, wandb_mode
 
 _BEST = {"reward": "max", "eval/validation/*": "max", "loss": "min", "eval/validation/loss": "min"}
 
 
-class Tracker:
-    """Logs metrics of one job of a run. Only rank 0 has one.
+class Tracker(Protocol):
+    """Records the metrics of one job of a run."""
+
+    @property
+    def records_tables(self) -> bool: ...
+    @property
+    def is_new(self) -> bool: ...
+
+    def resume_from(self, step: int, elapsed: float) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def summary(self, values: Mapping[str, float]) -> None: ...
+    def finish(self, exit_code: int = 0) -> None: ...
+
+
+class SilentTracker:
+    """Records nothing: every rank but the first has this one."""
+
+    records_tables = is_new = False
+
+    def resume_from(self, step: int, elapsed: float) -> None:
+        """Nothing to go back to."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Rank 0 logs."""
+
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rank 0 records tables."""
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Rank 0 sums up."""
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Nothing to close."""
+
+
+class RunTracker:
+    """Logs to W&B and to a file; of rank 0.
 
     Args:
         folder: the run's folder.
@@ -122,3 +162,10 @@ def _set_aside(folder: Path, run_id: str) -> None:
         earlier.mkdir(exist_ok=True)
         number = sum(1 for _ in earlier.iterdir())  # names tell seconds alone, and two starts may share one
         part.rename(earlier / f"{number}.{part.name}")
+
+
+def tracker_of(job: JobSpec, config: ExperimentConfig) -> Tracker:
+    """The job's tracker: rank 0 records, the others are silent."""
+    if not distributed.is_first():
+        return SilentTracker()
+    return RunTracker(config.wandb, Path(job.work), config.name, job.kind, asdict(config), job.run_id)

@@ -17,11 +17,19 @@ class GroupsConfig:
     max_tokens: int = 32
     flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
     resample_rounds: int = 2  # times that flat groups of a step are drawn again, at most
+    order: str = "mixture"  # of the prompts; or a class of your own, module:Class (see trainer/learner/order.py)
 
     def check(self) -> None:
         """Raises ValueError for a group that teaches nothing, or an unknown way with flat ones."""
         if self.flat_groups not in FLAT_GROUPS:
             raise ValueError(f"grpo.groups.flat_groups is {self.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
+        if self.order != "mixture" and ":" not in self.order:
+            raise ValueError(f"grpo.groups.order is {self.order!r}; it must be mixture, or a class as module:Class")
+        if self.temperature <= 0:
+            raise ValueError(
+                f"grpo.groups.temperature is {self.temperature}; it must be above 0, since a group of equal answers "
+                "teaches nothing"
+            )
         if self.group_size < 2:
             raise ValueError(
                 f"grpo.groups.group_size is {self.group_size}; a group needs at least 2 answers to compare"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from timepro.config import load_experiment
-from trainer.launcher.pipeline import own_start
+from trainer.launcher.nodes.head import Nodes
+from trainer.launcher.nodes.node import Node
+from trainer.launcher.pipeline import Pipeline
 from trainer.launcher.runfolder import bind_start, open_run, read_identity
 from trainer.launcher.stages import StageLog, cached_stage
 from trainer.settings.experiment import ExperimentConfig
@@ -73,10 +75,12 @@ def test_a_run_is_bound_to_the_checkpoint_it_started_from(tmp_path: Path) -> Non
 
 
 def test_a_resumed_run_starts_from_its_own_fine_tuned_checkpoint(tmp_path: Path) -> None:
-    run, cache, log = open_run(config_for(tmp_path), resume=False), tmp_path / "cache", StageLog()
-    assert own_start(run, cache, log) is None  # nothing is bound yet
-    bind_start(run, "abc")
-    assert own_start(run, cache, log) is None and not log.seconds  # no longer kept
-    cached_stage("sft", cache, "abc", lambda folder: {}, StageLog(), "")
-    assert own_start(run, cache, log) == (cache / "sft-abc" / "checkpoint", "abc")
-    assert log.seconds == {"sft": 0.0}
+    config = config_for(tmp_path)
+    with Nodes(config, Node()) as nodes:
+        pipeline = Pipeline(config, nodes, open_run(config, resume=False), resume=True)
+        assert pipeline.own_start() is None  # nothing is bound yet
+        bind_start(pipeline.run, "abc")
+        assert pipeline.own_start() is None and not pipeline.log.seconds  # no longer kept
+        cached_stage("sft", pipeline.cache, "abc", lambda folder: {}, StageLog(), "")
+        assert pipeline.own_start() == (pipeline.cache / "sft-abc" / "checkpoint", "abc")
+        assert pipeline.log.seconds == {"sft": 0.0}

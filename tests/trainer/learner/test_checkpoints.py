@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from rollout import stream
 from trainer import messages
-from trainer.learner import distributed
 from trainer.learner.checkpoint_files import STATE
 from trainer.learner.checkpoints import Checkpoints
 from trainer.settings.checkpoints import CheckpointsConfig
@@ -152,13 +151,6 @@ class Writes:
     def save(self, folder, state, with_encoder, own_files) -> None:
         folder.mkdir(parents=True)
         (folder / STATE).write_text("{}")
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "barrier", lambda: None)
-    monkeypatch.setattr(distributed, "from_first", list)
 
 
 def test_the_newest_and_the_best_stay(tmp_path: Path, alone: None) -> None:

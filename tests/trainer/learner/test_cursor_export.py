@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.learner.cursor import Cursor, Mixture, share
 from trainer.learner.export import export_checkpoint
 from trainer.learner.learner import weighted_token_count
+from trainer.learner.order import Cursor, Mixture, share
 from trainer.learner.rows import AnswerTokens, Row
 
 

@@ -15,8 +15,9 @@ from rollout.client import Answer, AnswerGroup, WorkerError
 from timepro.events import Event
 from timepro.tasks import Sample
 from trainer.learner import distributed
-from trainer.learner.cursor import Mixture
 from trainer.learner.groups import GroupSampler, prompt_seed, record
+from trainer.learner.order import Mixture, Outcome, order_of
+from trainer.learner.recovery import WorkersLost
 from trainer.settings.groups import GroupsConfig
 from trainer.settings.grpo import GrpoConfig
 
@@ -71,7 +72,7 @@ def sampler(names, pool, monkeypatch, ranks=1, rank=0, **settings) -> GroupSampl
         GrpoConfig(groups=GroupsConfig(group_size=2, **settings)), 0,
         SimpleNamespace(attempt=lambda work, version: work()),
     )  # fmt: skip
-    made.cursor.take = iter_take(len(names))  # in the list's order, to be read easily
+    made.order.take = iter_take(len(names))  # in the list's order, to be read easily
     return made
 
 
@@ -87,8 +88,9 @@ def iter_take(n):
 
 
 def draw(sampler, step=1, version=0):
-    samples = sampler.next_samples()
-    return sampler.score(samples, sampler.generate(samples, step, version))
+    """What was asked for, and the same scored."""
+    asked = sampler.sample(step, version)
+    return asked, sampler.score_asked(asked)
 
 
 def ids(groups):
@@ -97,53 +99,55 @@ def ids(groups):
 
 def test_flat_groups_are_kept_where_they_are_to_be_skipped(monkeypatch):
     made = sampler(["a", "flat-1", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
-    drawn = draw(made)
-    assert made.resample(drawn, 1, 0) == drawn
+    asked, drawn = draw(made)
+    assert made.resample(asked, drawn, 0) == drawn
     assert made.pool.asked == [["a", "flat-1"]]
 
 
 def test_the_next_prompts_take_the_place_of_flat_groups(monkeypatch):
-    monkeypatch.setattr(distributed, "from_every", list)
+    monkeypatch.setattr(distributed, "from_every", lambda value: [value])
     names = ["flat-1", "a", "flat-2", "b", "flat-3", "c", "d"]
     made = sampler(names, ScriptedPool(), monkeypatch, prompts_per_step=3, flat_groups="resample")
-    drawn = draw(made)
-    assert ids(made.resample(drawn, 1, 0)) == ["b", "a", "c"]
+    asked, drawn = draw(made)
+    assert ids(made.resample(asked, drawn, 0)) == ["b", "a", "c"]
     assert made.pool.asked == [["flat-1", "a", "flat-2"], ["b", "flat-3"], ["c"]]
     assert ids(drawn) == ["flat-1", "a", "flat-2"]
 
 
 def test_the_rounds_are_bounded(monkeypatch):
-    monkeypatch.setattr(distributed, "from_every", list)
+    monkeypatch.setattr(distributed, "from_every", lambda value: [value])
     made = sampler([f"flat-{i}" for i in range(9)], ScriptedPool(), monkeypatch, prompts_per_step=2,
                    flat_groups="resample", resample_rounds=3)  # fmt: skip
-    assert ids(made.resample(draw(made), 1, 0)) == ["flat-6", "flat-7"]
+    assert ids(made.resample(*draw(made), 0)) == ["flat-6", "flat-7"]
     assert len(made.pool.asked) == 4
 
 
 @pytest.mark.parametrize(("rank", "replacement"), [(0, ["d"]), (1, ["e", "f"])])
 def test_every_rank_takes_its_own_part_of_the_replacements(monkeypatch, rank, replacement):
-    counts = iter([[1.0, 2.0], [0.0, 0.0]])  # flat groups of the two ranks, round by round
-    monkeypatch.setattr(distributed, "from_every", lambda values: next(counts))
+    counts = iter([[1, 2], [0, 0]])  # flat groups of the two ranks, round by round
+    monkeypatch.setattr(distributed, "from_every", lambda value: next(counts))
     names = ["flat-1", "flat-2", "a", "flat-3", "d", "e", "f", "g"]  # a sample goes to rank `index % 2`
     made = sampler(names, ScriptedPool(), monkeypatch, ranks=2, rank=rank, prompts_per_step=4, flat_groups="resample")
-    kept = made.resample(draw(made), 1, 0)
+    kept = made.resample(*draw(made), 0)
     assert made.pool.asked[1] == replacement
     assert ids(kept) == (["d", "a"] if rank == 0 else ["e", "f"])
-    assert made.cursor.take(1) == [7]  # both ranks have moved the cursor by all three
+    assert made.order.take(1) == [7]  # both ranks have moved the order by all three
 
 
 def test_groups_that_are_ahead_come_back_from_a_checkpoint_as_they_were(monkeypatch):
     made = sampler(["a", "b"], ScriptedPool(version=3), monkeypatch, prompts_per_step=2)
-    assert made.upcoming_as_json() == "null"
-    made.upcoming = made.ask(made.next_samples(), 5, 3)
-    groups = made.answered(made.upcoming, 4)
+    assert made.ahead_as_json() == "null" and not made.has_asked_ahead
+    made.ask_ahead(5, 3)
+    made.finish_ahead(4)
     assert made.pool.versions == [3]  # those that were asked, whatever the learner has by now
     other = sampler(["a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
-    other.restore_upcoming([made.upcoming_as_json()])
-    assert (other.upcoming.step, other.upcoming.version) == (5, 3)
-    assert other.answered(other.upcoming, 4) == groups and other.pool.asked == []
-    assert [sample.id for sample in other.upcoming.samples] == [group.id for group in groups] == ["a", "b"]
-    other.restore_upcoming(["null"])
+    other.restore_ahead([made.ahead_as_json()])
+    there, here = made.sample(5, 4), other.sample(5, 4)
+    assert (here.step, here.version, here.place) == (5, 3, there.place)
+    assert here.groups == there.groups and other.pool.asked == []
+    assert [sample.id for sample in here.samples] == [group.id for group in here.groups] == ["a", "b"]
+    other.restore_ahead(["null"])
+    assert not other.has_asked_ahead
 
 
 def test_groups_whose_worker_failed_are_asked_for_again_with_the_weights_of_now(monkeypatch):
@@ -162,9 +166,58 @@ def test_groups_whose_worker_failed_are_asked_for_again_with_the_weights_of_now(
             return work()
 
     made.pool.generate, made.recovery = once, SimpleNamespace(attempt=attempt)
-    asked = made.ask(made.next_samples(), 5, 3)
-    assert len(made.answered(asked, 4)) == 1
+    made.ask_ahead(5, 3)
+    made.finish_ahead(4)
+    asked = made.sample(5, 4)
+    assert len(asked.groups) == 1
     assert (made.pool.versions, asked.version) == ([4], 4)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_prompts_of_lost_workers_go_back_into_the_order(monkeypatch, ahead):
+    made = sampler(["a", "b", "c", "d"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    made.order = Mixture([4], [1.0], 0)
+    before = made.order.state()
+    if ahead:
+        made.sample(0, 0)
+        before = made.order.state()
+        made.ask_ahead(1, 0)
+
+    def lost(work, version):
+        raise WorkersLost("gone for good")
+
+    made.recovery = SimpleNamespace(attempt=lost)
+    with pytest.raises(WorkersLost):
+        made.finish_ahead(1) if ahead else made.sample(0, 0)
+    assert made.order.state() == before and not made.has_asked_ahead
+
+
+def test_an_order_of_ones_own_hears_how_the_prompts_went(monkeypatch):
+    class Hearing(Mixture):
+        heard = ()
+
+        def observe(self, outcomes):
+            self.heard = [*self.heard, *outcomes]
+
+    made = sampler(["a", "flat-1"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    _, drawn = draw(made)
+    made.observe(drawn)  # the shipped order does not listen, and no rank is asked
+    monkeypatch.setattr(distributed, "from_every", lambda value: [value, [("other rank", None, 0.0)]])
+    made.order = Hearing([2], [1.0], 0)
+    made.observe(drawn)
+    assert made.order.heard == [Outcome("a", 0.5, 0.5), Outcome("flat-1", 0.0, 0.0), Outcome("other rank", None, 0.0)]
+
+
+def test_an_order_is_found_by_its_import_path(monkeypatch, tmp_path):
+    (tmp_path / "own_order.py").write_text(
+        "from trainer.learner.order import Mixture\n\n\nclass Backwards(Mixture):\n"
+        "    def take(self, count):\n        return super().take(count)[::-1]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = order_of("own_order:Backwards", [5], [1.0], 0)
+    assert own.take(5) == Mixture([5], [1.0], 0).take(5)[::-1]
+    with pytest.raises(ValueError, match="grpo.groups.order: module 'own_order' has no 'Forwards'"):
+        order_of("own_order:Forwards", [5], [1.0], 0)
 
 
 def test_groups_are_asked_for_with_their_weight_version(monkeypatch):
@@ -174,10 +227,10 @@ def test_groups_are_asked_for_with_their_weight_version(monkeypatch):
 
 
 def test_the_record_holds_trained_and_replaced_groups(monkeypatch, tmp_path):
-    monkeypatch.setattr(distributed, "from_every", list)
+    monkeypatch.setattr(distributed, "from_every", lambda value: [value])
     made = sampler(["flat-1", "a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2, flat_groups="resample")
-    drawn = draw(made)
-    trained = made.resample(drawn, 5, 0)
+    asked, drawn = draw(made)
+    trained = made.resample(asked, drawn, 0)
     record(tmp_path, 5, drawn, trained, [np.array([1.0, -1.0]), np.array([0.5, -0.5])])
     lines = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000005.rank0.jsonl").read_text().splitlines()]
     assert [(line["id"], line.get("replaced", False)) for line in lines] == [("b", 0), ("a", 0), ("flat-1", 1)]

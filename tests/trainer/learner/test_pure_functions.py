@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from trainer.learner.advantages import decoupled_advantages, group_advantages, has_spread, squared_deviations
-from trainer.learner.losses import cross_entropy_sum, policy_terms
+from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.objectives import PolicyTokens, clip
 from trainer.learner.schedule import learning_rate_factor
 from trainer.settings.objective import ObjectiveConfig
 
@@ -116,10 +117,10 @@ def test_decoupled_advantages_are_the_same_when_ranks_add_their_sums():
     groups = [{"a": group, "b": group[::-1] ** 2} for group in GROUPS]
     weights = {"a": 1.0, "b": 2.0}
     whole = decoupled_advantages(groups, weights, "batch")
-    sums: list[list[float]] = []
-    decoupled_advantages(groups, weights, "batch", total=lambda values: sums.append(list(values)) or list(values))
+    sums: list[float] = []
+    decoupled_advantages(groups, weights, "batch", total=lambda value: sums.append(value) or value)
     answers = iter(sums)  # what all ranks together would say, in the order in which it is asked
-    parts = decoupled_advantages(groups[:1], weights, "batch", total=lambda values: next(answers))
+    parts = decoupled_advantages(groups[:1], weights, "batch", total=lambda value: next(answers))
     np.testing.assert_allclose(parts[0], whole[0], atol=1e-12)
 
 
@@ -148,12 +149,12 @@ def terms(new, old, advantages, weights, low=0.2, high=0.3):
     new = torch.tensor(new, requires_grad=True)
     given = (torch.tensor(values) for values in (old, advantages, weights))
     config = ObjectiveConfig(clip_low=low, clip_high=high)
-    found = policy_terms(new, *given, torch.zeros(len(new), dtype=torch.long), config)
-    (gradient,) = torch.autograd.grad(found.loss, new)
-    return found, gradient
+    loss, sums = clip(PolicyTokens(new, *given, torch.zeros(len(new), dtype=torch.long)), config)
+    (gradient,) = torch.autograd.grad(loss, new)
+    return {"loss": loss, **sums}, gradient
 
 
-def test_policy_terms_against_the_formulas_token_by_token():
+def test_the_clipped_objective_against_the_formulas_token_by_token():
     generator = np.random.default_rng(0)
     new, old = generator.uniform(-3, 0, 50).tolist(), generator.uniform(-3, 0, 50).tolist()
     advantages, weights = generator.normal(size=50).tolist(), generator.choice([0.0, 0.5, 1.0], 50).tolist()
@@ -167,9 +168,16 @@ def test_policy_terms_against_the_formulas_token_by_token():
         high += w if ratio > 1.3 and a > 0 else 0.0
         drift += w * (1.0 / ratio - 1.0 - math.log(1.0 / ratio))
         largest = max(largest, ratio) if w > 0 else largest
-    expected = {"loss": loss, "ratio_sum": ratio_sum, "clipped_low": low, "clipped_high": high, "drift_sum": drift}
-    for name, value in (expected | {"ratio_max": largest}).items():
-        assert getattr(found, name).item() == pytest.approx(value, rel=1e-4), name
+    expected = {
+        "loss": loss,
+        "sampling/importance_sampling_ratio/mean": ratio_sum,
+        "sampling/importance_sampling_ratio/max": largest,
+        "clip_ratio/low_mean": low,
+        "clip_ratio/high_mean": high,
+        "sampling/drift_kl": drift,
+    }
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value, rel=1e-4), name
     assert low > 0 and high > 0
 
 
@@ -200,16 +208,16 @@ def test_clipped_tokens_have_no_gradient_and_the_others_ratio_times_advantage(ra
 
 def test_only_the_loss_has_a_gradient_and_no_used_token_is_no_error():
     found, _ = terms([-1.0, -2.0], [-1.5, -1.0], [1.0, 1.0], [0.0, 0.0])
-    assert found.ratio_max.item() == 0.0
-    assert [name for name, value in vars(found).items() if value.requires_grad] == ["loss"]
-    assert found.loss.item() == 0.0
+    assert found["sampling/importance_sampling_ratio/max"].item() == 0.0
+    assert [name for name, value in found.items() if value.requires_grad] == ["loss"]
+    assert found["loss"].item() == 0.0
 
 
 def test_drift_is_not_negative_and_zero_only_without_change():
     found, _ = terms([-1.0, -1.0], [-1.0, -1.0], [1.0, 1.0], [1.0, 1.0])
-    assert found.drift_sum.item() == 0.0
+    assert found["sampling/drift_kl"].item() == 0.0
     for shift in (-0.5, 0.5):
-        assert terms([-1.0 + shift], [-1.0], [1.0], [1.0])[0].drift_sum.item() > 0.05
+        assert terms([-1.0 + shift], [-1.0], [1.0], [1.0])[0]["sampling/drift_kl"].item() > 0.05
 
 
 def test_cross_entropy_against_torch():

@@ -35,10 +35,7 @@ class ScriptedSender:
 
 
 @pytest.fixture
-def made(monkeypatch):
-    monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "largest", list)
-    monkeypatch.setattr(distributed, "from_first", list)
+def made(alone, monkeypatch):
     monkeypatch.setattr(recovery, "_POLL_S", 0.01)
 
     def make(failures=0, signal=0, answers=URLS, **settings):
@@ -94,8 +91,8 @@ def test_a_worker_that_is_back_is_used_after_the_next_sync(made):
 
 def test_another_ranks_failure_repeats_the_work_here_too(made, monkeypatch):
     one, sender, _ = made()
-    flags = iter([[1.0], [0.0]])
-    monkeypatch.setattr(distributed, "largest", lambda values: next(flags))
+    flags = iter([True, False])
+    monkeypatch.setattr(distributed, "any_rank", lambda flag: next(flags))
     asked = []
     assert one.attempt(lambda: asked.append(1) or "groups", 3) == "groups"
     assert len(asked) == 2 and sender.delivered == [3]

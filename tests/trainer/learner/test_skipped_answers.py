@@ -17,10 +17,10 @@ from rewards.pool import shared_pool
 from rollout.client import Answer, AnswerGroup
 from timepro.events import Event
 from timepro.tasks import Sample
-from trainer.learner import distributed, grpo
 from trainer.learner.groups import GroupSampler, record
 from trainer.learner.sender import SyncReport
-from trainer.learner.step_metrics import PhaseClock, collect
+from trainer.learner.step_metrics import PhaseClock, Step, step_metrics
+from trainer.learner.updates import UpdateReport, advantages_of, build_rows
 from trainer.settings.advantage import AdvantageConfig
 from trainer.settings.grpo import GrpoConfig
 
@@ -41,10 +41,7 @@ class GivesUp:
 
 
 @pytest.fixture
-def scored(monkeypatch):
-    monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "total", list)
-    monkeypatch.setattr(distributed, "largest", list)
+def scored(alone):
 
     def make(*unscored, parts=None):
         reward = build_reward({"name": "eb_f1", "on_error": "skip"})
@@ -60,39 +57,38 @@ def config_of(parts=None, **settings):
     return GrpoConfig(advantage=AdvantageConfig(parts=parts or {}), **settings)
 
 
-def rows_of(groups, monkeypatch, parts=None, **settings):
+def rows_of(groups, parts=None, **settings):
     processor = SimpleNamespace(expanded_prompt=lambda question, n_frames: [7])
     learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=processor)
     config = config_of(parts, **settings)
-    monkeypatch.setattr(grpo.distributed, "total", list)  # of one rank
-    return grpo.build_rows(learner, groups, grpo.advantages_of(groups, config), config)
+    return build_rows(learner, groups, advantages_of(groups, config), config)
 
 
-def test_it_has_no_weight_and_the_others_are_compared_without_it(scored, monkeypatch):
-    (row,) = rows_of(scored(1), monkeypatch, mask_truncated=False)
+def test_it_has_no_weight_and_the_others_are_compared_without_it(scored):
+    (row,) = rows_of(scored(1), mask_truncated=False)
     assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 1.0]
     rest = np.array([1.0, 0.0, 0.0])
     expected = (rest - rest.mean()) / (rest.std() + 1e-4)
     assert [answer.advantage for answer in row.answers] == pytest.approx([expected[0], 0.0, *expected[1:]])
 
 
-def test_a_truncated_answer_has_no_weight_either(scored, monkeypatch):
-    (row,) = rows_of(scored(1), monkeypatch)
+def test_a_truncated_answer_has_no_weight_either(scored):
+    (row,) = rows_of(scored(1))
     assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 0.0]
 
 
-def test_a_group_that_is_left_without_spread_teaches_nothing(scored, monkeypatch):
-    assert rows_of(scored(0, 1), monkeypatch) == []
-    assert rows_of(scored(0, 1, 2, 3), monkeypatch) == []
+def test_a_group_that_is_left_without_spread_teaches_nothing(scored):
+    assert rows_of(scored(0, 1)) == []
+    assert rows_of(scored(0, 1, 2, 3)) == []
 
 
-def test_parts_are_compared_on_their_own_without_it(scored, monkeypatch):
+def test_parts_are_compared_on_their_own_without_it(scored):
     weights = {"eb_f1": 2.0}
-    (row,) = rows_of(scored(1, parts=weights), monkeypatch, parts=weights, mask_truncated=False)
+    (row,) = rows_of(scored(1, parts=weights), parts=weights, mask_truncated=False)
     assert [answer.weight for answer in row.answers] == [1.0, 0.0, 1.0, 1.0]
     above, others = row.answers[0].advantage, [answer.advantage for answer in row.answers[2:]]
     assert others == pytest.approx([-above / 2] * 2, rel=1e-3) and above > 0 == row.answers[1].advantage
-    assert rows_of(scored(0, 1, parts=weights), monkeypatch, parts=weights) == []
+    assert rows_of(scored(0, 1, parts=weights), parts=weights) == []
 
 
 def test_a_task_whose_reward_has_none_of_the_compared_parts_is_refused(scored):
@@ -113,10 +109,11 @@ def test_the_record_says_why_and_is_json(scored, tmp_path):
 
 def metrics_of(groups):
     clock = PhaseClock()
-    clock.time("generate", lambda: None)
-    report = {"learning_rate": 0.0, "skipped": 1.0}
+    with clock("generate"):
+        pass
     sync = SyncReport(*[0] * len(SyncReport.__dataclass_fields__))
-    return collect(groups, groups, ["eb_f1"], report, clock, sync)
+    step = Step(clock, drawn=groups, trained=groups, report=UpdateReport(0.0), sync=sync)
+    return step_metrics(step, ["eb_f1"], 0)
 
 
 def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
@@ -130,9 +127,9 @@ def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
 
 def test_lengths_and_repeats_within_a_group_are_reported(scored):
     (group,) = scored()
-    longer = replace(group.answers.answers[0], token_ids=[0, 0, 0])
-    answers = replace(group.answers, answers=[*group.answers.answers[:3], longer])
-    metrics = metrics_of([replace(group, answers=answers, texts=["a", "b", "a", "a"]), group])
+    longer = replace(group.answers[0], token_ids=[0, 0, 0])
+    sampled = replace(group.sampled, answers=[*group.answers[:3], longer])
+    metrics = metrics_of([replace(group, sampled=sampled, texts=["a", "b", "a", "a"]), group])
     assert metrics["completions/repeated_ratio"] == 2 / 8
     assert (metrics["completions/min_length"], metrics["completions/max_length"]) == (1.0, 3.0)
     assert metrics["completions/mean_length"] == 10 / 8
@@ -154,5 +151,6 @@ def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
 def test_a_step_without_any_scored_answer_has_metrics(scored):
     metrics = metrics_of(scored(0, 1, 2, 3))
     assert metrics["rewards/eb_f1/skipped"] == 4
-    assert (metrics["reward"], metrics["frac_reward_zero_std"]) == (0.0, 1.0)
+    assert metrics["frac_reward_zero_std"] == 1.0
+    assert "reward" not in metrics  # a mean over nothing is absent, not 0
     assert all(math.isfinite(value) for value in metrics.values())

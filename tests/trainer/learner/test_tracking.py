@@ -17,14 +17,14 @@ import soundfile
 from timepro.evaluation import score
 from timepro.events import Event
 from timepro.tasks import Sample
-from trainer.learner.tracking import Tracker
+from trainer.learner.tracking import RunTracker
 from trainer.learner.wandb_tables import COLUMNS, clip_rows
 from trainer.settings.wandb import WandbConfig, wandb_mode
 from wandb_server import WandbServer
 
 
-def tracker(folder) -> Tracker:
-    return Tracker(WandbConfig(mode="disabled"), folder, "run", "grpo", {"seed": 0}, "abcd1234")
+def tracker(folder) -> RunTracker:
+    return RunTracker(WandbConfig(mode="disabled"), folder, "run", "grpo", {"seed": 0}, "abcd1234")
 
 
 def steps(folder) -> list[int]:
@@ -72,7 +72,7 @@ def test_a_trial_of_a_wandb_agent_is_its_rl_run_mocked(tmp_path, monkeypatch, jo
 
     monkeypatch.setattr("wandb.init", init)
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
-    Tracker(WandbConfig(mode="disabled"), tmp_path, "run", job, {}, "abcd1234")
+    RunTracker(WandbConfig(mode="disabled"), tmp_path, "run", job, {}, "abcd1234")
     expected = {"sft": ("abcd1234", None), "grpo": (None, "s1")}[job]
     assert (given["id"], given["sweep"]) == expected
 
@@ -127,7 +127,7 @@ def test_an_offline_file_holds_what_was_logged(tmp_path, monkeypatch):
     reference = (Event(0.2, 1.0, "siren"),)
     sample = Sample("clip-1", "sed", clip, 2.0, "What?", reference, reference)
     config = WandbConfig(mode="offline", group="sweep", tags="a, b")
-    one = Tracker(config, tmp_path, "run", "grpo", {"seed": 3, "trainer": {"max_steps": 2}}, "abcd1234")
+    one = RunTracker(config, tmp_path, "run", "grpo", {"seed": 3, "grpo": {"max_steps": 2}}, "abcd1234")
     one.table(0, "eval/sft/clips", COLUMNS, clip_rows(score([sample], ["<0.24>siren<1.04>"]), 6))
     for step in (1, 2):
         one.log(step, {"reward": 0.5 / step, "rewards/eb_f1/mean": 0.25 * step})
@@ -138,7 +138,7 @@ def test_an_offline_file_holds_what_was_logged(tmp_path, monkeypatch):
     assert {key: configuration[key] for key in ("id", "group", "job", "tags", "seed")} == {
         "id": "abcd1234", "group": "sweep", "job": "grpo", "tags": ["a", "b"], "seed": 3,
     }  # fmt: skip
-    assert configuration["trainer"] == {"max_steps": 2}
+    assert configuration["grpo"] == {"max_steps": 2}
     for step in (1, 2):
         assert history[step]["reward"] == 0.5 / step
         assert history[step]["rewards/eb_f1/mean"] == 0.25 * step
@@ -156,7 +156,7 @@ def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
     """What `wandb sync` takes of a job that was killed at step 5, behind a checkpoint at 3, and resumed."""
     config = WandbConfig(mode="offline")
     for first, last, elapsed in ((1, 5, 0.0), (4, 8, 30.0), (7, 9, 60.0)):
-        one = Tracker(config, tmp_path, "run", "grpo", {"seed": 3}, "abcd1234")
+        one = RunTracker(config, tmp_path, "run", "grpo", {"seed": 3}, "abcd1234")
         assert one.is_new
         one.resume_from(first - 1, elapsed)
         for step in range(first, last + 1):
@@ -186,7 +186,7 @@ def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
 def test_parts_of_other_runs_stay_where_they_are(tmp_path):
     other = tmp_path / "wandb" / "offline-run-20260101_000000-wxyz9876"
     other.mkdir(parents=True)
-    Tracker(WandbConfig(mode="offline"), tmp_path, "run", "grpo", {}, "abcd1234").finish()
+    RunTracker(WandbConfig(mode="offline"), tmp_path, "run", "grpo", {}, "abcd1234").finish()
     assert other.is_dir()
 
 
@@ -201,7 +201,7 @@ def test_what_the_server_has_already_is_not_told_again_mocked(tmp_path, monkeypa
 
     monkeypatch.setattr("wandb.init", init)
     (tmp_path / "metrics.grpo.jsonl").write_text("".join(f'{{"step": {s}, "elapsed_s": {s}}}\n' for s in (1, 2, 3, 4)))
-    one = Tracker(WandbConfig(mode="online"), tmp_path, "run", "grpo", {}, "abcd1234")
+    one = RunTracker(WandbConfig(mode="online"), tmp_path, "run", "grpo", {}, "abcd1234")
     assert not one.is_new
     one.resume_from(3, 3.0)
     one.log(4, {"reward": 0.5})

@@ -22,7 +22,7 @@ from trainer.launcher.nodes.link import BadSignature, Link, sign, verify
 from trainer.launcher.nodes.node import Node
 from trainer.launcher.ranks import affordable_ranks
 from trainer.launcher.runfolder import changes
-from trainer.launcher.stages import digest
+from trainer.launcher.stage_keys import digest
 from trainer.settings.experiment import ExperimentConfig
 
 _ROOT = Path(__file__).parents[3]

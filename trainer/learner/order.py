@@ -1,12 +1,62 @@
-"""The order in which samples are trained on: a fresh permutation an epoch, resumable at any place."""
+"""The order in which prompts are trained on: a fresh permutation an epoch, resumable at any place.
+
+Every rank holds the same order and moves it alike. A class of your own (`grpo.groups.order=module:Class`, made as
+`Class(sizes, weights, seed)`) keeps `PromptOrder`; with a method `observe` it hears how the prompts went, which makes a
+curriculum one class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from timepro.plugins import import_object
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one prompt of a step went.
+
+    Args:
+        id: the sample's.
+        reward: mean over the group's scored answers; None where none was scored.
+        spread: their standard deviation; 0: the group taught nothing.
+    """
+
+    id: str
+    reward: float | None
+    spread: float
+
+
+class PromptOrder(Protocol):
+    """What gives the samples' indices. Its state is saved with every checkpoint, so it must be JSON-ready.
+
+    A class may also have `observe(outcomes)`: called on every rank with the outcomes of all ranks' groups, in the same
+    order everywhere, after they were scored.
+    """
+
+    @property
+    def epoch(self) -> int:
+        """Times that all samples have been gone through."""
+
+    def take(self, count: int) -> list[int]:
+        """The next `count` sample indices of the global batch."""
+
+    def state(self) -> dict[str, Any]:
+        """Where it is."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; ValueError where the data are not those of the state."""
+
+
+def order_of(name: str, sizes: Sequence[int], weights: Sequence[float], seed: int) -> PromptOrder:
+    """The configured order over sets of samples that lie one behind the other."""
+    made = Mixture if name == "mixture" else import_object(name, "order", "grpo.groups.order")
+    return made(sizes, weights, seed)
 
 
 class Cursor:

@@ -1,0 +1,125 @@
+"""The house: which room may look into which, no circles, and files and functions that a reader can take in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from timepro.system.source import imports_of, module_file, project_modules
+
+ROOT = Path(__file__).resolve().parents[1]
+MOST_LINES, MOST_FUNCTION_LINES = 400, 80
+# A room, and the rooms that it may import from.
+ROOMS = {
+    "timepro": (),
+    "rewards": ("timepro",),
+    "rollout": ("timepro",),
+    "trainer.settings": ("timepro", "rollout"),
+    "trainer.messages": ("timepro",),
+    "trainer.learner": ("timepro", "rewards", "rollout", "trainer.settings", "trainer.messages"),
+    "trainer.launcher": ("timepro", "rewards", "rollout", "trainer.settings", "trainer.messages"),
+}
+HEAVY_FOR_THE_LAUNCHER = ("deepspeed", "peft")
+
+
+def room_of(module: str) -> str:
+    return next((room for room in ROOMS if module == room or module.startswith(f"{room}.")), "")
+
+
+def python_files() -> list[Path]:
+    folders = ("timepro", "rewards", "rollout", "trainer", "experiments", "tests")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_rooms_look_down_only() -> None:
+    wrong = [
+        f"{module} -> {other}"
+        for module in project_modules()
+        for other in imports_of(module)
+        if room_of(other) not in (room_of(module), *ROOMS.get(room_of(module), ()))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_there_are_no_circles_of_imports() -> None:
+    """Hidden ones neither: an import inside a function counts like one at the top."""
+    done: set[str] = set()
+    for start in project_modules():
+        circle = _circle(start, [], done)
+        assert circle is None, " -> ".join(circle or [])
+
+
+def _circle(module: str, path: list[str], done: set[str]) -> list[str] | None:
+    if module in path:
+        return [*path[path.index(module) :], module]
+    if module in done:
+        return None
+    for other in imports_of(module):
+        if other != module and (found := _circle(other, [*path, module], done)):
+            return found
+    done.add(module)
+    return None
+
+
+def test_the_launcher_has_nothing_to_train_with() -> None:
+    wrong = []
+    for module in project_modules():
+        if room_of(module) != "trainer.launcher":
+            continue
+        path = module_file(module)
+        assert path is not None
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{module}: {name}" for name in names if name.split(".")[0] in HEAVY_FOR_THE_LAUNCHER]
+            if isinstance(node, ast.Attribute) and node.attr == "backward":
+                wrong.append(f"{module}: computes a gradient")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_fit(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    long = [f"{name}: {lines} lines" for name, lines in _functions(ast.parse(text)) if lines > MOST_FUNCTION_LINES]
+    assert not long
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_the_loop_reads_on_one_screen() -> None:
+    path = module_file("trainer.learner.grpo")
+    assert path is not None
+    classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    grpo = next(node for node in classes if node.name == "Grpo")
+    train = next(node for node in grpo.body if isinstance(node, ast.FunctionDef) and node.name == "train")
+    body = train.body[1:]  # without its docstring
+    assert (body[-1].end_lineno or 0) - body[0].lineno + 1 <= 40
+
+
+def _is_named(name: str, text: str) -> bool:
+    """A file may stand by its stem alone (`eb_f1` for a reward), a folder by what is in it (`base/*`)."""
+    return bool(re.search(rf"`{re.escape(name.rstrip('/').partition('.')[0])}[`./*]", text))
+
+
+READMES = sorted(path for path in ROOT.rglob("README.md") if not {".venv", "runs", ".git"} & set(path.parts))
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_readme_lists_every_file_of_its_folder(readme: Path) -> None:
+    text, folder = readme.read_text(), readme.parent
+    if folder == ROOT:
+        names = [p.name for p in ROOT.iterdir() if p.is_dir() and (p / "README.md").is_file()]
+    else:
+        names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".py", ".yaml")]
+        names += [f"{p.name}/" for p in sorted(folder.iterdir()) if p.is_dir() and any(p.rglob("*.py"))]
+    missing = [name for name in names if not name.startswith(("__", ".")) and not _is_named(name, text)]
+    assert not missing, f"{readme.relative_to(ROOT)} does not name {', '.join(missing)}"

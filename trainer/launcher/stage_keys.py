@@ -1,0 +1,66 @@
+"""What names a kept stage: its settings, the results it builds on, and the code that makes it.
+
+The code is the import closure of the modules that do the work, so that a change to any file that could change a result
+makes another one; what a change to the launcher, the workers or the pictures cannot touch is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from timepro.system.source import import_closure
+from timepro.tasks.registry import source_of
+from timepro.tiny.config import TinyModelConfig
+from trainer.settings.experiment import ExperimentConfig
+
+# What makes each stage. Families and tasks are found by name at run time, so no import leads to them; what a tiny model
+# reads of a task is among its inputs.
+MADE_BY = {
+    "data": ("timepro.data.synth",),
+    "model": ("timepro.tiny", "timepro.families"),
+    "sft": ("trainer.learner.sft_job", "timepro.families", "timepro.tasks"),
+}
+
+
+def digest(inputs: Mapping[str, Any], sources: Iterable[Path]) -> str:
+    """A short name for what is made of inputs (JSON-ready) by code (files, or folders of it)."""
+    h = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
+    for source in sources:
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            h.update(path.read_bytes())
+    return h.hexdigest()[:12]
+
+
+def data_key(config: ExperimentConfig, split: str) -> str:
+    """Of a synthesised split."""
+    data = config.data
+    inputs = {"soundscape": asdict(data.soundscape), "n": getattr(data, f"{split}_clips"), "seed": data.seed}
+    return digest(inputs, import_closure(*MADE_BY["data"]))
+
+
+def model_key(tiny: TinyModelConfig, labels: Sequence[str], texts: Sequence[str]) -> str:
+    """Of a tiny checkpoint."""
+    inputs = {"tiny": asdict(tiny), "labels": list(labels), "texts": list(texts)}
+    return digest(inputs, import_closure(*MADE_BY["model"]))
+
+
+def sft_key(inputs: Mapping[str, Any], tasks: Iterable[str]) -> str:
+    """Of a fine-tuned checkpoint; tasks from outside this project bring their own file."""
+    own = [file for task in tasks if (file := source_of(task)) is not None]
+    return digest(inputs, [*import_closure(*MADE_BY["sft"]), *own])
+
+
+def folder_key(folder: Path) -> str:
+    """Of a checkpoint that was given: its place, and its weight files' sizes and times."""
+    weights = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.glob("*.safetensors"))]
+    return digest({"path": str(folder.resolve()), "weights": weights}, [])
+
+
+def file_key(path: Path) -> str:
+    """Of a manifest: its content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

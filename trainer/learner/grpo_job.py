@@ -1,0 +1,123 @@
+"""The GRPO job of a rank: from a fine-tuned checkpoint and rollout workers to a post-trained one, evaluated."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rewards import build_reward
+from rollout.auth import TOKEN_VARIABLE
+from rollout.client import RolloutPool
+from timepro.tasks.samples import evaluation_samples, training_samples
+from trainer.learner import distributed
+from trainer.learner.checkpoints import Checkpoints
+from trainer.learner.evaluator import Evaluator
+from trainer.learner.groups import GroupSampler
+from trainer.learner.grpo import Grpo, GrpoState
+from trainer.learner.learner import Learner
+from trainer.learner.order import order_of
+from trainer.learner.recovery import Recovery
+from trainer.learner.sender import WeightSender
+from trainer.learner.tracking import Tracker, tracker_of
+from trainer.messages import CHECKPOINTS, JobSpec, write_result
+from trainer.settings.experiment import ExperimentConfig
+
+
+def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
+    """GRPO with evaluation before and after; exports the checkpoint. Returns the signal that stopped it, or 0."""
+    learner = Learner(Path(job.checkpoint), config.grpo.optimiser, config.zero, config.grpo.batch, config.lora)
+    learner.start()
+    if config.grpo.kl.coefficient:
+        learner.add_reference()
+    token, rollout = os.environ[TOKEN_VARIABLE], config.rollout
+    pool = RolloutPool(
+        job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries,
+        rank=distributed.rank(), ranks=distributed.world_size(),
+    )  # fmt: skip
+    own_gpus = not set(config.learner.gpus.split(",")) & set(rollout.gpus.split(","))  # both empty: shared
+    sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus, rollout.min_workers)
+    tracker, exit_code = tracker_of(job, config), 1
+    try:
+        recovery = Recovery(sender, pool, rollout, stop)
+        signal = _train(job, config, stop, learner, pool, sender, recovery, tracker)
+        exit_code = 128 + signal if signal else 0
+        return signal
+    finally:
+        sender.close()
+        pool.close()
+        tracker.finish(exit_code)
+
+
+def _train(
+    job: JobSpec,
+    config: ExperimentConfig,
+    stop: distributed.StopRequest,
+    learner: Learner,
+    pool: RolloutPool,
+    sender: WeightSender,
+    recovery: Recovery,
+    tracker: Tracker,
+) -> int:
+    run = Path(job.work)
+    lists, weights = training_samples(job.manifest, config.task, "exact")
+    samples = [sample for samples in lists for sample in samples]
+    order = order_of(config.grpo.groups.order, [len(samples) for samples in lists], weights, config.seed)
+    sampler = GroupSampler(
+        learner.processor, pool, build_reward(config.rewards), samples, order, config.grpo, config.seed, recovery
+    )
+    checkpoints = Checkpoints(run / CHECKPOINTS, config.grpo.checkpoints)
+    state = _restored(learner, sampler, checkpoints.newest() if job.resume else None)
+    evaluator = Evaluator(
+        pool, learner.processor, recovery, config.evaluation, run, tracker,
+        evaluation_samples(job.test, config.task), evaluation_samples(job.validation, config.task),
+    )  # fmt: skip
+    tested = evaluator.show_earlier("sft")
+    tracker.resume_from(state.step, state.elapsed)
+    # Sent before the first batch, so that a broken path fails in the first minute.
+    sender.checksum_failures = state.checksum_failures
+    sender.deliver(state.version)
+    pool.use(sender.members)
+    if not distributed.from_first(tested):
+        evaluator.test("sft", state.version, state.step)
+    training = Grpo(
+        learner, sampler, recovery, config.grpo, run, state, stop, tracker, checkpoints,
+        validate=lambda step: evaluator.validate(state.version, step),
+    )  # fmt: skip
+    began, steps_before = time.monotonic(), state.step
+    if signal := training.train():
+        return signal
+    seconds = time.monotonic() - began
+    training.save()
+    if config.grpo.keep_best:
+        _take_best(learner, checkpoints, recovery, state)
+    evaluator.test("grpo", state.version, state.step)
+    learner.export(Path(job.output))
+    if distributed.is_first():
+        write_result(run, {"seconds": seconds, "steps": state.step - steps_before, "grpo": asdict(state)})
+    return 0
+
+
+def _restored(learner: Learner, sampler: GroupSampler, checkpoint: Path | None) -> GrpoState:
+    """Where the run was when the checkpoint was written, by however many ranks. A collective."""
+    if checkpoint is None:
+        return GrpoState()
+    saved = learner.load(checkpoint, checked=True)
+    sampler.order.restore(saved["cursor"])
+    ahead = sorted(checkpoint.glob("upcoming.*.json"), key=lambda path: int(path.name.split(".")[1]))
+    sampler.restore_ahead([path.read_text() for path in ahead])
+    state = GrpoState(**saved["grpo"])
+    distributed.say(f"resumed from {checkpoint} at step {state.step}")
+    return state
+
+
+def _take_best(learner: Learner, checkpoints: Checkpoints, recovery: Recovery, state: GrpoState) -> None:
+    """Go back to the weights of the best validation. A collective."""
+    best = checkpoints.best()
+    if best is None or best == checkpoints.folder / f"step-{state.step:06d}":
+        return
+    learner.load(best)
+    state.version += 1
+    recovery.deliver(state.version)
+    distributed.say(f"going back to {best.name}, the best on the validation set")
