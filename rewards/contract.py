@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -140,19 +137,6 @@ def check_reward(
         same = error is None and np.array_equal(np.asarray(again), values)
         report.note("deterministic", "" if same else f"{_short(values)}, then {error or _short(again)}: {name}")
     return report
-
-
-def spec_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
-    """The spec of a name and `key=value` settings, with dots for what is nested. Raises ValueError for another form."""
-    for setting in settings:
-        if not re.fullmatch(r"[^=\s]+=.*", setting, re.DOTALL):
-            raise ValueError(f"--set {setting!r}: expected key=value, for example onset_collar=0.1 or aux.name=miou")
-    try:
-        given = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
-    except Exception as error:  # OmegaConf's and YAML's own, which have no base in common
-        raise ValueError(f"--set {' '.join(settings)}: {error}") from error
-    assert isinstance(given, dict)
-    return {"name": name, **given}
 
 
 def print_report(reward: BuiltReward, report: ContractReport) -> None:

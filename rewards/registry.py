@@ -103,7 +103,7 @@ class _Build:
 def build_reward(
     spec: Any, defaults: Mapping[str, Mapping[str, Any]] | None = None, inline: bool = False
 ) -> BuiltReward:
-    """Build a reward from its spec: a name, a mapping (plain or an OmegaConf node), nested as deep as needed.
+    """Build a reward from its spec: a name, a mapping nested as deep as needed.
 
     ``as: other`` in a mapping renames the part that is recorded. defaults: reward name -> parameters that apply
     wherever a spec of that name does not set them. inline: slow rewards run in this process, as workers do it.
@@ -252,11 +252,7 @@ def _check_settings(entry: _Entry, name: str, settings: dict[str, Any], where: s
 
 
 def _plain(spec: Any) -> Any:
-    """Plain dicts and lists from an OmegaConf node (interpolations resolved) or from nested mappings."""
-    if type(spec).__module__.startswith("omegaconf"):
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_container(spec, resolve=True)
+    """Plain dicts and lists from nested mappings and sequences."""
     if isinstance(spec, Mapping):
         return {key: _plain(value) for key, value in spec.items()}
     return [_plain(value) for value in spec] if isinstance(spec, (list, tuple)) else spec

@@ -7,7 +7,6 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from rewards import Completion, Group, available_rewards, build_reward, register, registry
 from timepro import plugins
@@ -59,20 +58,19 @@ def test_what_is_no_spec_is_refused(spec):
         build_reward(spec)
 
 
-def test_nested_specs_plain_and_omegaconf():
+def test_nested_specs():
     spec = {
         "name": "adaptive",
         "main": {"name": "eb_f1", "onset_collar": 0.1},
         "aux": {"name": "weighted", "as": "help", "terms": [{"reward": {"name": "miou", "as": "iou"}, "weight": 2}]},
         "epsilon": 1e-3,
     }
-    for given in (spec, OmegaConf.create(spec)):
-        reward = build_reward(given)
-        assert reward.reward.epsilon == 1e-3
-        assert reward.reward.main.reward.settings["onset_collar"] == 0.1
-        assert reward.reward.aux.name == "help"
-        assert reward.reward.aux.reward.terms[0][0].name == "iou"
-        assert reward.reward.aux.reward.terms[0][1] == 2
+    reward = build_reward(spec)
+    assert reward.reward.epsilon == 1e-3
+    assert reward.reward.main.reward.settings["onset_collar"] == 0.1
+    assert reward.reward.aux.name == "help"
+    assert reward.reward.aux.reward.terms[0][0].name == "iou"
+    assert reward.reward.aux.reward.terms[0][1] == 2
 
 
 def test_defaults_apply_beneath_the_spec():

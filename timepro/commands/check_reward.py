@@ -38,11 +38,13 @@ def run(options: argparse.Namespace) -> int:
     from timepro.tasks import available_tasks, find_task
 
     # The method's package imports none of the others; the command finds the rewards by name.
+    from timepro.config import spec_of
+
     contract = importlib.import_module("rewards.contract")
     rewards = importlib.import_module("rewards")
     try:
         tasks = [find_task(task, "--task").name for task in options.task or available_tasks()]
-        reward = rewards.build_reward(contract.spec_of(options.reward, options.settings))
+        reward = rewards.build_reward(spec_of(options.reward, options.settings))
     except ValueError as error:
         print(f"timepro: {error}", file=sys.stderr, flush=True)
         return 2

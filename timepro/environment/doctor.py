@@ -24,7 +24,7 @@ expected = "cpu" if torch.version.cuda is None else "cuda"
 assert current_platform.device_type == expected, f"vLLM chose {current_platform.device_type}, torch is for {expected}"
 """,
 }
-PACKAGES = (*CHECKS, "peft", "numpy", "omegaconf", "wandb")
+PACKAGES = (*CHECKS, "peft", "numpy", "PyYAML", "wandb")
 # Libraries print at import, so a result line is known by its mark.
 PROBE = """
 import sys

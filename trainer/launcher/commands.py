@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from timepro.config import load_experiment
+from timepro.config import load_experiment, to_yaml
 from timepro.sweeps import Sweep, expand, read_sweep, trial_name
 
 
@@ -35,7 +33,7 @@ def train(options: argparse.Namespace) -> int:
         config = load_experiment(name, overrides, ExperimentConfig, options.experiments)
         if options.dry_run:
             check(config, node_count())
-            print(OmegaConf.to_yaml(OmegaConf.structured(config)))
+            print(to_yaml(config))
             print(describe(config, node_count()))
             return 0
         node = Node.from_environment()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from rollout.settings import WorkerConfig
+from timepro.config import Formerly, Spec
 from trainer.settings.control import ControlConfig
 from trainer.settings.data import DataConfig
 from trainer.settings.evaluation import EvaluationConfig
@@ -34,8 +35,8 @@ class ExperimentConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     sft: SftConfig = field(default_factory=SftConfig)
-    grpo: GrpoConfig = field(default_factory=GrpoConfig)
-    rewards: Any = "adaptive"
+    grpo: Annotated[GrpoConfig, Formerly("trainer")] = field(default_factory=GrpoConfig)
+    rewards: Annotated[Any, Spec()] = "adaptive"
     control: ControlConfig = field(default_factory=ControlConfig)
     rollout: WorkerConfig = field(default_factory=WorkerConfig)
     nodes: NodesConfig = field(default_factory=NodesConfig)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,19 +74,20 @@ def test_a_base_used_twice_is_no_circle(load):
     assert load(files).comment == "r"
 
 
-def test_a_reward_replaces_the_bases_reward(load):
-    files = {"base/a": "rewards: {kind: weighted, weights: [1, 2]}", "main": "base: base/a\nrewards: {kind: miou}"}
-    assert load(files).rewards == {"kind": "miou"}
-
-
 def test_circular_bases_are_named(load):
     with pytest.raises(ValueError, match=r"bases form a circle: .*main\.yaml -> .*other\.yaml -> .*main\.yaml"):
         load({"main": "base: other", "other": "base: main"})
 
 
 def test_a_missing_base_names_both_files(load):
-    with pytest.raises(ValueError, match=r"main\.yaml: its base .*nothing\.yaml does not exist"):
+    with pytest.raises(ValueError, match=r"main\.yaml: its base nothing does not exist; looked for .*nothing\.yaml"):
         load({"main": "base: nothing"})
+
+
+@pytest.mark.parametrize("base", ["{a: 1}", "[[a]]", "[a, {b: 1}]"])
+def test_a_base_that_is_not_a_name_is_refused(load, base):
+    with pytest.raises(ValueError, match=r"main\.yaml:1: key base.*: a (list|mapping) is not a text"):
+        load({"main": f"base: {base}"})
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001", "+1e-05"])
@@ -106,8 +106,8 @@ def test_scientific_notation_is_a_number_without_a_declared_type(load):
 
 
 def test_a_word_that_looks_scientific_stays_a_word_where_text_is_declared(load):
-    assert load({"main": ""}, "comment=1e5").comment in ("1e5", "100000.0")
-    assert load({"main": ""}, "comment=tree").comment == "tree"
+    assert load({"main": ""}, "comment=1e5").comment == "1e5"
+    assert load({"main": "comment: 1e5"}).comment == "1e5"
 
 
 def test_overrides_win_in_order_and_keep_their_neighbours(load):
@@ -131,19 +131,19 @@ def test_a_malformed_override_shows_the_form(load, override):
 
 
 def test_an_override_that_is_no_yaml_is_quoted(load):
-    with pytest.raises(ValueError, match=r"override 'tasks=\[ag': the value is not valid YAML"):
+    with pytest.raises(ValueError, match=r"override 'tasks=\[ag': key tasks: not valid YAML"):
         load({"main": ""}, "tasks=[ag")
 
 
-def test_a_broken_interpolation_is_a_bad_value(load):
-    with pytest.raises(ValueError, match="comment"):
-        load({"main": ""}, "comment=${")
-    with pytest.raises(ValueError, match="comment"):
-        load({"main": "comment: ${nothing.here}"})
+def test_a_dollar_sign_is_a_character(load):
+    assert load({"main": ""}, "comment=${").comment == "${"
+    assert load({"main": "comment: ${nothing.here}"}).comment == "${nothing.here}"
 
 
 def test_an_unknown_key_names_its_place_and_near_keys(load):
-    with pytest.raises(ValueError, match=r"main\.yaml: unknown key trainer\.max_step \(did you mean trainer\.max_ste"):
+    with pytest.raises(
+        ValueError, match=r"main\.yaml:1: unknown key trainer\.max_step \(did you mean trainer\.max_ste"
+    ):
         load({"main": "trainer: {max_step: 3}"})
     with pytest.raises(ValueError, match="override 'trainer.optimiser.learning_rat=1': unknown key") as error:
         load({"main": ""}, "trainer.optimiser.learning_rat=1")
@@ -163,7 +163,7 @@ def test_a_key_that_is_not_text_is_an_unknown_key(load, text):
 
 
 def test_an_unknown_key_of_a_base_is_refused(load):
-    with pytest.raises(ValueError, match="unknown key trainer.lr"):
+    with pytest.raises(ValueError, match=r"unknown key trainer\.lr \(did you mean trainer\.learning_rate"):
         load({"base/a": "trainer: {lr: 1}", "main": "base: base/a"})
 
 
@@ -184,12 +184,12 @@ def test_a_value_of_the_wrong_type_names_the_key(load, override, key):
 
 
 def test_a_wrong_value_in_the_file_names_file_and_key(load):
-    with pytest.raises(ValueError, match=r"main\.yaml: key trainer\.max_steps: .*many"):
-        load({"main": "trainer: {max_steps: many}"})
+    with pytest.raises(ValueError, match=r"main\.yaml:2: key trainer\.max_steps: 'many' is not a whole"):
+        load({"main": "# a comment\ntrainer: {max_steps: many}"})
 
 
 def test_an_experiment_must_be_a_mapping_of_valid_yaml(load):
-    with pytest.raises(ValueError, match=r"main\.yaml: an experiment is a mapping of keys, not list"):
+    with pytest.raises(ValueError, match=r"main\.yaml: an experiment is a mapping of keys, not a list"):
         load({"main": "- a"})
     with pytest.raises(ValueError, match=r"main\.yaml"):
         load({"main": "5"})
@@ -214,15 +214,55 @@ def test_a_resolved_configuration_survives_a_trip_through_its_file(load, tmp_pat
     assert [p.name for p in tmp_path.glob("resolved*")] == ["resolved.yaml"]
 
 
-def test_a_reward_replaces_the_bases_reward_and_its_parameters_can_be_changed_alone() -> None:
-    from trainer.settings.experiment import ExperimentConfig
+# ---------------------------------------------------------------- by path
 
-    folder = Path(__file__).resolve().parents[2] / "experiments"
-    spec = "rewards={name: weighted, terms: [{reward: format, weight: 1.0}]}"
-    assert load_experiment("sed_grpo", [spec], ExperimentConfig, folder).rewards == {
-        "name": "weighted",
-        "terms": [{"reward": "format", "weight": 1.0}],
-    }
-    assert load_experiment("sed_grpo", ["rewards=eb_f1"], ExperimentConfig, folder).rewards == "eb_f1"
-    kept = load_experiment("sed_grpo", ["rewards.epsilon=1e-4"], ExperimentConfig, folder).rewards
-    assert kept == {"name": "adaptive", "main": "eb_f1", "aux": "miou", "epsilon": 1e-4}
+
+@pytest.fixture
+def built_in(tmp_path):
+    """A folder of experiments, and a place elsewhere for the user's own."""
+    folder, elsewhere = tmp_path / "checkout" / "experiments", tmp_path / "elsewhere"
+    (folder / "deep").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "main.yaml").write_text("comment: built-in")
+    (folder / "deep" / "one.yaml").write_text("comment: deep")
+    return folder, elsewhere
+
+
+def test_an_experiment_may_be_a_file_anywhere_with_built_in_bases(built_in):
+    folder, elsewhere = built_in
+    (elsewhere / "mine.yaml").write_text("base: main\ntrainer: {max_steps: 3}")
+    loaded = load_experiment(str(elsewhere / "mine.yaml"), [], Experiment, folder)
+    assert (loaded.name, loaded.comment, loaded.trainer.max_steps) == ("mine", "built-in", 3)
+
+
+def test_a_base_beside_the_file_goes_before_a_built_in_one(built_in):
+    folder, elsewhere = built_in
+    (elsewhere / "mine.yaml").write_text("base: [main, parts/two.yaml]")
+    (elsewhere / "main.yaml").write_text("comment: own\nbase: main")  # itself built on the built-in one of its name
+    (elsewhere / "parts").mkdir()
+    (elsewhere / "parts" / "two.yaml").write_text("base: three\ntrainer: {max_steps: 5}")
+    (elsewhere / "parts" / "three.yaml").write_text("trainer: {learning_rate: 0.5}")
+    loaded = load_experiment(str(elsewhere / "mine.yaml"), [], Experiment, folder)
+    assert (loaded.comment, loaded.trainer.max_steps, loaded.trainer.learning_rate) == ("own", 5, 0.5)
+
+
+def test_the_path_of_a_built_in_experiment_is_the_experiment(built_in):
+    folder, _ = built_in
+    by_path = load_experiment(str(folder / "deep" / "one.yaml"), [], Experiment, folder)
+    assert by_path == load_experiment("deep/one", [], Experiment, folder)
+
+
+def test_several_folders_are_looked_through_in_order(built_in):
+    folder, elsewhere = built_in
+    (elsewhere / "main.yaml").write_text("comment: own")
+    (elsewhere / "other.yaml").write_text("base: deep/one")
+    folders = [elsewhere, folder]
+    assert load_experiment("main", [], Experiment, folders).comment == "own"
+    assert load_experiment("other", [], Experiment, folders).comment == "deep"
+    with pytest.raises(ValueError, match="experiments: deep/one, main, other"):
+        load_experiment("nothing_like_it", [], Experiment, folders)
+
+
+def test_a_missing_file_is_named_as_one(built_in):
+    with pytest.raises(ValueError, match=r"there is no file /nowhere/mine\.yaml"):
+        load_experiment("/nowhere/mine.yaml", [], Experiment, built_in[0])
