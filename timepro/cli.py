@@ -1,6 +1,9 @@
-"""The `timepro` command: finds the module of `timepro/commands/` that a sub-command names, and runs it.
+"""The `timepro` command: the table of sub-commands, of which only the one that is called is imported.
 
-Heavy imports happen inside the commands, so that `--help` is instant.
+A row is a name, a line of help, and `module:function`. The function adds the command's arguments to a parser and names
+what runs it, `parser.set_defaults(command=...)`: a function of the parsed options that returns the exit code. The
+docstring of its module describes the command, and EXAMPLES there is shown below the arguments. A command that takes
+`key=value` settings, behind its options too, has a positional argument `overrides`.
 """
 
 from __future__ import annotations
@@ -8,53 +11,99 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from timepro import __version__
+from timepro.hints import program, runnable
 
 COMMANDS = (
-    "doctor",
-    "train",
-    "sweep",
-    "report",
-    "plot",
-    "inspect",
-    "evaluate",
-    "attention",
-    "check-reward",
-    "data",
-    "init-model",
+    ("train", "run an experiment to its final table", "timepro.commands.train:configure"),
+    ("sweep", "run a sweep of experiments/sweeps/", "timepro.commands.sweep:configure"),
+    ("doctor", "say whether a run could start here, and why not", "timepro.commands.doctor:configure"),
+    ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),
+    ("plot", "draw runs: curves, rewards, boundary errors, confusion, clips", "timepro.commands.plot:configure"),
+    ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),
+    ("evaluate", "score predicted events against reference events", "timepro.commands.evaluate:configure"),
+    ("attention", "draw how an answer's times attend to the prompt's", "timepro.commands.attention:configure"),
+    ("check-reward", "run a reward through the contract that training relies on", "rewards.check_reward:configure"),
+    ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),
+    ("init-model", "give a published checkpoint timestamps", "timepro.commands.init_model:configure"),
 )
+EXAMPLES = """\
+  timepro doctor                               is everything here that a run needs?
+  timepro train sed_grpo --dry-run             what the embedded experiment would do
+  timepro train sed_grpo                       run it: about 20 minutes on two CPU cores
+  timepro report runs/sed_grpo                 a page with every answer before and after
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 or 143 ended by a signal."""
-    modules = {name: importlib.import_module(f"timepro.commands.{name.replace('-', '_')}") for name in COMMANDS}
-    parser = argparse.ArgumentParser(
-        prog="timepro",
-        description="Train audio-language models to say when things happen.",
-        epilog="examples:\n" + "".join(module.EXAMPLES for module in modules.values()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in modules.items():
-        module.configure(
-            parsers.add_parser(
-                name,
-                help=module.HELP,
-                description=module.__doc__,
-                epilog=f"examples:\n{module.EXAMPLES}",
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-        )
-    options, rest = parser.parse_known_args(arguments)
-    # Overrides may stand behind options too, which argparse takes for strangers.
-    takes_overrides = hasattr(options, "overrides")
+    """Run a command.
+
+    Returns:
+        0 done, 1 failed, 2 wrong use, 130 or 143 ended by a signal.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    table = {name: where for name, _, where in COMMANDS}
+    if not words or words[0] not in table:
+        return _without_command(words)
+    parser, takes_overrides = _command_parser(words[0], table[words[0]])
+    options, rest = parser.parse_known_args(words[1:])
+    # Settings may stand behind options too, where argparse does not know what they belong to.
     strangers = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]
     if strangers:
-        wanted = "neither an option nor key=value" if takes_overrides else "not an option"
-        parser.error(f"{' '.join(strangers)}: {wanted}; see timepro {options.command} --help")
+        wanted = "neither an option nor key=value" if takes_overrides else "not an option of this command"
+        parser.error(f"{' '.join(strangers)}: {wanted}; {parser.prog} --help lists them")
     if takes_overrides:
         options.overrides += rest
-    return modules[options.command].run(options)
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("timepro: stopped", file=sys.stderr, flush=True)
+        return 130
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of a command's arguments; imports the command's module."""
+    return _command_parser(name, next(where for known, _, where in COMMANDS if known == name))[0]
+
+
+def _command_parser(name: str, where: str) -> tuple[argparse.ArgumentParser, bool]:
+    module_name, _, function = where.partition(":")
+    module = importlib.import_module(module_name)
+    configure: Callable[[argparse.ArgumentParser], None] = getattr(module, function)
+    parser = argparse.ArgumentParser(
+        prog=f"{program()} {name}",
+        description=module.__doc__,
+        epilog=f"examples:\n{runnable(module.EXAMPLES)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    configure(parser)
+    return parser, any(action.dest == "overrides" for action in parser._actions)
+
+
+def _without_command(words: list[str]) -> int:
+    """`--help`, `--version`, nothing at all, or a word that is no command."""
+    width = max(len(name) for name, _, _ in COMMANDS)
+    rows = "\n".join(f"  {name:{width}}  {line}" for name, line, _ in COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog=program(),
+        usage="%(prog)s [-h] [--version] COMMAND ...",
+        description="Train audio-language models to say when things happen.",
+        epilog=f"commands (COMMAND --help says more):\n{rows}\n\nexamples:\n{runnable(EXAMPLES)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"timepro {__version__}")
+    if not words:
+        parser.print_help()
+        return 0
+    _, rest = parser.parse_known_args(words)
+    from difflib import get_close_matches
+
+    names = [name for name, _, _ in COMMANDS]
+    near = get_close_matches(rest[0], names, n=1) if rest else []
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    parser.error(f"there is no command {' '.join(rest) or words[0]!r}{hint}; commands: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -1,51 +1,69 @@
 """Sweeps: files in W&B's own format, and the trials they stand for.
 
-    name: sed_seeds
+    name: sed_grpo_temperature
     method: grid
-    command: ["${env}", timepro, train, sed_grpo, --sweep, sed_seeds, "${args_no_hyphens}"]
+    command: ["${env}", timepro, train, sed_grpo, --sweep, sed_grpo_temperature, "${args_no_hyphens}"]
     parameters:
       seed: {values: [0, 1, 2]}
       grpo.groups.temperature: {values: [0.7, 1.0]}
 
 With a login such a file is a sweep of W&B's, which gives every agent its next trial. Without one the same file is
-expanded here: `grid` to all combinations, `random` to `run_cap` draws. Either way a trial is a call of the command
-with `key=value` for each parameter, so names, groups and metrics are the same.
+expanded here: `grid` to all combinations, `random` to `run_cap` draws, equal ones once. Either way a trial is a call of
+the command with `key=value` for each parameter, so names, groups and metrics are the same.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from timepro.config.keys import near_names, setting_type
+from timepro.config.marks import Limits, bare, mark
+from timepro.config.values import Place, compose, read_node
+from timepro.names import check_run_name, folder_name
+
 _KEYS = {"name", "description", "program", "project", "entity", "method", "metric", "command", "parameters", "run_cap"}
 _DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "log_uniform_values")
 ARGUMENTS = "${args_no_hyphens}"
-PLACES = ("name", "runs", "learner", "rollout", "sync", "wandb")
-"""Settings that say where and how a trial runs, not what it is: they are no part of its name."""
-_LONGEST = 80  # characters of a trial's name
+EXPERIMENT = "experiment"
+"""The parameter that names the experiment itself."""
+NEVER_NAMED = ("name", "runs", "wandb")
+"""Settings that say what a run is called and where it is kept: they cannot tell trials apart."""
+PLACES = (*NEVER_NAMED, "learner", "rollout", "sync", "nodes")
+"""Settings that, given for all trials of a sweep, say where and how they run: they are no part of a trial's name."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: the settings that make it, and the name that follows from them."""
+    """One run of a sweep.
+
+    Args:
+        settings: what makes it, in the order of the file.
+        constant: keys that have the same value in every trial of the sweep.
+    """
 
     settings: tuple[tuple[str, Any], ...]
+    constant: frozenset[str] = frozenset()
 
     @property
     def arguments(self) -> list[str]:
         """`key=value` as the command line takes them."""
         return [f"{key}={_shown(value)}" for key, value in self.settings]
+
+    @property
+    def naming(self) -> list[str]:
+        """The arguments that tell it from the sweep's other trials."""
+        return [word for word in self.arguments if _key(word) not in self.constant]
 
 
 @dataclass(frozen=True)
@@ -56,52 +74,94 @@ class Sweep:
     path: Path
     raw: Mapping[str, Any]
     command: tuple[str, ...]
+    schema: type | None = field(default=None, repr=False)
+
+    @property
+    def constant(self) -> frozenset[str]:
+        """Parameters with one value."""
+        return frozenset(
+            key for key, spec in self.raw["parameters"].items() if "value" in spec or len(spec.get("values", ())) == 1
+        )
 
 
 def trial_name(words: Sequence[str]) -> str:
-    """A folder name for a trial, from the `key=value` words of its command that say what it is, in any order.
+    """A folder name for a trial, from the `key=value` words of its command in any order: all but where it is kept."""
+    pairs = [word for word in words if "=" in word and not word.startswith("-")]
+    named = [pair for pair in pairs if re.split("[.=]", pair)[0] not in NEVER_NAMED]
+    return folder_name(named) if named else "defaults"
 
-    Long ones are cut and told apart by a digest.
+
+def naming_words(words: Sequence[str], sweep: Sweep | None) -> list[str]:
+    """Those `key=value` words of a trial's command that name it.
+
+    Args:
+        sweep: the file of the sweep. Its parameters name a trial where they vary; settings that all trials are given
+            beside them do so unless they are `PLACES`. Without it every word counts.
     """
     pairs = [word for word in words if "=" in word and not word.startswith("-")]
-    whole = ",".join(pair for pair in sorted(pairs) if re.split("[.=]", pair)[0] not in PLACES) or "defaults"
-    name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", whole).strip("_")
-    if len(name) <= _LONGEST and name == whole:
-        return name
-    return f"{name[: _LONGEST - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    if sweep is None:
+        return pairs
+    def names_it(pair: str) -> bool:
+        if _key(pair) in sweep.raw["parameters"]:
+            return _key(pair) not in sweep.constant
+        return re.split("[.=]", pair)[0] not in PLACES
+
+    return [pair for pair in pairs if names_it(pair)]
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file.
+def find_sweep(name: str, folders: Sequence[Path]) -> Path:
+    """The file of a sweep: below one of the folders of experiments by name, or a path.
 
     Raises:
-        ValueError: naming the file, the key and what is wrong. FileNotFoundError: no such file.
+        ValueError: no such sweep, with near names.
     """
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.stem, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise FileNotFoundError(f"there is no sweep {path}{hint}; sweeps: {', '.join(known) or 'none'}")
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path}: a sweep is a mapping of keys, not {type(raw).__name__}")
-    for key in raw.keys() - _KEYS:
-        near = difflib.get_close_matches(str(key), _KEYS, n=1)
-        raise ValueError(f"{path}: unknown key {key!r}{f' (did you mean {near[0]}?)' if near else ''}")
+    if Path(name).suffix in (".yaml", ".yml"):
+        if Path(name).is_file():
+            return Path(name)
+    else:
+        for folder in folders:
+            if (folder / "sweeps" / f"{name}.yaml").is_file():
+                return folder / "sweeps" / f"{name}.yaml"
+    known = sorted({path.stem for folder in folders for path in (folder / "sweeps").glob("*.yaml")})
+    near = near_names(Path(name).stem, known)
+    raise ValueError(f"there is no sweep {name}{near}; sweeps: {', '.join(known) or 'none'}")
+
+
+def read_sweep(path: Path, schema: type | None = None) -> Sweep:
+    """Read and check a sweep's file.
+
+    Args:
+        schema: dataclass of the whole configuration; the parameters of a sweep over `timepro train` are checked
+            against it, and their values have the types of their settings.
+
+    Raises:
+        ValueError: naming the file, the line, the key and what is wrong.
+    """
+    place = Place(str(path), schema or object)
+    node = compose(path.read_text(encoding="utf-8"), place)
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError(f"{path}: a sweep is a mapping of keys")
+    nodes = {key.value: (key, value) for key, value in node.value}
+    for key, (where, _) in nodes.items():
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, n=1)
+            raise place.fault(f"unknown key {key!r}{f' (did you mean {near[0]}?)' if near else ''}", where)
+    raw = read_node(node, Any, place)
     for key in ("method", "command", "parameters"):
         if not raw.get(key):
             raise ValueError(f"{path}: missing key {key!r}")
-    command = list(map(str, raw["command"])) if isinstance(raw["command"], list) else []
+    command = tuple(map(str, raw["command"])) if isinstance(raw["command"], list) else ()
     if ARGUMENTS not in command:
         raise ValueError(f"{path}: key 'command': a list with {ARGUMENTS!r} where a trial's key=value arguments go")
-    return Sweep(str(raw.get("name") or path.stem), path, raw, tuple(command))
+    name = read_node(nodes["name"][1], str, place.at("name")) if "name" in nodes else path.stem
+    check_run_name(name)
+    ours = schema if {"timepro", "train"} <= set(command) else None
+    raw["parameters"] = dict(_parameters(nodes["parameters"][1], place.at("parameters"), ours))
+    return Sweep(name, path, raw, command, ours)
 
 
 def expand(sweep: Sweep, seed: int = 0) -> list[Trial]:
-    """The trials of a sweep that is run here, in a fixed order.
+    """The trials of a sweep that is run here, in a fixed order, no two alike.
 
     Args:
         seed: of the draws of `method: random`.
@@ -109,34 +169,69 @@ def expand(sweep: Sweep, seed: int = 0) -> list[Trial]:
     Raises:
         ValueError: a method or a parameter that only W&B itself can serve.
     """
-    parameters = _parameters(sweep)
+    parameters, cap = sweep.raw["parameters"], sweep.raw.get("run_cap")
+    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+        raise ValueError(f"{sweep.path}: run_cap is {cap!r}; it must be a whole number of at least 1")
     method = sweep.raw["method"]
     if method == "grid":
         axes = [[(key, value) for value in _grid_values(sweep, key, spec)] for key, spec in parameters.items()]
-        trials = [Trial(tuple(settings)) for settings in itertools.product(*axes)]
-        return trials[: sweep.raw.get("run_cap") or None]
-    if method == "random":
-        cap = sweep.raw.get("run_cap")
-        if not isinstance(cap, int) or cap < 1:
+        drawn: list[tuple[tuple[str, Any], ...]] = list(itertools.product(*axes))
+    elif method == "random":
+        if cap is None:
             raise ValueError(f"{sweep.path}: method random needs run_cap, the number of trials")
         rng = np.random.default_rng(seed)
-        return [
-            Trial(tuple((key, _draw(sweep, key, spec, rng)) for key, spec in parameters.items())) for _ in range(cap)
-        ]
-    raise ValueError(
-        f"{sweep.path}: method {method!r} needs W&B's own server: log in (wandb login), or use grid or random"
-    )
+        drawn = [tuple((key, _draw(sweep, key, spec, rng)) for key, spec in parameters.items()) for _ in range(cap)]
+    else:
+        raise ValueError(
+            f"{sweep.path}: method {method!r} needs W&B's own server: log in (wandb login), or use grid or random"
+        )
+    trials = {tuple(trial.arguments): trial for trial in (Trial(settings, sweep.constant) for settings in drawn)}
+    return list(trials.values())[:cap]
 
 
-def _parameters(sweep: Sweep) -> dict[str, Mapping[str, Any]]:
-    found = {}
-    for key, spec in dict(sweep.raw["parameters"]).items():
-        if not isinstance(spec, Mapping) or not spec:
-            raise ValueError(f"{sweep.path}: parameter {key}: expected value, values, or a distribution; got {spec!r}")
-        if "parameters" in spec:
-            raise ValueError(f"{sweep.path}: parameter {key}: write nested settings with dots, as in grpo.max_steps")
-        found[str(key)] = spec
-    return found
+def _parameters(node: yaml.Node, place: Place, schema: type | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Parameters by key, their values of the type that the schema has for the key."""
+    if not isinstance(node, yaml.MappingNode):
+        raise place.error("expected a mapping from settings to their values", node)
+    seen: set[str] = set()
+    for key_node, spec_node in node.value:
+        key = key_node.value
+        here = place.at(key)
+        if key in seen:
+            raise here.error("stands here twice; remove one of them", key_node)
+        seen.add(key)
+        if re.split("[.]", key)[0] in NEVER_NAMED and schema is not None:
+            raise here.error("cannot tell trials apart: it says what a run is called or where it is kept", key_node)
+        try:
+            kind = str if key == EXPERIMENT else Any if schema is None else setting_type(schema, key)
+        except ValueError as error:
+            raise here.fault(str(error), key_node) from None
+        yield key, _parameter(spec_node, kind, here)
+
+
+def _parameter(node: yaml.Node, kind: Any, place: Place) -> dict[str, Any]:
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        raise place.error("expected {value: ...}, {values: [...]}, or a range {min: ..., max: ...}", node)
+    inside = {key.value: value for key, value in node.value}
+    if "parameters" in inside:
+        raise place.error("write nested settings with dots, as in grpo.max_steps", node)
+    spec: dict[str, Any] = {}
+    for key, value in inside.items():
+        here = place.at(key)
+        if key == "value":
+            spec[key] = read_node(value, kind, here)
+        elif key == "values":
+            spec[key] = read_node(value, list[kind], here)  # type: ignore[valid-type]
+        else:
+            spec[key] = read_node(value, Any, here)
+    drawn = spec.get("distribution")
+    if bare(kind) is int and drawn in ("uniform", "log_uniform_values"):
+        raise place.error(f"distribution {drawn} draws fractions; a whole number takes int_uniform", node)
+    limits = mark(kind, Limits)
+    for key in ("min", "max"):
+        if limits is not None and isinstance(spec.get(key), (int, float)) and not limits.admit(spec[key]):
+            raise place.at(key).error(f"{spec[key]} is out of range; it must be {limits}", inside[key])
+    return spec
 
 
 def _distribution(sweep: Sweep, key: str, spec: Mapping[str, Any]) -> str:
@@ -192,4 +287,10 @@ def _range(sweep: Sweep, key: str, spec: Mapping[str, Any]) -> tuple[float, floa
 
 def _shown(value: Any) -> str:
     """As W&B's agent writes it, and as a `key=value` override reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):  # a quote at its start would be read as one around it
+        return "'" + value.replace("'", "''") + "'" if value[:1] in ("'", '"') else value
+    return json.dumps(value)
+
+
+def _key(pair: str) -> str:
+    return pair.partition("=")[0]

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.commands.inputs import require_checkpoint, require_files
 from timepro.plots.files import default_name, picture_path
 
-HELP = "draw how an answer's times attend to the prompt's timestamps"
 EXAMPLES = """\
   timepro attention runs/sed_grpo/checkpoint clip.flac                          the model's own answer
   timepro attention CHECKPOINT clip.wav --query "glass breaking" --layer -1     a grounding question, the last layer
@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder, with timestamps in its prompts")
     parser.add_argument("clip", type=Path, help="an audio file")
     parser.add_argument("--task", help="whose question is asked: sed, ag, dac, or module:object (default: sed)")
@@ -28,17 +28,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf or .svg (default: a name of its own, here)"
     )
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw; returns 0, or 2 for what the user can put right."""
-    from timepro.attention import NEAR, time_attention
-    from timepro.plots.attention import draw_attention
-    from timepro.tasks import find_task
-
     clip, checkpoint = str(options.clip.resolve()), str(options.checkpoint.resolve())
     unseen = (clip, checkpoint, options.answer or "", str(options.layer))
     try:
+        require_checkpoint(options.checkpoint)
+        require_files([options.clip])
+        from timepro.attention import NEAR, time_attention
+        from timepro.plots.attention import draw_attention
+        from timepro.tasks import find_task
+
         task = find_task(options.task or ("ag" if options.query else "sed"), "--task")
         asked = task.question(options.query or "")
         name = default_name("attention", options.clip.stem, options.query or task.name, unseen=unseen)

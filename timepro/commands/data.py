@@ -19,7 +19,6 @@ from timepro.plots.files import beside, picture_path
 if TYPE_CHECKING:
     from timepro.data.convert import Report
 
-HELP = "read a published data set into a manifest; mix manifests; show one"
 EXAMPLES = """\
   timepro data desed --root dcase/dataset --out desed.jsonl --split validation
   timepro data audioset-strong --root audioset --out strong.jsonl --skip-invalid
@@ -29,7 +28,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|mix|show")
     for name, title in FORMATS.items():
         one = commands.add_parser(
@@ -66,6 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf, .svg (default: the manifest's name with .png)"
     )
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 from timepro.commands.train import default_experiments
 
 DEFAULT = "sed_grpo"
-HELP = "say whether a run could start here, and why not"
 EXAMPLES = """\
   timepro doctor                                          packages and machine, for the embedded default
   timepro doctor qwen2_5_omni_7b/sed_grpo                 for another experiment
@@ -20,10 +19,11 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("experiment", nargs="?", default=DEFAULT, help="what is to be run (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
     parser.add_argument("--experiments", type=Path, default=default_experiments(), help=argparse.SUPPRESS)
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

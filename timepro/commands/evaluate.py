@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from timepro.data.event_parts import FileEvents
     from timepro.data.repairs import Repairs
 
-HELP = "score predicted events against reference events"
 EXAMPLES = """\
   timepro evaluate found.tsv validation.tsv               a table of every metric, with 95 % intervals
   timepro evaluate found.csv manifest.jsonl --json        one JSON object, for a program
@@ -37,7 +36,7 @@ _LATE = 1e-3  # seconds by which an event may exceed its file: durations are oft
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="the events that a system found")
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help="the events that are there")
     parser.add_argument(
@@ -77,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="bootstrap resamples for the intervals; 0 for none (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.set_defaults(command=run)
 
 
 def _configure_joining(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from timepro.timestamps import INITIALISATIONS
 
-HELP = "give a published checkpoint timestamps"
 EXAMPLES = """\
   timepro init-model Qwen/Qwen2.5-Omni-7B checkpoints/omni-7b          as in the paper
   timepro init-model Qwen/Qwen2-Audio-7B-Instruct checkpoints/q2a --every 5
@@ -21,7 +20,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("source", help="a checkpoint folder, or a hub name")
     parser.add_argument("target", type=Path, help="the folder to write; must not exist")
     parser.add_argument("--stride", type=float, default=0.04, help="seconds between timestamps (default: 0.04)")
@@ -38,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of random and smooth starts")
     parser.add_argument("--revision", help="of the hub repository")
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-HELP = "show a training step's groups of answers"
+from timepro.commands.inputs import require_runs
+
 EXAMPLES = """\
   timepro inspect runs/sed_grpo --step 40                  the step's groups, in the order of the batch
   timepro inspect runs/sed_grpo --step 40 --sort spread    the groups that taught most, first
@@ -15,20 +16,22 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--step", type=int, help="the step (default: the last one)")
     orders = ("batch", "spread", "best", "worst")
     parser.add_argument("--sort", choices=orders, default="batch", help="which come first")
     parser.add_argument("--limit", type=int, default=5, help="groups to show (default: 5; 0: all)")
     parser.add_argument("--id", help="only the group of this sample")
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the groups; returns the exit code."""
-    from timepro.inspection import choose, print_group, read_step
-
     try:
+        require_runs([options.run])
+        from timepro.inspection import choose, print_group, read_step
+
         step, groups = read_step(options.run, options.step)
         chosen = choose(groups, options.sort, options.limit, options.id)
     except ValueError as error:

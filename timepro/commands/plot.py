@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from timepro.commands.inputs import require_runs
 from timepro.plots.files import default_name, picture_path
 
-HELP = "draw runs: curves, rewards, boundary errors, confusion, clips"
 EXAMPLES = """\
   timepro plot errors runs/sed_grpo                        how late boundaries are, before and after RL
   timepro plot confusion runs/sed_grpo --stage grpo        what is taken for what
@@ -25,7 +25,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, what in (
         ("errors", "distributions of onset and offset errors, by class and by duration"),
@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         kind.add_argument(
             "--out", type=picture_path, help="the picture: .png, .jpg, .pdf or .svg (default: a name of its own)"
         )
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         "errors": _errors, "confusion": _confusion, "rewards": _rewards, "curves": _curves, "clip": _clip,
     }  # fmt: skip
     try:
+        require_runs(options.runs if options.kind == "curves" else [options.run])
         out = draw[options.kind](options)
     except (ValueError, FileNotFoundError) as error:
         print(f"timepro: {error}", file=sys.stderr)

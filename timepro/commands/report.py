@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.commands.inputs import require_runs
 from timepro.plots.files import default_name, page_path
 
-HELP = "write an HTML page that compares runs, clip by clip"
 EXAMPLES = """\
   timepro report runs/sed_grpo                             one run, before and after RL: runs/sed_grpo/report.html
   timepro report runs/a runs/b --out compare.html          the last stage of each run
@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, tested on the same samples")
     parser.add_argument(
         "--out", type=page_path, help="the page, .html (default: in the first run's folder, report.html for one run)"
@@ -25,15 +25,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio", type=int, default=24, help="clips whose sound is put into the page (default: %(default)s)"
     )
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; returns 0, or 2 for what the user can put right."""
-    from timepro.report import write_report
-
     others = [run.resolve().name for run in options.runs[1:]]
     out = options.out or options.runs[0] / default_name("report", *others, ending=".html")
     try:
+        require_runs(options.runs)
+        from timepro.report import write_report
+
         size = write_report(options.runs, out, options.audio)
     except (ValueError, FileNotFoundError) as error:
         print(f"timepro: {error}", file=sys.stderr)

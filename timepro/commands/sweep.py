@@ -12,7 +12,6 @@ from pathlib import Path
 
 from timepro.commands.train import default_experiments
 
-HELP = "run a sweep of experiments/sweeps/"
 EXAMPLES = """\
   timepro sweep sed_seeds                                 every trial, one after the other
   timepro sweep sed_seeds --slots 2 learner.ranks=1       two at a time, with a setting for all of them
@@ -21,7 +20,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("sweep", help="a file of experiments/sweeps/, without .yaml, or a path")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all trials")
     parser.add_argument("--slots", type=int, default=1, help="trials at a time (default: %(default)s)")
@@ -30,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random draws (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=default_experiments(), help=argparse.SUPPRESS)
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import argparse
 import importlib
 from pathlib import Path
 
-HELP = "run an experiment to its final table"
 EXAMPLES = """\
   timepro train sed_grpo                                  synthesise, fine-tune, post-train, evaluate
   timepro train sed_grpo grpo.max_steps=5              any key of the experiment, as key=value
@@ -17,7 +16,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("experiment", help="a file of experiments/, without .yaml (or experiment=NAME)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
     parser.add_argument("--resume", action="store_true", help="continue the run of this name")
@@ -26,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sweep", metavar="NAME", help="the run is a trial of this sweep, and named by its key=values")
     parser.add_argument("--experiments", type=Path, default=default_experiments(), help=argparse.SUPPRESS)
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from timepro.config.keys import field_types, find_key, near_names
+from timepro.config.keys import field_types, find_key, near_names, setting_type
 from timepro.config.marks import Spec, bare, mark
-from timepro.config.specs import merge_spec, set_in_spec, value_type
+from timepro.config.specs import merge_spec, set_in_spec
 from timepro.config.values import Place, build, compose, read_node, read_text
 
 T = TypeVar("T")
@@ -82,16 +82,11 @@ class Override:
             raise ValueError(f"{where} is not of the form key=value, for example seed=1")
         try:
             kind, inside = find_key(schema, key)
+            value_kind = setting_type(schema, key)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        is_spec = mark(kind, Spec) is not None
-        if inside and not is_spec:
-            holds = typing.get_args(bare(kind))
-            kind = holds[1] if len(inside) == 1 and len(holds) == 2 else Any
-        elif inside:
-            kind = value_type(inside)
-        found = read_text(value, kind, Place(where, schema, key, is_file=False))
-        return cls(text, tuple(key.split(".")), len(inside), is_spec, found)
+        found = read_text(value, value_kind, Place(where, schema, key, is_file=False))
+        return cls(text, tuple(key.split(".")), len(inside), mark(kind, Spec) is not None, found)
 
     def apply(self, values: dict[str, Any]) -> None:
         """Put the value into nested dictionaries as `load_experiment` merges them."""

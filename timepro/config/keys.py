@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from timepro.config.marks import Formerly, bare, mark
+from timepro.config.marks import Formerly, Spec, bare, mark
 
 
 @functools.cache
@@ -67,6 +67,26 @@ def find_key(schema: type, key: str) -> tuple[Any, tuple[str, ...]]:
         else:
             raise ValueError(f"unknown key {key}: {'.'.join(parts[:i])} is one value, it holds no {part}")
     return kind, ()
+
+
+def setting_type(schema: type, key: str) -> Any:
+    """How the value of a dotted key is read: the type of the setting, or of what lies inside one.
+
+    Raises:
+        ValueError: no such key.
+    """
+    kind, inside = find_key(schema, key)
+    if not inside:
+        return kind
+    if mark(kind, Spec) is not None:
+        return value_type(inside)
+    holds = typing.get_args(bare(kind))
+    return holds[1] if len(inside) == 1 and len(holds) == 2 else Any
+
+
+def value_type(parts: Sequence[str]) -> Any:
+    """How the value of a key inside a spec is read: names are texts, parameters whatever YAML 1.2 says."""
+    return str if parts[-1] in ("name", "as") else Any
 
 
 def unknown_key(schema: type, key: str, inside: Sequence[str] = ()) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from timepro.config.keys import value_type
 from timepro.config.values import Place, read_text
 
 
@@ -27,11 +28,6 @@ def spec_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
         read = read_text(value, value_type(parts), Place(repr(setting), object, is_file=False))
         spec = set_in_spec(spec, parts, read, repr(setting))
     return spec
-
-
-def value_type(parts: Sequence[str]) -> Any:
-    """How the value of a key inside a spec is read: names are texts, parameters whatever YAML 1.2 says."""
-    return str if parts[-1] in ("name", "as") else Any
 
 
 def merge_spec(old: Any, new: Any) -> Any:

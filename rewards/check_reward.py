@@ -7,10 +7,8 @@ Exit code 0: the contract is kept; 1: it is broken; 2: the reward cannot be buil
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 
-HELP = "run a reward through the contract that training relies on"
 EXAMPLES = """\
   timepro check-reward my_module:my_reward                 a reward of your own
   timepro check-reward eb_f1 --set onset_collar=0.1        a registered one with other parameters
@@ -19,7 +17,7 @@ EXAMPLES = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments, and name what runs it."""
     parser.add_argument("reward", help="a registered name, or module:object")
     parser.add_argument(
         "--set", action="append", default=[], metavar="key=value", dest="settings",
@@ -31,20 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-seconds", type=float, default=1.0, help="longest time for one group of a reward that is not slow (1)"
     )
+    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the reward and print a table; returns the exit code."""
+    from rewards import build_reward, contract
+    from timepro.config import spec_of
     from timepro.tasks import available_tasks, find_task
 
-    # The method's package imports none of the others; the command finds the rewards by name.
-    from timepro.config import spec_of
-
-    contract = importlib.import_module("rewards.contract")
-    rewards = importlib.import_module("rewards")
     try:
         tasks = [find_task(task, "--task").name for task in options.task or available_tasks()]
-        reward = rewards.build_reward(spec_of(options.reward, options.settings))
+        reward = build_reward(spec_of(options.reward, options.settings))
     except ValueError as error:
         print(f"timepro: {error}", file=sys.stderr, flush=True)
         return 2
