@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the reward and print a table; returns the exit code."""
     from rewards import build_reward, contract
+    from rewards.sample_values import print_sample_values
     from timepro.config import spec_of
     from timepro.tasks import available_tasks, find_task
 
@@ -47,5 +48,5 @@ def run(options: argparse.Namespace) -> int:
     limit = float("inf") if reward.policy.slow else options.max_seconds
     report = contract.check_reward(reward, tasks, limit)
     contract.print_report(reward, report)
-    importlib.import_module("rewards.sample_values").print_sample_values(reward, tasks[0])
+    print_sample_values(reward, tasks[0])
     return 0 if report.kept else 1

@@ -65,7 +65,8 @@ def tiny_qwen2_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _build(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
     from timepro.data.sounds import SOUNDS
     from timepro.tasks.samples import tokenizer_texts
-    from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+    from timepro.tiny.build import build_tiny_checkpoint
+    from timepro.tiny.config import TinyModelConfig
 
     folder = tmp_path_factory.mktemp("checkpoints") / family
     config = TinyModelConfig(

@@ -17,9 +17,9 @@ from timepro import __version__
 from timepro.hints import program, runnable
 
 COMMANDS = (
-    ("train", "run an experiment to its final table", "timepro.commands.train:configure"),
-    ("sweep", "run a sweep of experiments/sweeps/", "timepro.commands.sweep:configure"),
-    ("doctor", "say whether a run could start here, and why not", "timepro.commands.doctor:configure"),
+    ("train", "run an experiment to its final table", "trainer.launcher.commands.train:configure"),
+    ("sweep", "run a sweep of experiments/sweeps/", "trainer.launcher.commands.sweep:configure"),
+    ("doctor", "say whether a run could start here, and why not", "trainer.launcher.commands.doctor:configure"),
     ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),
     ("plot", "draw runs: curves, rewards, boundary errors, confusion, clips", "timepro.commands.plot:configure"),
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),

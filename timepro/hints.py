@@ -1,4 +1,4 @@
-"""How to call this program from where the user stands: the one place that writes its commands into messages."""
+"""What commands say to the user: errors, and how to call this program from where the user stands."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def runnable(text: str) -> str:
     """Lines that begin with `timepro` (help texts' examples) as the user can run them."""
     called = program()
     return re.sub(r"^(\s*)timepro ", lambda found: f"{found[1]}{called} ", text, flags=re.MULTILINE)
+
+
+def fail(message: str, code: int) -> int:
+    """Say on standard error why a command ends; returns the exit code."""
+    print(f"timepro: {message}", file=sys.stderr, flush=True)
+    return code
 
 
 def _typed(word: str, file: Path) -> str:

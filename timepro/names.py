@@ -1,10 +1,12 @@
-"""Names of runs and trials, which are names of folders too."""
+"""Names: of runs and trials, which are folders too, and which known name somebody meant."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 _LONGEST = 100  # characters of a trial's name: a folder takes 255 bytes, a run on W&B 128
 _LONGEST_PART = 200  # of a run's: what writes beside a run's folder adds an ending
@@ -51,3 +53,23 @@ def folder_name(words: Sequence[str]) -> str:
     short = [re.sub(r"^[^=]*\.", "", pair) for pair in pairs]
     text = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", ",".join(short).replace("/", "--")).strip("_.-")
     return f"{text[: _LONGEST - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def require_run(run: Path) -> None:
+    """Refuse what is not a folder.
+
+    Raises:
+        ValueError: naming runs beside it with near names.
+    """
+    if run.is_dir():
+        return
+    beside = run.parent if run.parent.is_dir() else Path("runs")
+    known = sorted(p.name for p in beside.iterdir() if (p / "config.yaml").is_file()) if beside.is_dir() else []
+    where = f"; {beside} has {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}" if known else ""
+    raise ValueError(f"{run} is not a folder{near(run.name, known)}{where}; name a run's folder, runs/NAME")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X or Y?)`, or nothing where no known name is like this one."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""

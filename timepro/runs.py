@@ -6,7 +6,6 @@ A run moved alone finds its data from the place where it was made, which `run.js
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ import yaml
 from timepro.data.manifest import iter_manifest
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
+from timepro.names import near, require_run
 from timepro.system.files import replacing
 from timepro.tasks import find_task
 from timepro.tasks.registry import recorded_task
@@ -111,26 +111,6 @@ def stages_of(run: Path) -> list[str]:
         require_run(run)
         raise ValueError(f"{run} has no evaluation yet (eval/*.jsonl); name the folder of a finished run")
     return found
-
-
-def require_run(run: Path) -> None:
-    """Refuse what is no folder.
-
-    Raises:
-        ValueError: naming runs beside it with near names.
-    """
-    if run.is_dir():
-        return
-    beside = run.parent if run.parent.is_dir() else Path("runs")
-    known = sorted(p.name for p in beside.iterdir() if (p / "config.yaml").is_file()) if beside.is_dir() else []
-    where = f"; {beside} has {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}" if known else ""
-    raise ValueError(f"{run} is no folder{near(run.name, known)}{where}; name a run's folder, runs/NAME")
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """A hint at names that look like a wrong one; empty where none does."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
 
 
 def classes_of(run: Path) -> list[str]:

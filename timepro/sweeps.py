@@ -14,7 +14,6 @@ the command with `key=value` for each parameter, so names, groups and metrics ar
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import math
@@ -27,10 +26,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from timepro.config.keys import near_names, setting_type
+from timepro.config.keys import setting_type
 from timepro.config.marks import Limits, bare, mark
 from timepro.config.values import Place, compose, read_node
-from timepro.names import check_run_name, folder_name
+from timepro.names import check_run_name, folder_name, near
 
 _KEYS = {"name", "description", "program", "project", "entity", "method", "metric", "command", "parameters", "run_cap"}
 _DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "log_uniform_values")
@@ -123,8 +122,8 @@ def find_sweep(name: str, folders: Sequence[Path]) -> Path:
             if (folder / "sweeps" / f"{name}.yaml").is_file():
                 return folder / "sweeps" / f"{name}.yaml"
     known = sorted({path.stem for folder in folders for path in (folder / "sweeps").glob("*.yaml")})
-    near = near_names(Path(name).stem, known)
-    raise ValueError(f"there is no sweep {name}{near}; sweeps: {', '.join(known) or 'none'}")
+    hint = near(Path(name).stem, known)
+    raise ValueError(f"there is no sweep {name}{hint}; sweeps: {', '.join(known) or 'none'}")
 
 
 def read_sweep(path: Path, schema: type | None = None) -> Sweep:
@@ -144,8 +143,7 @@ def read_sweep(path: Path, schema: type | None = None) -> Sweep:
     nodes = {key.value: (key, value) for key, value in node.value}
     for key, (where, _) in nodes.items():
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            raise place.fault(f"unknown key {key!r}{f' (did you mean {near[0]}?)' if near else ''}", where)
+            raise place.fault(f"unknown key {key!r}{near(key, _KEYS)}", where)
     raw = read_node(node, Any, place)
     for key in ("method", "command", "parameters"):
         if not raw.get(key):

@@ -108,7 +108,8 @@ def build(folder: Path, width: int, layers: int) -> Path:
     """A checkpoint of the embedded model's kind."""
     from timepro.data.sounds import SOUNDS
     from timepro.tasks.samples import tokenizer_texts
-    from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+    from timepro.tiny.build import build_tiny_checkpoint
+    from timepro.tiny.config import TinyModelConfig
 
     heads = max(2, width // 32 if width <= 128 else width // 64)
     config = TinyModelConfig(hidden_size=width, layers=layers, heads=heads, key_value_heads=max(1, heads // 2))

@@ -100,7 +100,8 @@ def build(folder: Path, parameters: float) -> Path:
     """A checkpoint of the embedded model's kind with about as many parameters."""
     from timepro.data.sounds import SOUNDS
     from timepro.tasks.samples import tokenizer_texts
-    from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+    from timepro.tiny.build import build_tiny_checkpoint
+    from timepro.tiny.config import TinyModelConfig
 
     layers = 12 if parameters < 2e8 else 16
     # A layer has 2 w^2 for queries and output, w^2 for half as many keys and values, 12 w^2 in its feed-forward part.

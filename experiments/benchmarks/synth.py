@@ -17,7 +17,8 @@ import soundfile
 import torch
 
 from timepro.data.sounds import SAMPLE_RATE
-from timepro.data.synth import SoundscapeConfig, augment, soundscape
+from timepro.data.soundscape import SoundscapeConfig
+from timepro.data.synth import augment, soundscape
 
 TARGET = 300.0
 

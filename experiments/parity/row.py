@@ -18,7 +18,8 @@ from rollout.settings import WorkerConfig
 from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
 from timepro.tasks.samples import tokenizer_texts
-from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TinyModelConfig
 from trainer.launcher.workers import WorkerSet
 from trainer.learner import distributed
 from trainer.learner.learner import Learner

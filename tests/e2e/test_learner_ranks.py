@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from timepro.config import load_experiment, save_resolved
-from timepro.data.synth import SoundscapeConfig, write_split
+from timepro.data.soundscape import SoundscapeConfig
+from timepro.data.synth import write_split
 from trainer.launcher.jobs import run_learner
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node

@@ -151,7 +151,7 @@ def test_default_pictures_do_not_overwrite_one_another(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["errors", "gone"], "gone is no folder"),
+        (["errors", "gone"], "gone is not a folder"),
         (["errors", "NEAR"], "(did you mean sed_grpo-seed0?)"),
         (["curves", "RUN", "NEAR"], "(did you mean sed_grpo-seed0?)"),
         (["clip", "RUN", *[f"test-{i}" for i in range(7)]], "7 clips, but a picture holds at most 6"),
@@ -160,8 +160,8 @@ def test_default_pictures_do_not_overwrite_one_another(run: Path) -> None:
         (["confusion", "RUN", "--stage", "control"], "no stage 'control'; it has sft, grpo"),
         (["clip", "RUN", "test-9"], "has not evaluated a sample 'test-9' in stage sft (did you mean test-"),
         (["clip", "RUN", "rl-1", "--step", "9"], "has no step 9"),
-        (["rewards", "gone"], "gone is no folder"),
-        (["curves", "gone"], "gone is no folder"),
+        (["rewards", "gone"], "gone is not a folder"),
+        (["curves", "gone"], "gone is not a folder"),
         (["curves", "RUN", "--keys", "rewart"], "no run has recorded rewart (did you mean reward?); recorded: kl,"),
         (["curves", "RUN", "--keys", "reward,entropy"], "no run has recorded entropy; recorded: kl, reward"),
     ],

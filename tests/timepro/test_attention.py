@@ -17,7 +17,8 @@ from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
 from timepro.tasks import find_task
 from timepro.tasks.samples import tokenizer_texts
-from timepro.tiny import TinyModelConfig, build_tiny_checkpoint
+from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TinyModelConfig
 
 QUESTION = find_task("sed").question()
 ANSWER = "<0.40><0.92>dog_bark\n<1.04><1.20>siren"

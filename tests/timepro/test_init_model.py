@@ -15,7 +15,8 @@ from timepro.astp import AstpLayout
 from timepro.cli import main
 from timepro.features import Processor
 from timepro.init_model import TimestampSettings, init_model
-from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint
+from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TimestampsConfig, TinyModelConfig
 from trainer.learner.policy import load_policy
 
 FAMILIES = ["qwen2_5_omni", "qwen2_audio"]

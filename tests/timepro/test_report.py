@@ -176,7 +176,7 @@ def test_a_pages_default_name_depends_on_the_runs(runs) -> None:
 def test_what_cannot_be_compared_is_refused(runs, audio, tmp_path, capsys) -> None:
     other = make_run(tmp_path / "other", 0.5, audio, clips=10)
     for folders, words in (
-        ([tmp_path / "gone"], "gone is no folder"),
+        ([tmp_path / "gone"], "gone is not a folder"),
         ([tmp_path], "has no evaluation yet"),
         ([runs[0], other], "were tested on other samples"),
     ):

@@ -14,7 +14,9 @@ from timepro.data.sounds import SOUNDS
 from timepro.families import family_of
 from timepro.features import Processor
 from timepro.timestamps import TimestampVocabulary
-from timepro.tiny import TimestampsConfig, TinyModelConfig, build_tiny_checkpoint, build_tokenizer
+from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TimestampsConfig, TinyModelConfig
+from timepro.tiny.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

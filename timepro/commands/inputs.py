@@ -6,19 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def require_runs(folders: Iterable[Path]) -> None:
-    """Refuse folders that hold no run.
-
-    Raises:
-        ValueError: naming the folder, near names, and the runs beside it.
-    """
-    for folder in folders:
-        if any((folder / part).exists() for part in ("config.yaml", "eval", "rollouts", "metrics.grpo.jsonl")):
-            continue
-        what = "holds no run (no config.yaml, eval/ or rollouts/)" if folder.is_dir() else "does not exist"
-        raise ValueError(f"{folder} {what}{_runs_beside(folder)}")
-
-
 def require_files(paths: Iterable[Path]) -> None:
     """Refuse files that do not exist.
 
@@ -39,15 +26,3 @@ def require_checkpoint(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         what = "holds no config.json" if folder.is_dir() else "does not exist"
         raise ValueError(f"{folder} {what}; name a checkpoint's folder, such as runs/NAME/checkpoint")
-
-
-def _runs_beside(folder: Path) -> str:
-    from timepro.config.keys import near_names
-
-    if not folder.parent.is_dir():
-        return ""
-    found = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
-    if not found:
-        return ""
-    listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    return f"{near_names(folder.name, found)}; runs in {folder.parent}: {listed}"

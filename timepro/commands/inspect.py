@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from timepro.commands.inputs import require_runs
+from timepro.names import require_run
 
 EXAMPLES = """\
   timepro inspect runs/sed_grpo --step 40                  the step's groups, in the order of the batch
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the groups; returns the exit code."""
     try:
-        require_runs([options.run])
+        require_run(options.run)
         from timepro.inspection import choose, print_group, read_step
 
         step, groups = read_step(options.run, options.step)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from timepro.commands.inputs import require_runs
+from timepro.names import require_run
 from timepro.plots.files import default_name, picture_path
 
 EXAMPLES = """\
@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         "errors": _errors, "confusion": _confusion, "rewards": _rewards, "curves": _curves, "clip": _clip,
     }  # fmt: skip
     try:
-        require_runs(options.runs if options.kind == "curves" else [options.run])
+        for folder in options.runs if options.kind == "curves" else [options.run]:
+            require_run(folder)
         out = draw[options.kind](options)
     except (ValueError, FileNotFoundError) as error:
         print(f"timepro: {error}", file=sys.stderr)
@@ -104,9 +105,8 @@ def _rewards(options: argparse.Namespace) -> Path:
 
     from timepro.inspection import read_step, steps_of
     from timepro.plots.analysis import draw_rewards
-    from timepro.runs import headline, require_run
+    from timepro.runs import headline
 
-    require_run(options.run)
     steps = steps_of(options.run)
     rewards = {s: np.concatenate([g.rewards for g in read_step(options.run, s)[1]]) for s in steps}
     out = options.out or options.run / default_name("rewards")
@@ -135,9 +135,7 @@ def _curves(options: argparse.Namespace) -> Path:
 def _clip(options: argparse.Namespace) -> Path:
     from timepro.plots.clips import draw_clips
     from timepro.plots.run_clips import evaluated_clips, sampled_clips
-    from timepro.runs import require_run
 
-    require_run(options.run)
     if options.step is None:
         clips, sheet = evaluated_clips(options.run, options.ids)
     else:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from timepro.commands.inputs import require_runs
+from timepro.names import require_run
 from timepro.plots.files import default_name, page_path
 
 EXAMPLES = """\
@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     others = [run.resolve().name for run in options.runs[1:]]
     out = options.out or options.runs[0] / default_name("report", *others, ending=".html")
     try:
-        require_runs(options.runs)
+        for folder in options.runs:
+            require_run(folder)
         from timepro.report import write_report
 
         size = write_report(options.runs, out, options.audio)

@@ -4,8 +4,8 @@ Each part of the project declares the settings it reads as a dataclass; whoever 
 A key that no dataclass has is an error that lists near names, and the type of a setting decides how its text is read.
 """
 
-from timepro.config.experiments import Override, list_experiments, load_experiment
-from timepro.config.keys import find_key, leaves, near_names
+from timepro.config.experiments import Override, experiment_folders, list_experiments, load_experiment
+from timepro.config.keys import find_key, leaves
 from timepro.config.marks import Formerly, Limits, Spec, above, at_least, between
 from timepro.config.saved import load_resolved, save_resolved, to_yaml
 from timepro.config.specs import spec_of
@@ -18,12 +18,12 @@ __all__ = [
     "above",
     "at_least",
     "between",
+    "experiment_folders",
     "find_key",
     "leaves",
     "list_experiments",
     "load_experiment",
     "load_resolved",
-    "near_names",
     "save_resolved",
     "spec_of",
     "to_yaml",

@@ -11,15 +11,23 @@ from typing import Any, TypeVar
 
 import yaml
 
-from timepro.config.keys import field_types, find_key, near_names, setting_type
+from timepro.config.keys import field_types, find_key, setting_type
 from timepro.config.marks import Spec, bare, mark
 from timepro.config.specs import merge_spec, set_in_spec
 from timepro.config.values import Place, build, compose, read_node, read_text
+from timepro.names import near
 
 T = TypeVar("T")
 BASE_KEY = "base"
 _NO_EXPERIMENTS = ("base", "sweeps", "benchmarks")  # folders beside experiments
 _ENDINGS = (".yaml", ".yml")
+
+
+def experiment_folders() -> list[Path]:
+    """Where experiments are looked for by name: `experiments/` of the working folder, then those of this checkout."""
+    here, built_in = Path("experiments"), Path(__file__).resolve().parents[2] / "experiments"
+    own = [here] if here.is_dir() and here.resolve() != built_in else []
+    return [*own, Path("experiments") if not own and here.is_dir() else built_in]
 
 
 def list_experiments(folder: Path) -> list[str]:
@@ -118,7 +126,7 @@ def _find(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
         return path, path.stem
     known = sorted({one for folder in folders if folder.is_dir() for one in list_experiments(folder)})
     what = f"there is no file {name}" if path.suffix in _ENDINGS else f"there is no experiment {name!r}"
-    raise ValueError(f"{what}{near_names(name, known)}; experiments: {', '.join(known) or 'none'}")
+    raise ValueError(f"{what}{near(name, known)}; experiments: {', '.join(known) or 'none'}")
 
 
 def _read_with_bases(path: Path, folders: Sequence[Path], schema: type, seen: tuple[Path, ...]) -> dict[str, Any]:

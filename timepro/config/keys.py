@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from timepro.config.marks import Formerly, Spec, bare, mark
@@ -103,12 +103,6 @@ def unknown_key(schema: type, key: str, inside: Sequence[str] = ()) -> str:
     near = _meant(schema, key)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return f"unknown key {key}{hint}; keys here: {', '.join(_beside(schema, key))}"
-
-
-def near_names(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X or Y?)`, or nothing where no known name is like this one."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
 
 
 def _present_name(schema: type, key: str) -> str:

@@ -8,7 +8,7 @@ from rewards import build_reward
 from rollout.settings import WorkerConfig
 from rollout.worker import worker_gpus
 from timepro.data.manifest import read_manifest
-from timepro.data.synth import check_config
+from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
 from timepro.plots.clips import MAX_CLIPS
 from timepro.system.network import require_free
@@ -77,7 +77,7 @@ def _check_workers(config: WorkerConfig, n_workers: int) -> None:
 
 
 def _check_data(config: ExperimentConfig) -> None:
-    check_config(config.data.soundscape)
+    check_soundscape(config.data.soundscape)
     named = [getattr(config.data, split) for split in SPLITS]
     if any(named) and not all(named):
         missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]

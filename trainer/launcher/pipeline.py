@@ -23,7 +23,7 @@ from timepro.progress import ProgressBar, clock
 from timepro.runs import record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
-from timepro.tiny import build_tiny_checkpoint
+from timepro.tiny.build import build_tiny_checkpoint
 from trainer.launcher.checks import check, total_ranks, total_workers
 from trainer.launcher.console import console
 from trainer.launcher.jobs import run_learner

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from timepro.config import load_resolved, save_resolved
+from timepro.sweeps import PLACES
 from timepro.system.files import write_json
 from trainer.launcher.console import console
 from trainer.settings.experiment import ExperimentConfig
@@ -49,6 +50,30 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
     home = os.path.realpath(run)  # what its files say of paths is relative to it
     _write(run, {"wandb_id": secrets.token_hex(4), "home": home, "started": _now(), "commit": _commit()})
     return run
+
+
+def is_finished(folder: Path) -> bool:
+    """A run's summary is the last thing it writes."""
+    return (folder / "summary.json").is_file()
+
+
+def is_finished_with(folder: Path, config: ExperimentConfig) -> bool:
+    """Whether a trial is finished.
+
+    Raises:
+        ValueError: it is, but with other settings: its result must not stand for this configuration.
+    """
+    if not is_finished(folder):
+        return False
+    saved = folder / "config.yaml"
+    differ = changes(asdict(load_resolved(saved, ExperimentConfig)), asdict(config))
+    other = sorted(f"{key}={old} (now {new})" for key, old, new in differ if key.split(".")[0] not in PLACES)
+    if other:
+        raise ValueError(
+            f"{folder} is finished with other settings, {', '.join(other[:5])}: move it away, or give the sweep "
+            "another name"
+        )
+    return True
 
 
 def bind_start(run: Path, start_key: str) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from timepro.progress import clock
-from timepro.sweeps import ARGUMENTS, Sweep, Trial, trial_name
+from timepro.sweeps import Sweep, Trial
 from timepro.system import guard
 from timepro.system.processes import log_tail
 from trainer.launcher.console import console
+from trainer.launcher.runfolder import is_finished
+from trainer.launcher.trials import trial_command, trial_folder
 
 _STOP_S = 120.0  # from a signal to a trial's saved checkpoint
 
@@ -28,31 +29,6 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     started: float
-
-
-def trial_command(sweep: Sweep, trial: Trial, runs: Path, extra: Sequence[str]) -> list[str]:
-    """The command line of one trial, from its start.
-
-    `timepro` means the one that runs the sweep; `${env}`, `${program}` and `${interpreter}` what they mean to W&B.
-    """
-    here = {
-        "timepro": [sys.executable, "-m", "timepro.cli"],
-        "${interpreter}": [sys.executable],
-        "${env}": ["/usr/bin/env"],
-        "${program}": [str(sweep.raw.get("program", ""))],
-        ARGUMENTS: [*trial.arguments, *extra, f"runs={runs}"],
-    }
-    return [word for part in sweep.command for word in here.get(part, [part])]
-
-
-def trial_folder(runs: Path, sweep: Sweep, trial: Trial, extra: Sequence[str]) -> Path:
-    """Where `timepro train --sweep` puts the trial's run."""
-    return runs / sweep.name / trial_name(trial_command(sweep, trial, runs, extra))
-
-
-def is_finished(folder: Path) -> bool:
-    """A run's summary is the last thing it writes."""
-    return (folder / "summary.json").is_file()
 
 
 def run_sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from timepro.data.synth import SoundscapeConfig
+from timepro.data.soundscape import SoundscapeConfig
 
 SPLITS = ("sft", "rl", "validation", "test")
 

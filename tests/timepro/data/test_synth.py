@@ -11,7 +11,8 @@ from timepro.data import synth
 from timepro.data.audio import read_audio
 from timepro.data.manifest import read_manifest
 from timepro.data.sounds import SOUNDS
-from timepro.data.synth import SoundscapeConfig, augment, soundscape, write_split
+from timepro.data.soundscape import SoundscapeConfig
+from timepro.data.synth import augment, soundscape, write_split
 
 CROWDED = SoundscapeConfig(min_events=4, max_events=6, classes=["alarm_beep", "glass_breaking", "speech"])
 

@@ -73,10 +73,12 @@ def command(runs: Path, node: int, port: int, *more: str) -> subprocess.Popen[st
         "TIMEPRO_TOKEN": "0123456789abcdef",
     }  # fmt: skip
     code = (
-        "import argparse, pathlib, sys; from trainer.launcher.commands import doctor; "
-        "sys.exit(doctor(argparse.Namespace("
-        f"experiment='sed_grpo', overrides={[f'runs={runs}', *more]!r}, "
-        f"experiments=pathlib.Path({str(ROOT / 'experiments')!r}))))"
+        "import sys; from pathlib import Path; from timepro.config import load_experiment; "
+        "from trainer.launcher.doctor import doctor; from trainer.launcher.nodes.node import Node; "
+        "from trainer.settings.experiment import ExperimentConfig\n"
+        f"config = load_experiment('sed_grpo', {[f'runs={runs}', *more]!r}, ExperimentConfig, Path('experiments'))\n"
+        "try: sys.exit(not doctor(config, Node.from_environment()))\n"
+        "except ValueError as error: print(error); sys.exit(2)\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, text=True,

@@ -21,7 +21,8 @@ from timepro.metrics.bootstrap import micro_f1
 from timepro.sweeps import ARGUMENTS, Trial, expand, read_sweep
 from trainer.launcher.compare import difference, print_comparison, read_arms
 from trainer.launcher.stages import StageLog, cached_stage
-from trainer.launcher.sweep import run_sweep, trial_folder
+from trainer.launcher.sweep import run_sweep
+from trainer.launcher.trials import trial_folder
 
 STAND_IN = """
 import json, pathlib, sys, time

@@ -1,0 +1,50 @@
+"""Say whether a run could start here: packages, machine, GPUs, disk, network, ports. Nothing is loaded or trained.
+
+With NNODES, NODE_RANK and MASTER_ADDR set as for `timepro train`, on every node, it looks at all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from timepro.config import experiment_folders, load_experiment
+from timepro.hints import fail
+from trainer.settings.experiment import ExperimentConfig
+
+DEFAULT = "sed_grpo"
+EXAMPLES = """\
+  timepro doctor                                          packages and machine, for the embedded default
+  timepro doctor qwen2_5_omni_7b/sed_grpo                 for another experiment
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments, and name what runs it."""
+    parser.add_argument("experiment", nargs="?", default=DEFAULT, help="what is to be run (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
+    parser.set_defaults(command=doctor)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Examine the machine, or all nodes.
+
+    Returns:
+        0 a run could start, 1 it could not, 2 wrong use.
+    """
+    name, overrides = options.experiment, options.overrides
+    if "=" in name:  # settings of the default experiment
+        name, overrides = DEFAULT, [name, *overrides]
+    try:
+        config = load_experiment(name, overrides, ExperimentConfig, experiment_folders())
+        from trainer.launcher.nodes.node import Node
+
+        node = Node.from_environment()
+        from timepro.environment.doctor import main as examine_packages
+
+        if examine_packages():
+            return 1
+        from trainer.launcher.doctor import doctor as examine_nodes
+
+        return 0 if examine_nodes(config, node) else 1
+    except ValueError as error:
+        return fail(str(error), 2)

@@ -1,0 +1,130 @@
+"""Run a sweep of experiments/sweeps/: all its trials, finished ones never again, and a table at the end.
+
+Logged in to W&B it is a sweep of W&B's, and more agents may join on other machines; without a login the same file is
+expanded and run here. Every trial is checked before the first one starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from timepro.config import Override, experiment_folders
+from timepro.hints import fail
+from timepro.sweeps import ARGUMENTS, EXPERIMENT, NEVER_NAMED, Sweep, expand, find_sweep, read_sweep
+from trainer.settings.experiment import ExperimentConfig
+
+EXAMPLES = """\
+  timepro sweep sed_grpo_seeds                                 every trial, one after the other
+  timepro sweep sed_grpo_seeds --slots 2 learner.ranks=1       two at a time, with a setting for all of them
+  timepro sweep sed_grpo_seeds --list                          what would run, and what is finished
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments, and name what runs it."""
+    parser.add_argument("sweep", help="a file of experiments/sweeps/, without .yaml, or a path")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all trials")
+    parser.add_argument("--slots", type=int, default=1, help="trials at a time (default: %(default)s)")
+    parser.add_argument("--list", action="store_true", help="list the trials and stop")
+    parser.add_argument("--here", action="store_true", help="run it here even where W&B is logged in")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of random draws (default: %(default)s)")
+    parser.set_defaults(command=sweep)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Run a sweep.
+
+    Returns:
+        0 done, 1 a trial failed, 2 wrong use, 128 + signal where a signal ended it.
+    """
+    try:
+        if options.slots < 1:
+            raise ValueError(f"--slots is {options.slots}; it must be at least 1")
+        folders = experiment_folders()
+        found = read_sweep(find_sweep(options.sweep, folders), ExperimentConfig)
+        check_settings(found, options.overrides)
+        return _run(found, options, folders)
+    except (ValueError, FileNotFoundError) as error:
+        return fail(str(error), 2)
+
+
+def check_settings(found: Sweep, overrides: Sequence[str]) -> None:
+    """Refuse settings for all trials that would make them one, or that they cannot have.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for word in overrides:
+        key = word.partition("=")[0].strip()
+        if key in found.raw["parameters"]:
+            raise ValueError(f"{word}: {key} is a parameter of {found.path}; change its values there")
+        if key == "runs":
+            raise ValueError(f"{word}: the folder of a sweep's runs is given as --runs {word.partition('=')[2]}")
+        if key.split(".")[0] in NEVER_NAMED and key.startswith("name"):
+            raise ValueError(f"{word}: a sweep names its trials itself")
+        if found.schema is not None and key != EXPERIMENT:
+            Override.parse(word, found.schema)
+
+
+def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> int:
+    from trainer.launcher.nodes.node import node_count
+    from trainer.launcher.runfolder import is_finished
+    from trainer.launcher.trials import check_trials, trial_configs, trial_folder
+
+    if node_count() > 1:
+        raise ValueError("a sweep's trials run on one node each; unset NNODES and start agents on every node")
+    if not options.here and not options.list and _online(found, options):
+        return 0
+    trials = expand(found, options.seed)
+    places = [trial_folder(options.runs, found, trial, options.overrides) for trial in trials]
+    configs = trial_configs(found, trials, options.runs, options.overrides, folders)
+    if options.list:
+        for place in places:
+            print(f"{'finished' if is_finished(place) else 'to run  '}  {place.name}")
+        return 0
+    check_trials(found, places, configs)
+    from trainer.launcher.compare import print_comparison, read_arms
+    from trainer.launcher.signals import Interrupted
+    from trainer.launcher.sweep import run_sweep
+
+    try:
+        failed = run_sweep(found, trials, options.runs, options.slots, options.overrides)
+    except Interrupted as stop:
+        return fail(f"stopped by {stop}; the same command goes on with what is left", 128 + stop.number)
+    finished = [(trial, place) for trial, place in zip(trials, places, strict=True) if is_finished(place)]
+    if finished:
+        print_comparison(found.name, read_arms(*zip(*finished, strict=True)))
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}")
+    return fail(f"{len(failed)} of {len(trials)} trials failed", 1) if failed else 0
+
+
+def _online(found: Sweep, options: argparse.Namespace) -> bool:
+    """Make it a sweep of W&B's and run agents here, where W&B is logged in; whether that was done.
+
+    Raises:
+        ValueError: an agent ended with an error.
+    """
+    from trainer.settings.wandb import WandbConfig, wandb_mode
+
+    config = WandbConfig()
+    if wandb_mode(config) != "online":
+        return False
+    import wandb
+
+    given = [ARGUMENTS, *options.overrides, f"runs={options.runs}"]
+    command = [word for part in found.command for word in (given if part == ARGUMENTS else [part])]
+    project = str(found.raw.get("project") or config.project)
+    name = wandb.sweep({"name": found.name, **found.raw, "command": command}, project=project)
+    entity = found.raw.get("entity") or wandb.Api().default_entity
+    agent = [sys.executable, "-m", "wandb", "agent", f"{entity}/{project}/{name}"]
+    print(f"more agents, on any machine with this checkout: wandb agent {agent[-1]}")
+    agents = [subprocess.Popen(agent) for _ in range(options.slots)]
+    if any([process.wait() for process in agents]):
+        raise ValueError("a W&B agent ended with an error; see above")
+    return True
