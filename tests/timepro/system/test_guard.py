@@ -153,7 +153,8 @@ def test_the_processes_that_write_soundscapes_end_with_their_parent(tmp_path):
     program = """
 import sys
 from pathlib import Path
-from timepro.data.synth import SoundscapeConfig, write_split
+from timepro.data.soundscape import SoundscapeConfig
+from timepro.data.synth import write_split
 def said(n):
     print(n, flush=True)
 if __name__ == "__main__":
