@@ -100,6 +100,7 @@ def naming_words(words: Sequence[str], sweep: Sweep | None) -> list[str]:
     pairs = [word for word in words if "=" in word and not word.startswith("-")]
     if sweep is None:
         return pairs
+
     def names_it(pair: str) -> bool:
         if _key(pair) in sweep.raw["parameters"]:
             return _key(pair) not in sweep.constant

@@ -36,9 +36,7 @@ def list_experiments(folder: Path) -> list[str]:
     return [str(path.with_suffix("")) for path in relative if path.parts[0] not in _NO_EXPERIMENTS]
 
 
-def load_experiment(
-    name: str, overrides: Sequence[str], schema: type[T], folders: Path | Sequence[Path]
-) -> T:
+def load_experiment(name: str, overrides: Sequence[str], schema: type[T], folders: Path | Sequence[Path]) -> T:
     """Resolve an experiment to an instance of `schema`.
 
     Args:

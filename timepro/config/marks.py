@@ -1,8 +1,8 @@
 """What a setting's type says beyond `int` or `str`, written in its annotation.
 
-    max_steps: Annotated[int, at_least(0)] = 120
-    grpo: Annotated[GrpoConfig, Formerly("trainer")] = field(default_factory=GrpoConfig)
-    rewards: Annotated[Any, Spec()] = "adaptive"
+max_steps: Annotated[int, at_least(0)] = 120
+grpo: Annotated[GrpoConfig, Formerly("trainer")] = field(default_factory=GrpoConfig)
+rewards: Annotated[Any, Spec()] = "adaptive"
 """
 
 from __future__ import annotations
