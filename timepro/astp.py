@@ -12,6 +12,7 @@ from typing import Any
 
 from timepro.timestamps import TimestampVocabulary
 
+FRAME_RATE = 25.0  # audio frames a second, of the Whisper-style encoders of all supported families
 CONFIG_KEY = "astp"  # the key in a checkpoint's text-side configuration under which `AstpLayout` is stored
 
 
@@ -70,6 +71,26 @@ class AstpLayout:
         return asdict(self) | {"banned_token_ids": list(self.banned_token_ids)}
 
 
+def audio_frames(mel_frames: int) -> int:
+    """F, the encoder's output length for M mel frames (100 Hz), in all supported families."""
+    # A stride-2 convolution, then pooling by 2 (the encoders' own `_get_feat_extract_output_lengths`).
+    return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
+
+
+def check_covered(n_frames: int, layout: AstpLayout, frame_rate: float) -> None:
+    """Raise ValueError where a clip of F audio frames needs a timestamp beyond the vocabulary's range."""
+    if not layout.enabled or not n_frames:
+        return
+    vocabulary = layout.vocabulary
+    last = (n_frames - 1) // layout.every * layout.every
+    if last / frame_rate > (vocabulary.size - 1) * layout.stride + 1e-6:
+        raise ValueError(
+            f"the clip has {n_frames} audio frames ({n_frames / frame_rate:.2f} s), but the timestamps end at "
+            f"{vocabulary.token(vocabulary.size - 1)}; build the model with a larger model.timestamps.duration, "
+            "or cut the clip"
+        )
+
+
 def interleave(n_frames: int, audio_token_id: int, layout: AstpLayout, frame_rate: float) -> list[int]:
     """Token ids of one clip: audio placeholders with timestamps between them.
 
@@ -87,14 +108,7 @@ def interleave(n_frames: int, audio_token_id: int, layout: AstpLayout, frame_rat
     """
     if not layout.enabled:
         return [audio_token_id] * n_frames
-    vocabulary = layout.vocabulary
-    last = (n_frames - 1) // layout.every * layout.every
-    if n_frames and last / frame_rate > (vocabulary.size - 1) * layout.stride + 1e-6:
-        raise ValueError(
-            f"the clip has {n_frames} audio frames ({n_frames / frame_rate:.2f} s), but the timestamps end at "
-            f"{vocabulary.token(vocabulary.size - 1)}; build the model with a larger model.timestamps.duration, "
-            "or cut the clip"
-        )
+    check_covered(n_frames, layout, frame_rate)
     ids: list[int] = []
     for frame in range(n_frames):
         if frame % layout.every:

@@ -14,6 +14,9 @@ INITIALISATIONS = ("semantic", "semantic_ordered", "random", "smooth")
 """How the embeddings of timestamps can start; `timepro.embeddings` says how and why."""
 
 
+_ROUNDING = 1e-3 + 1e-9  # seconds by which an event may exceed its clip (`timepro.data.manifest`)
+
+
 @dataclass(frozen=True)
 class TimestampVocabulary:
     """A grid of times in seconds, `0, stride, 2 * stride, ...` below `duration`.
@@ -73,13 +76,14 @@ class TimestampVocabulary:
     def index(self, seconds: float) -> int:
         """The grid point nearest to a time.
 
-        The end of the range itself has no token: a time from there to the last grid point is that point.
+        The end of the range itself has no token: a time from there to the last grid point is that point. So is one up
+        to a millisecond behind the end: durations are rounded.
 
         Raises:
             ValueError: a negative time or one beyond the range, naming the setting to change.
         """
         nearest = round(seconds / self.stride) if math.isfinite(seconds) and seconds >= 0 else -1
-        if nearest == self.size and seconds <= self.duration + 1e-6:
+        if nearest == self.size and seconds <= self.duration + _ROUNDING:
             nearest -= 1
         if not 0 <= nearest < self.size:
             raise ValueError(

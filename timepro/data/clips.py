@@ -63,8 +63,8 @@ class Clip:
         for index, e in enumerate(self.events):
             if e.annotated_onset is None or e.annotated_offset is None:
                 raise ValueError(
-                    f"clip {self.id!r}: events[{index}] ({e.label!r}) has no annotated times; "
-                    "use times='exact', or add 'annotated_onset' and 'annotated_offset' to its manifest line"
+                    f"clip {self.id!r}: events[{index}] ({e.label!r}) has no annotated times; set sft.label_times to "
+                    "auto or exact, or add 'annotated_onset' and 'annotated_offset' to its manifest line"
                 )
             found.append(Event(e.annotated_onset, e.annotated_offset, e.label))
         return sorted(found)

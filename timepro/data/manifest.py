@@ -74,6 +74,12 @@ def iter_manifest(path: str | os.PathLike[str], check_audio: bool = True) -> Ite
     ``check_audio`` also asks the file system, once a clip and without decoding, whether the audio file exists and is
     not empty. Raises FileNotFoundError where the manifest is missing, else ValueError that names file, line and key.
     """
+    for _, clip in numbered_clips(path, check_audio):
+        yield clip
+
+
+def numbered_clips(path: str | os.PathLike[str], check_audio: bool = True) -> Iterator[tuple[int, Clip]]:
+    """`iter_manifest` with the number of each clip's line."""
     path = Path(path)
     if not path.is_file():
         what = "is a folder, not a manifest" if path.is_dir() else "no such manifest"
@@ -92,7 +98,7 @@ def iter_manifest(path: str | os.PathLike[str], check_audio: bool = True) -> Ite
         except _Bad as problem:
             raise ValueError(f"{path}:{number}: {problem}") from None
         line_of[clip.id] = number
-        yield clip
+        yield number, clip
     if not line_of:
         raise ValueError(f"{path}:1: the manifest holds no clips; write one JSON object a line")
 

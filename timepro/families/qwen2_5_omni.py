@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timepro.astp import FRAME_RATE, audio_frames
 from timepro.families.base import ModelFamily
 from timepro.families.decoder import answer_states
 
@@ -17,7 +18,7 @@ class Qwen25Omni(ModelFamily):
     name = "qwen2_5_omni"
     model_type = "qwen2_5_omni"
     vllm_architecture = "TimeProQwen2_5OmniModel"
-    frame_rate = 25.0
+    frame_rate = FRAME_RATE
     decoder_prefix = "model."
     embedding_name = "thinker.model.embed_tokens.weight"
     head_name = "thinker.lm_head.weight"
@@ -38,8 +39,7 @@ class Qwen25Omni(ModelFamily):
         return int(self.text_side_config(config).audio_token_index)
 
     def audio_frames(self, mel_frames: int) -> int:
-        # A stride-2 convolution, then pooling by 2 (the encoder's own `_get_feat_extract_output_lengths`).
-        return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
+        return audio_frames(mel_frames)
 
     def audio_encoder(self, model: nn.Module) -> nn.Module:
         return model.audio_tower

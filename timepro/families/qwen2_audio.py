@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timepro.astp import FRAME_RATE, audio_frames
 from timepro.families.base import ModelFamily
 from timepro.families.decoder import answer_states
 
@@ -54,7 +55,7 @@ class Qwen2Audio(ModelFamily):
     name = "qwen2_audio"
     model_type = "qwen2_audio"
     vllm_architecture = "TimeProQwen2AudioModel"
-    frame_rate = 25.0
+    frame_rate = FRAME_RATE
     mel_margin = 2
     decoder_prefix = "model.language_model."
     embedding_name = "language_model.model.embed_tokens.weight"
@@ -76,8 +77,7 @@ class Qwen2Audio(ModelFamily):
         return int(config.audio_token_id)
 
     def audio_frames(self, mel_frames: int) -> int:
-        # A stride-2 convolution, then pooling by 2 (the encoder's own `_get_feat_extract_output_lengths`).
-        return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
+        return audio_frames(mel_frames)
 
     def audio_encoder(self, model: nn.Module) -> nn.Module:
         return AudioEncoder(model.model.audio_tower, model.model.multi_modal_projector)

@@ -65,5 +65,7 @@ class AudioGrounding(Task):
 def _intervals(clip: Clip, query: Query, times: Times) -> tuple[Event, ...]:
     intervals = query.intervals if times == "exact" else query.annotated_intervals
     if intervals is None:
-        raise ValueError(f"clip {clip.id}: query {query.text!r} has no annotated_intervals; set label_times=exact")
+        raise ValueError(
+            f"clip {clip.id}: query {query.text!r} has no annotated_intervals; set sft.label_times to auto or exact"
+        )
     return tuple(Event(onset, offset, "") for onset, offset in intervals)

@@ -32,6 +32,8 @@ class DenseAudioCaptioning(Task):
         missing = [e.label for e in clip.events if not e.caption]
         if missing:
             raise ValueError(f"clip {clip.id}: events {missing} have no caption, which task dac needs")
+        if times == "exact":
+            return sorted(Event(event.onset, event.offset, str(event.caption)) for event in clip.events)
         # One event at a time: `labelled` sorts, and the order of annotated times need not be that of the exact ones.
         return sorted(
             Event(timed.onset, timed.offset, str(event.caption))

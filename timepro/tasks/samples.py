@@ -14,25 +14,51 @@ from timepro.tasks.base import Sample, Times
 from timepro.tasks.registry import SHIPPED, available_tasks, find_task
 
 TIMES = ("exact", "annotated")
+AUTO = "auto"
 
 
-def samples_of(clips: Sequence[Clip], task: str, times: Times = "exact") -> list[Sample]:
+def resolved_times(clips: Sequence[Clip], task: str, times: str) -> Times:
+    """The times of the supervised answers to a task.
+
+    Args:
+        times: "exact", "annotated", or "auto": annotated where all clips that serve the task have what that takes, and
+            some have annotated times at all; else exact.
+
+    Raises:
+        ValueError: something else, or an unknown task.
+    """
+    if times != AUTO:
+        if times not in TIMES:
+            raise ValueError(f"sft.label_times is {times!r}; it must be {AUTO}, {' or '.join(TIMES)}")
+        return times  # type: ignore[return-value]
+    found = find_task(task)
+    serving = [clip for clip in clips if _serves(clip, found.name)]
+    if not any(_has_annotated_times(clip) for clip in serving):
+        return "exact"
+    for clip in serving:
+        try:
+            found.samples(clip, "annotated")
+        except ValueError:  # said where samples are made in earnest
+            return "exact"
+    return "annotated"
+
+
+def samples_of(clips: Sequence[Clip], task: str, times: str = "exact") -> list[Sample]:
     """Questions for a task, in the manifest's order, of the clips that serve it.
 
     Args:
         task: a task's name or import path.
-        times: "exact" or "annotated", the times of the supervised target. The reference is always exact.
+        times: of the supervised target, as `resolved_times` takes them. The reference is always exact.
 
     Raises:
         ValueError: an unknown task or times, or a clip without what the task needs.
     """
     found = find_task(task)
-    if times not in TIMES:
-        raise ValueError(f"label times are {times!r}; they must be 'exact' or 'annotated'")
-    return [sample for clip in clips if _serves(clip, found.name) for sample in found.samples(clip, times)]
+    chosen = resolved_times(clips, task, times)
+    return [sample for clip in clips if _serves(clip, found.name) for sample in found.samples(clip, chosen)]
 
 
-def samples_of_tasks(clips: Sequence[Clip], tasks: Iterable[str], times: Times = "exact") -> list[list[Sample]]:
+def samples_of_tasks(clips: Sequence[Clip], tasks: Iterable[str], times: str = "exact") -> list[list[Sample]]:
     """Questions for several tasks, one list a task; with more than one, the task is part of a sample's id.
 
     Raises:
@@ -79,7 +105,7 @@ def task_weights(spec: Any) -> dict[str, float]:
     return {name: weight / total for name, weight in found.items()}
 
 
-def training_samples(manifest: str | Path, spec: Any, times: Times) -> tuple[list[list[Sample]], list[float]]:
+def training_samples(manifest: str | Path, spec: Any, times: str) -> tuple[list[list[Sample]], list[float]]:
     """A manifest's samples, one list a task, and the tasks' shares of the training.
 
     Args:
@@ -109,6 +135,12 @@ def tokenizer_texts(tasks: Iterable[str] = ()) -> list[str]:
     """
     names = dict.fromkeys([*SHIPPED, *(find_task(task).name for task in tasks)])
     return [text for name in names for text in find_task(name).prompt_texts()]
+
+
+def _has_annotated_times(clip: Clip) -> bool:
+    return any(event.annotated_onset is not None for event in clip.events) or any(
+        query.annotated_intervals is not None for query in clip.queries
+    )
 
 
 def _serves(clip: Clip, name: str) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 from rewards import build_reward
 from rollout.settings import WorkerConfig
 from rollout.worker import worker_gpus
-from timepro.data.manifest import read_manifest
+from timepro.checks.limits import ModelLimits
+from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_times, problems_text
 from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
 from timepro.plots.clips import MAX_CLIPS
@@ -35,9 +36,9 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     config.grpo.check()
     config.sft.checkpoints.check("sft.checkpoints")
     _check_workers(config.rollout, total_workers(config, n_nodes))
-    _check_data(config)
     if config.model.path:
         family_of(config.model.path)
+    _check_data(config)
     if config.control.enabled and not (config.sft.enabled and config.grpo.enabled):
         raise ValueError("control.enabled needs sft.enabled and grpo.enabled: it continues SFT as long as GRPO took")
     if not 1 <= config.evaluation.examples <= MAX_CLIPS:
@@ -82,9 +83,26 @@ def _check_data(config: ExperimentConfig) -> None:
     if any(named) and not all(named):
         missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
         raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
-    if all(named):
-        for path in named:  # read here, so that a bad line is not found after hours of another stage
-            read_manifest(Path(path))
+    limits = ModelLimits.of_checkpoint(Path(config.model.path)) if config.model.path else ModelLimits.of_tiny(
+        config.model.tiny
+    )  # fmt: skip
+    if not all(named):
+        if problem := limits.clip_problem(config.data.soundscape.max_duration):
+            raise ValueError(f"data.soundscape.max_duration: the longest clip {problem}")
+        return
+    # Read here, so that a bad clip is not found after hours of another stage.
+    tasks = list(task_weights(config.task))
+    purposes = [
+        Purpose("data.sft", tasks, config.sft.label_times),
+        Purpose("data.rl", tasks, max_tokens=config.grpo.groups.max_tokens),
+        Purpose("data.validation", tasks, config.sft.label_times, config.evaluation.max_tokens),
+        Purpose("data.test", tasks, max_tokens=config.evaluation.max_tokens),
+    ]
+    problems: list[SampleProblem] = []
+    for path, purpose in zip(named, purposes, strict=True):
+        problems += check_samples(Path(path), purpose, limits, config.rollout.max_model_len)
+    if problems:
+        raise ValueError(problems_text(list(dict.fromkeys(problems))))  # a manifest may serve several splits
 
 
 def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
@@ -109,7 +127,9 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     rows = max(1, grpo.batch.micro_batch_tokens // row)
     micro, budget = -(-per_rank // rows), grpo.batch.micro_batch_tokens
     sizes = f"prompt {prompt}, answers {grpo.groups.group_size} x {grpo.groups.max_tokens}"
+    manifest = Path(config.data.sft) if config.data.sft else None
     lines = [
+        f"label times in SFT     {label_times(manifest, list(task_weights(config.task)), config.sft.label_times)}",
         f"prompts a step         {grpo.groups.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
         f"answers a step         {answers} (groups of {grpo.groups.group_size})",
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",

@@ -14,6 +14,7 @@ from typing import Any
 
 from rollout.client import RolloutPool
 from rollout.evaluation import evaluate
+from timepro.checks.samples import label_times
 from timepro.config import save_resolved
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import write_split
@@ -155,9 +156,10 @@ class Pipeline:
             "zero": asdict(config.zero), "lora": asdict(config.lora),
         }  # fmt: skip
         key = sft_key(inputs, task_weights(config.task))
+        times = label_times(self.data["sft"], list(task_weights(config.task)), config.sft.label_times)
         folder, _ = cached_stage(
             "sft", self.cache, key, lambda folder: self._sft_job(base, folder, 0.0, "SFT"), self.log,
-            f"supervised fine-tuning on {config.sft.label_times} times",
+            f"supervised fine-tuning on {times} times",
         )  # fmt: skip
         return folder / "checkpoint", key
 

@@ -17,9 +17,8 @@ COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", 
 
 def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
     """Rows of `COLUMNS` for clips spread evenly over the test set, always the same ones."""
-    from PIL import Image
-
     import wandb
+    from PIL import Image
 
     n = len(scored.samples)
     tasks = {task: find_task(task) for task in scored.metrics}

@@ -16,7 +16,7 @@ class SftConfig:
     """Settings of supervised fine-tuning. The paper: 3 epochs at 1e-5."""
 
     enabled: bool = True
-    label_times: str = "exact"  # or "annotated": an annotator's lagged times
+    label_times: str = "auto"  # annotated times where every clip has them, else exact; or one of the two by name
     max_steps: int = 500
     epochs: float = 0.0  # passes over the samples, in place of max_steps; 0: max_steps decides
     batch_size: int = 32  # samples a step, over all ranks

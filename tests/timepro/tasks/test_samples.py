@@ -79,7 +79,7 @@ def test_a_silent_clip_is_a_sample_with_nothing_to_find():
 def test_wrong_names_list_the_right_ones():
     with pytest.raises(ValueError, match="task: unknown task 'asr'.*Available: sed, ag, dac"):
         samples_of([clip()], "asr")
-    with pytest.raises(ValueError, match="label times are 'late'; they must be 'exact' or 'annotated'"):
+    with pytest.raises(ValueError, match="sft.label_times is 'late'; it must be auto, exact or annotated"):
         samples_of([clip()], "sed", times="late")
 
 

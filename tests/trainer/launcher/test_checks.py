@@ -104,3 +104,22 @@ def test_check_names_the_key_that_is_wrong() -> None:
         config = load_experiment("sed_grpo", override.split(), ExperimentConfig, EXPERIMENTS)
         with pytest.raises(ValueError, match=re.escape(key)):
             check(config)
+
+
+def test_samples_that_the_model_cannot_take_are_refused_before_anything_starts(tmp_path: Path, manifest: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31), 16000)
+    clips = [Clip("long", tmp_path / "long.wav", 31.0, (ManifestEvent(0.4, 0.8, "dog_bark", "a; b"),))]
+    write_manifest(tmp_path / "long.jsonl", clips)
+    for split in ("sft", "validation"):  # in whichever it is
+        overrides = [f"data.{name}={manifest}" for name in ("sft", "rl", "validation", "test") if name != split]
+        overrides.append(f"data.{split}={tmp_path / 'long.jsonl'}")
+        config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
+        with pytest.raises(ValueError, match=r"1 problem with the samples.*\n.*long\.jsonl:1: clip 'long': lasts 31 s"):
+            check(config)
+
+
+def test_soundscapes_longer_than_the_model_takes_are_refused_too() -> None:
+    overrides = ["data.soundscape.max_duration=31"]
+    config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
+    with pytest.raises(ValueError, match="data.soundscape.max_duration: the longest clip lasts 31 s"):
+        check(config)

@@ -1,0 +1,153 @@
+"""What a checkpoint can take, from its configuration files alone: no weights are read and no torch is imported."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import soundfile
+
+from timepro.answers.write import can_write
+from timepro.astp import FRAME_RATE, AstpLayout, audio_frames, check_covered
+
+if TYPE_CHECKING:
+    from timepro.tiny.config import TinyModelConfig
+
+SAMPLE_RATE, HOP, SECONDS = 16000, 160, 30.0  # of the encoders of all supported families
+_SURELY_S = 1.0  # so far before their end, the timestamps need no closer look
+_NEAR_S = 0.2  # a stated duration may be off by this much: nearer to a limit than that, the file itself is asked
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """What bounds a clip and an answer.
+
+    Args:
+        layout: the timestamps among the audio frames, and how answers write times.
+        seconds: the longest clip that the encoder takes.
+        tokenizer: the checkpoint's folder, for counting a question's tokens; None where it is yet to be built.
+    """
+
+    layout: AstpLayout
+    seconds: float = SECONDS
+    tokenizer: Path | None = None
+    _tokens: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    _writable: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of_tiny(cls, config: TinyModelConfig) -> ModelLimits:
+        """Of the tiny model that a run would build. Raises ValueError for settings that contradict one another."""
+        layout = AstpLayout(
+            enabled=config.astp, first_token_id=0, stride=config.timestamps.stride, duration=config.timestamps.duration,
+            every=config.astp_every, position=config.astp_position, answer_style=config.answer_style,
+        )  # fmt: skip
+        return cls(layout)
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> ModelLimits:
+        """Of a checkpoint folder. Raises ValueError for a file of it that is missing or damaged."""
+        config = _json(folder / "config.json")
+        layout = AstpLayout.from_config(SimpleNamespace(**config.get("thinker_config", config)))
+        whole = folder / "processor_config.json"  # newer folders keep the extractor's settings in it
+        extractor = _json(whole).get("feature_extractor") if whole.is_file() else None
+        extractor = extractor or _json(folder / "preprocessor_config.json")
+        rate = extractor.get("sampling_rate", SAMPLE_RATE)
+        return cls(layout, extractor.get("n_samples", SECONDS * rate) / rate, folder)
+
+    def clip_problem(self, duration: float, audio: Path | None = None) -> str:
+        """Why a clip of so many seconds cannot be used; "" where it can.
+
+        Args:
+            audio: its file, whose header decides where the duration is close to a limit.
+        """
+        samples = round(duration * SAMPLE_RATE)
+        if audio is not None and (duration > self.seconds - _NEAR_S or duration < _NEAR_S):
+            samples, duration = _length(audio, samples, duration)
+        if samples > self.seconds * SAMPLE_RATE:
+            return f"lasts {duration:g} s, more than the {self.seconds:g} s that the audio encoder takes; cut the clip"
+        frames = -(-samples // HOP)
+        if frames < 2 or audio_frames(frames) < 1:
+            return (
+                f"lasts {duration:g} s, {samples} of the {_least_samples()} samples at {SAMPLE_RATE} Hz that one audio "
+                "frame takes; leave the clip out"
+            )
+        if duration > self.layout.duration - _SURELY_S:
+            try:
+                check_covered(audio_frames(frames), self.layout, FRAME_RATE)
+            except ValueError as problem:
+                return str(problem)
+        return ""
+
+    def time_problem(self, latest: float) -> str:
+        """Why an answer cannot say a time, the latest of a clip; "" where it can."""
+        if self.layout.answer_style == "timestamps" and latest > self.layout.duration - _SURELY_S:
+            try:
+                self.layout.vocabulary.index(latest)
+            except ValueError as problem:
+                return str(problem)
+        return ""
+
+    def can_write(self, label: str) -> bool:
+        """Whether an answer can hold a label or a caption."""
+        if label not in self._writable:
+            self._writable[label] = can_write(label, self.layout.answer_style)
+        return self._writable[label]
+
+    def audio_tokens(self, duration: float) -> int:
+        """Tokens of a clip in the prompt: audio frames, and the timestamps among them."""
+        frames = audio_frames(-(-round(duration * SAMPLE_RATE) // HOP))
+        return frames + (math.ceil(frames / self.layout.every) if self.layout.enabled else 0)
+
+    def most_question_tokens(self, question: str) -> int:
+        """A bound for everything else in the prompt: a byte-level tokenizer gives at most a token a byte."""
+        return len(question.encode()) + (_TEMPLATE if self.tokenizer is None else _PUBLISHED_TEMPLATE)
+
+    def question_tokens(self, question: str) -> int:
+        """The number itself where the checkpoint has a tokenizer, else the bound."""
+        if self.tokenizer is None:
+            return self.most_question_tokens(question)
+        if question not in self._tokens:
+            self._tokens[question] = _prompt_length(self.tokenizer, question)
+        return self._tokens[question]
+
+
+_TEMPLATE = 48  # tokens that the tiny model's chat template adds, at most
+_PUBLISHED_TEMPLATE = 512  # and those of published ones, a system prompt among them
+
+
+def _least_samples() -> int:
+    frames = next(frames for frames in range(2, 100) if audio_frames(frames) >= 1)
+    return (frames - 1) * HOP + 1
+
+
+def _length(audio: Path, samples: int, duration: float) -> tuple[int, float]:
+    """Samples at the model's rate and seconds, by the file's header; as stated where it cannot be read."""
+    try:
+        header = soundfile.info(str(audio))
+    except (soundfile.SoundFileError, OSError):  # what is wrong with a file is said where it is read
+        return samples, duration
+    return -(-header.frames * SAMPLE_RATE // header.samplerate), header.frames / header.samplerate
+
+
+def _prompt_length(folder: Path, question: str) -> int:
+    """Tokens of the prompt without the clip's. Slow to start: asked for only where the bound does not do."""
+    from transformers import AutoTokenizer
+
+    from timepro.features import messages
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    encoded = tokenizer.apply_chat_template(messages(question), add_generation_prompt=True, return_dict=True)
+    return len(encoded["input_ids"]) - 1  # the placeholder stands for the clip
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {path.parent} is no checkpoint folder of this project") from None
+    except ValueError as problem:
+        raise ValueError(f"{path}: not valid JSON ({problem}); the checkpoint is damaged") from None
