@@ -123,3 +123,10 @@ def test_a_readme_lists_every_file_of_its_folder(readme: Path) -> None:
         names += [f"{p.name}/" for p in sorted(folder.iterdir()) if p.is_dir() and any(p.rglob("*.py"))]
     missing = [name for name in names if not name.startswith(("__", ".")) and not _is_named(name, text)]
     assert not missing, f"{readme.relative_to(ROOT)} does not name {', '.join(missing)}"
+
+
+def test_the_table_of_what_can_be_extended_names_files_that_are_there() -> None:
+    section = (ROOT / "README.md").read_text().split("## Extend it")[1].split("\n## ")[0]
+    files = [name for name in re.findall(r"`([\w/.]+)`", section) if "/" in name]
+    assert len(files) >= 12
+    assert [name for name in files if not (ROOT / name).is_file()] == []
