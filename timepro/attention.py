@@ -1,7 +1,7 @@
 """Where the model looks when it says a time: attention from an answer's times to the prompt's timestamps.
 
 A time is said over one token (`<1.24>`) or several (`1.24` in digits); what is shown for it is the attention of the
-positions that predict those tokens, averaged over them, over heads, and over layers unless one is named.
+positions that predict those tokens, averaged over them and over heads, in one layer or averaged over all.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from timepro.features import Processor
 _TIME = re.compile(r"\d+\.\d+")
 NEAR = 0.2
 """Seconds around a said time within which attention counts as near it: the collar of event-based F1."""
+CLOSEST = "closest"
+"""Instead of a layer's number: the layer that looks closest to the times that are said."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,46 @@ class SaidTime:
 
 @dataclass(frozen=True)
 class TimeAttention:
-    """All times of one answer; `times` are the seconds of the prompt's P timestamps."""
+    """All times of one answer.
 
+    Args:
+        question: what was asked.
+        times: (P,) seconds of the prompt's timestamps.
+        said: the K times of the answer, as `layer` shows them.
+        layer: the layer shown; None for the mean over all.
+        near_by_layer: (L,) of each layer the share of its attention to timestamps that lies within `NEAR` of the time
+            being said, mean over the answer's times.
+    """
+
+    question: str
     answer: str
     times: np.ndarray
     said: tuple[SaidTime, ...]
+    layer: int | None
+    near_by_layer: np.ndarray
+
+    @property
+    def chance(self) -> float:
+        """The share of near timestamps, mean over the times said: what attention spread evenly would have near."""
+        return float(np.mean([_is_near(self.times, one.seconds).mean() for one in self.said]))
 
 
 @torch.no_grad()
 def time_attention(
-    folder: Path, clip: Path, question: str, answer: str | None = None, layer: int | None = None, max_tokens: int = 128
+    folder: Path,
+    clip: Path,
+    question: str,
+    answer: str | None = None,
+    layer: int | str | None = None,
+    max_tokens: int = 128,
 ) -> TimeAttention:
     """Attention from an answer's times to the timestamps of its prompt.
 
     Args:
         folder: a checkpoint folder, with ASTP on.
         answer: as the model would write it; None lets the model answer (greedily).
-        layer: one layer, counted from 0 or, below 0, from the end; None for the mean over all.
+        layer: one layer, counted from 0 or, below 0, from the end; `CLOSEST` for the one that looks closest to the
+            times it says; None for the mean over all.
 
     Raises:
         ValueError: a checkpoint without timestamps in its prompts, no such layer, or an answer without a time.
@@ -75,7 +100,9 @@ def time_attention(
     prompt = processor.expanded_prompt(question, len(frames))
     ids = processor.answer_ids(answer) if answer is not None else _greedy(processor, model, prompt, frames, max_tokens)
     text_model = processor.family.text_model(model)
-    wanted = _chosen_layers(text_model, layer)
+    number = len(text_model.layers)
+    if isinstance(layer, int) and not -number <= layer < number:
+        raise ValueError(f"there is no layer {layer}; the decoder has {number}, 0 to {number - 1}")
     said = list(times_said(processor, ids))
     if not said:
         raise ValueError(f"the answer {processor.answer_text(ids)!r} says no time")
@@ -84,11 +111,12 @@ def time_attention(
     times = np.array([(prompt[i] - first) * processor.layout.stride for i in places])
     rows = [[len(prompt) - 1 + k for k in tokens] for _, tokens in said]
     embeds = _embeds(processor, model, prompt + ids[:-1], frames)
-    weights = _attention(text_model, wanted, embeds, rows)[:, places].double().numpy()
-    return TimeAttention(
-        processor.answer_text(ids), times,
-        tuple(SaidTime(s, w, _near(times, w, s)) for (s, _), w in zip(said, weights, strict=True)),
-    )  # fmt: skip
+    weights = _attention(text_model, embeds, rows)[:, :, places].double().numpy()
+    near = np.array([[_near(times, w, s) for (s, _), w in zip(said, one, strict=True)] for one in weights]).mean(axis=1)
+    shown = int(near.argmax()) if layer == CLOSEST else None if layer is None else int(layer) % number
+    chosen = weights.mean(axis=0) if shown is None else weights[shown]
+    found = tuple(SaidTime(s, w, _near(times, w, s)) for (s, _), w in zip(said, chosen, strict=True))
+    return TimeAttention(question, processor.answer_text(ids), times, found, shown, near)
 
 
 def times_said(processor: Processor, answer_ids: Sequence[int]) -> Iterator[tuple[float, list[int]]]:
@@ -101,17 +129,12 @@ def times_said(processor: Processor, answer_ids: Sequence[int]) -> Iterator[tupl
         yield float(match.group()), tokens
 
 
+def _is_near(times: np.ndarray, seconds: float) -> np.ndarray:
+    return np.abs(times - seconds) <= NEAR + 1e-9
+
+
 def _near(times: np.ndarray, weights: np.ndarray, seconds: float) -> float:
-    return float(weights[np.abs(times - seconds) <= NEAR + 1e-9].sum() / max(weights.sum(), 1e-12))
-
-
-def _chosen_layers(text_model: nn.Module, layer: int | None) -> list[nn.Module]:
-    layers = list(text_model.layers)
-    if layer is None:
-        return layers
-    if not -len(layers) <= layer < len(layers):
-        raise ValueError(f"there is no layer {layer}; the decoder has {len(layers)}, 0 to {len(layers) - 1}")
-    return [layers[layer]]
+    return float(weights[_is_near(times, seconds)].sum() / max(weights.sum(), 1e-12))
 
 
 def _embeds(processor: Processor, model: Any, ids: list[int], frames: Tensor) -> Tensor:
@@ -134,17 +157,17 @@ def _greedy(processor: Processor, model: Any, prompt: list[int], frames: Tensor,
     return out if out and out[-1] == processor.eos_token_id else [*out, processor.eos_token_id]
 
 
-def _attention(text_model: Any, layers: Sequence[nn.Module], embeds: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
-    """(len(rows), T): mean over layers, heads and each row's positions. Only those positions are kept of a layer."""
+def _attention(text_model: Any, embeds: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """(L, len(rows), T): mean over heads and each row's positions. Only those positions are kept of a layer."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         weights = output[1][0].mean(0)  # of (1, heads, T, T)
         found.append(torch.stack([weights[row].mean(0) for row in rows]))
 
-    with _eager(text_model), _hooks(layers, keep):
+    with _eager(text_model), _hooks(text_model.layers, keep):
         text_model(inputs_embeds=embeds, use_cache=False)
-    return torch.stack(found).mean(0)
+    return torch.stack(found)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import soundfile
 import torch
 
 from reference_models import greedy_answer, load_reference
-from timepro.attention import NEAR, time_attention, times_said
+from timepro.attention import CLOSEST, NEAR, SaidTime, TimeAttention, time_attention, times_said
 from timepro.cli import main
 from timepro.data.sounds import SOUNDS
 from timepro.features import Processor
+from timepro.plots.attention import attention_figure
 from timepro.tasks import find_task
 from timepro.tasks.samples import tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
@@ -66,6 +67,15 @@ def expected(folder: Path, clip: Path) -> np.ndarray:
     return np.stack([a[0].mean(0)[said][:, places].double().numpy() for a in attentions])
 
 
+def near_shares(weights, times, said) -> float:
+    """The share of each row that lies within 0.2 s of its time, mean over the rows."""
+    shares = []
+    for row, seconds in zip(weights, said, strict=True):
+        inside = [w for w, t in zip(row, times, strict=True) if seconds - NEAR - 1e-9 <= t <= seconds + NEAR + 1e-9]
+        shares.append(sum(inside) / sum(row))
+    return float(np.mean(shares))
+
+
 def test_weights_are_those_of_the_decoder(folder: Path, clip: Path) -> None:
     layers = expected(folder, clip)
     whole = time_attention(folder, clip, QUESTION, ANSWER)
@@ -75,6 +85,13 @@ def test_weights_are_those_of_the_decoder(folder: Path, clip: Path) -> None:
     for layer in (0, -1):
         one = time_attention(folder, clip, QUESTION, ANSWER, layer)
         np.testing.assert_allclose([s.weights for s in one.said], layers[layer], atol=1e-6)
+    closest = time_attention(folder, clip, QUESTION, ANSWER, CLOSEST)
+    near = [near_shares(weights, whole.times, [0.40, 0.92, 1.04, 1.20]) for weights in layers]
+    np.testing.assert_allclose(closest.near_by_layer, near, atol=1e-5)
+    assert closest.layer == int(np.argmax(near))
+    np.testing.assert_allclose([s.weights for s in closest.said], layers[closest.layer], atol=1e-6)
+    even = near_shares(np.ones_like(layers[0]), whole.times, [0.40, 0.92, 1.04, 1.20])
+    assert whole.chance == pytest.approx(even)
     for said in whole.said:
         around = [w for t, w in zip(whole.times, said.weights, strict=True) if said.seconds - NEAR - 1e-9 <= t]
         around = around[: sum(t <= said.seconds + NEAR + 1e-9 for t in whole.times if t >= said.seconds - NEAR - 1e-9)]
@@ -116,11 +133,36 @@ def test_the_command_draws_a_picture(tiny_checkpoint: Path, clip: Path, tmp_path
     command = ["attention", str(tiny_checkpoint), str(clip), "--out", str(out)]
     assert main([*command, "--answer", ANSWER]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert "0.92 s: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.92 s: " in printed and "shown: layer " in printed and "spread evenly, " in printed
+    assert main([*command, "--answer", ANSWER, "--layer", "mean"]) == 0
+    assert "shown: mean over all layers" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "--layer", "first"])
+    assert "'first' is not a layer's number" in capsys.readouterr().err
     assert main([*command, "--answer", "none"]) == 2
     assert "says no time" in capsys.readouterr().err
     assert main([*command[:2], str(tmp_path / "gone.wav")]) == 2
     assert "gone.wav" in capsys.readouterr().err
+
+
+def test_rows_share_a_scale_in_multiples_of_even_attention() -> None:
+    """A row that looks at one of 20 timestamps alone is 20 times even there; an even row is 1 everywhere."""
+    times = np.arange(20) * 0.2
+    sharp = np.zeros(20)
+    sharp[5] = 0.4
+    said = (SaidTime(1.0, sharp, 1.0), SaidTime(2.0, np.full(20, 0.02), 0.15))
+    figure = attention_figure(
+        np.zeros(64000, np.float32), "clip", TimeAttention("What?", "x", times, said, 1, np.array([0.1, 0.6]))
+    )
+    (mesh,) = [c for a in figure.axes for c in a.collections if c.get_gid() == "times"]
+    upper, lower = np.asarray(mesh.get_array())[::-1]
+    assert upper.argmax() == 5 and upper[5] == pytest.approx(20)
+    np.testing.assert_allclose(lower, 1.0)
+    assert (mesh.norm.vmin, mesh.norm.vmax) == (1, pytest.approx(20))
+    texts = [t.get_text() for t in figure.texts]
+    assert "100.0 %" in texts and any("layer 1 of 0 to 1" in text for text in texts)
+    assert any(a.get_xlabel().startswith("layer (dark: shown above)") for a in figure.axes)
 
 
 def test_without_an_answer_the_model_gives_its_own(tiny_checkpoint: Path, clip: Path) -> None:

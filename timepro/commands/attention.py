@@ -1,4 +1,7 @@
-"""Draw where a model looks when it says a time: its attention to the timestamps of the prompt."""
+"""Draw where a model looks when it says a time: its attention to the timestamps of the prompt.
+
+The picture compares it with attention spread evenly over all timestamps, and layers with one another.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="whose question is asked: sed, ag, dac, or module:object (default: sed)")
     parser.add_argument("--query", help="what the question is about, for a task that takes a query (default: ag)")
     parser.add_argument("--answer", help="instead of the model's own, in the model's way of writing times")
-    parser.add_argument("--layer", type=int, help="one layer, from 0, or from the end below 0 (default: mean of all)")
+    parser.add_argument(
+        "--layer", type=_layer, default="closest", metavar="N",
+        help="a layer from 0, or from the end below 0; mean: of all; closest (the default): the one whose attention "
+        "lies closest to the times that it says",
+    )  # fmt: skip
     parser.add_argument("--max-tokens", type=int, default=128, help="of the model's answer (default: %(default)s)")
     parser.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf or .svg (default: a name of its own, here)"
     )
     parser.set_defaults(command=run)
+
+
+def _layer(text: str) -> int | str | None:
+    if text in ("closest", "mean"):
+        return text if text == "closest" else None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a layer's number, and neither mean nor closest") from None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,8 +70,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"timepro: {error}", file=sys.stderr)
         return 2
     print(f"answer: {found.answer}")
+    print("shown: " + ("mean over all layers" if found.layer is None else f"layer {found.layer}"))
     for said in found.said:
         share = f"{100 * said.on_timestamps:.1f} % of its attention is on timestamps"
         print(f"{said.seconds:8.2f} s: {share}, {100 * said.near:.1f} % of that within {NEAR} s")
+    print(f"spread evenly, {100 * found.chance:.1f} % would be within {NEAR} s")
     print(f"picture: {out}")
     return 0
