@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from timepro.config.marks import Count, Natural, Port, Positive, between
 
 
 @dataclass
 class WorkerConfig:
     """Settings of the rollout workers."""
 
-    workers: int = 1  # on each node that generates
+    workers: Count = 1  # on each node that generates
     host: str = "127.0.0.1"  # workers listen here alone; with several nodes, each node's own address instead
-    base_port: int = 0  # 0: free ports
-    tensor_parallel: int = 1
+    base_port: Port = 0  # 0: free ports
+    tensor_parallel: Count = 1
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
-    max_model_len: int = 2048
-    max_sequences: int = 256
-    max_batched_tokens: int = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
-    kv_cache_mib: int = 512  # on a CPU; a GPU takes its share of memory instead
-    gpu_memory_fraction: float = 0.4  # leaves room for a learner on the same card; 0.85 where a worker has its own
+    max_model_len: Count = 2048
+    max_sequences: Count = 256
+    max_batched_tokens: Count = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
+    kv_cache_mib: Count = 512  # on a CPU; a GPU takes its share of memory instead
+    # Leaves room for a learner on the same card; 0.85 where a worker has its own.
+    gpu_memory_fraction: Annotated[float, between(0.01, 1)] = 0.4
     gpus: str = ""  # cards of the workers, comma-separated, tensor_parallel for each; empty: all share what is visible
-    threads: int = 2  # CPU threads of a worker
+    threads: Count = 2  # CPU threads of a worker
     compile: bool = False
-    start_timeout_s: float = 600.0
-    max_restarts: int = 3  # of each worker that died or fell silent; then the run goes on without it
-    min_workers: int = 1  # over all nodes; with fewer the run stops with a checkpoint
-    silence_timeout_s: float = 15.0  # a worker whose engine does not answer for so long is ended and started again
-    request_timeout_s: float = 300.0
-    max_in_flight: int = 64  # prompts at a time from one learner rank
-    retries: int = 2
+    start_timeout_s: Positive = 600.0
+    max_restarts: Natural = 3  # of each worker that died or fell silent; then the run goes on without it
+    min_workers: Count = 1  # over all nodes; with fewer the run stops with a checkpoint
+    silence_timeout_s: Positive = 15.0  # a worker whose engine does not answer for so long is ended and started again
+    request_timeout_s: Positive = 300.0
+    max_in_flight: Count = 64  # prompts at a time from one learner rank
+    retries: Natural = 2
+
+
+def worker_gpus(config: WorkerConfig, index: int) -> str:
+    """The cards of one worker: its part of `gpus`, or all of them where they are just enough for one worker.
+
+    Raises:
+        ValueError: a number of cards that the workers cannot share out.
+    """
+    cards, each = [card.strip() for card in config.gpus.split(",") if card.strip()], config.tensor_parallel
+    if len(cards) == each:
+        return ",".join(cards)
+    if len(cards) != config.workers * each:
+        raise ValueError(
+            f"rollout.gpus names {len(cards)} cards, but {config.workers} workers of tensor_parallel={each} need "
+            f"{config.workers * each}, or {each} to share; name as many"
+        )
+    return ",".join(cards[index * each : (index + 1) * each])

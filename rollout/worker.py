@@ -18,7 +18,7 @@ import requests
 
 from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
-from rollout.settings import WorkerConfig
+from rollout.settings import WorkerConfig, worker_gpus
 from timepro.families import family_of
 from timepro.system import device, guard
 from timepro.system.network import interface_of, is_loopback, own_addresses
@@ -58,23 +58,6 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     else:
         command += ["--kv-cache-memory-bytes", str(config.kv_cache_mib << 20), "--block-size", "32"]
     return command
-
-
-def worker_gpus(config: WorkerConfig, index: int) -> str:
-    """The cards of one worker: its part of `gpus`, or all of them where they are just enough for one worker.
-
-    Raises:
-        ValueError: a number of cards that the workers cannot share out.
-    """
-    cards, each = [card.strip() for card in config.gpus.split(",") if card.strip()], config.tensor_parallel
-    if len(cards) == each:
-        return ",".join(cards)
-    if len(cards) != config.workers * each:
-        raise ValueError(
-            f"rollout.gpus names {len(cards)} cards, but {config.workers} workers of tensor_parallel={each} need "
-            f"{config.workers * each}, or {each} to share; name as many"
-        )
-    return ",".join(cards[index * each : (index + 1) * each])
 
 
 def worker_environment(config: WorkerConfig, token: str, index: int = 0) -> dict[str, str]:

@@ -14,8 +14,8 @@ import pytest
 from rollout import alive
 from rollout.alive import FILE_VARIABLE, last_sign, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
-from rollout.settings import WorkerConfig
-from rollout.worker import Worker, worker_command, worker_environment, worker_gpus
+from rollout.settings import WorkerConfig, worker_gpus
+from rollout.worker import Worker, worker_command, worker_environment
 from timepro.system import device
 from timepro.system.processes import group_alive, log_tail
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ def above(low: float) -> Limits:
 def between(low: float, high: float) -> Limits:
     """From `low` to `high`, both included."""
     return Limits(low, high)
+
+
+Count = Annotated[int, at_least(1)]
+Natural = Annotated[int, at_least(0)]
+Port = Annotated[int, between(0, 65535)]
+Positive = Annotated[float, above(0)]
+NotNegative = Annotated[float, at_least(0)]
+Share = Annotated[float, between(0, 1)]
+Decibels = Annotated[float, between(-120, 120)]
 
 
 @dataclass(frozen=True)

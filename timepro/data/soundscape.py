@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from timepro.config.marks import Count, Decibels, Natural, NotNegative, Positive, Share, at_least, between
 from timepro.data.sounds import SAMPLE_RATE, SOUNDS
 
 
@@ -11,35 +13,35 @@ from timepro.data.sounds import SAMPLE_RATE, SOUNDS
 class SoundscapeConfig:
     """What the synthesiser draws from. Seconds, decibels (dB) and probabilities."""
 
-    min_duration: float = 4.0
-    max_duration: float = 10.0
-    min_events: int = 1
-    max_events: int = 4
-    max_polyphony: int = 2
+    min_duration: Annotated[float, at_least(1)] = 4.0
+    max_duration: Annotated[float, at_least(1)] = 10.0
+    min_events: Natural = 1
+    max_events: Natural = 4
+    max_polyphony: Count = 2
     """Events that may sound at once; two of one class never overlap."""
     background_noise: bool = True
-    snr_min_db: float = 0.0
-    snr_max_db: float = 25.0
+    snr_min_db: Decibels = 0.0
+    snr_max_db: Decibels = 25.0
     """Of an event at 0 dB gain against the background, both by RMS."""
-    fade_in_max: float = 0.0
-    fade_out_max: float = 0.0
+    fade_in_max: NotNegative = 0.0
+    fade_out_max: NotNegative = 0.0
     """Longest fade at an event's edges in seconds; each is drawn from 0 to here, and takes half of the event at most.
     The labels stay exact, but noise covers a faded edge: when it began can only be judged, as with a passing car."""
-    gain_min_db: float = -6.0
-    gain_max_db: float = 6.0
-    peak_min_db: float = -18.0
-    peak_max_db: float = -1.0
+    gain_min_db: Decibels = -6.0
+    gain_max_db: Decibels = 6.0
+    peak_min_db: Annotated[float, between(-120, 0)] = -18.0
+    peak_max_db: Annotated[float, between(-120, 0)] = -1.0
     """The clip's peak, relative to full scale."""
-    same_class_gap: float = 0.3
-    time_grid: float = 0.04
-    onset_lag_mean: float = 0.24
-    onset_lag_std: float = 0.06
-    offset_lag_mean: float = 0.24
-    offset_lag_std: float = 0.08
-    absent_query_probability: float = 0.0
+    same_class_gap: NotNegative = 0.3
+    time_grid: Positive = 0.04
+    onset_lag_mean: Annotated[float, between(-10, 10)] = 0.24
+    onset_lag_std: Annotated[float, between(0, 10)] = 0.06
+    offset_lag_mean: Annotated[float, between(-10, 10)] = 0.24
+    offset_lag_std: Annotated[float, between(0, 10)] = 0.08
+    absent_query_probability: Share = 0.0
     """Chance that a clip also gets one query for a class it does not contain (no intervals)."""
-    equalizer_probability: float = 0.25
-    equalizer_gain_db: float = 9.0
+    equalizer_probability: Share = 0.25
+    equalizer_gain_db: Decibels = 9.0
     """Largest boost or cut of the random equaliser that `augment` applies."""
     classes: list[str] = field(default_factory=lambda: list(SOUNDS))
 

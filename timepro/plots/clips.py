@@ -17,6 +17,7 @@ from timepro.data.audio import read_audio
 from timepro.events import Event, ParsedAnswer
 from timepro.plots.canvas import DARK, GREY, LARGE, NORMAL, SMALL, WIDTH, Page, Ruler, plain_style, save, ticks
 from timepro.plots.class_styles import Styles, class_styles
+from timepro.plots.files import MAX_CLIPS
 from timepro.plots.lanes import (
     BAR,
     LANE_PAD,
@@ -32,7 +33,6 @@ from timepro.plots.spectrogram import RATE, draw_spectrogram
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_CLIPS = 6
 REFERENCE = "reference"  # the lane whose boundaries and collars guide the eye through the others
 
 _LENGTH_SLACK = 0.1  # seconds by which a stated duration may differ from the audio

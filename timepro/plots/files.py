@@ -13,6 +13,7 @@ from pathlib import Path
 
 FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".pdf": "pdf", ".svg": "svg"}
 VECTOR = ("pdf", "svg")
+MAX_CLIPS = 6  # below one another in one picture
 _LONGEST_NAME = 100  # characters of a default name; file systems allow 255 bytes
 
 

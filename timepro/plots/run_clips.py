@@ -9,7 +9,8 @@ from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.inspection import choose, read_step
 from timepro.metrics.bootstrap import micro_f1
-from timepro.plots.clips import MAX_CLIPS, ClipPicture, Lane, Sheet, answer_lane
+from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane
+from timepro.plots.files import MAX_CLIPS
 from timepro.runs import (
     STAGES,
     Evaluated,

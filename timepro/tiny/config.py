@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from timepro.config.marks import Count, Natural, Positive
+
 
 @dataclass
 class TimestampsConfig:
     """The timestamp vocabulary to build."""
 
-    stride: float = 0.04
-    duration: float = 30.0
+    stride: Positive = 0.04
+    duration: Positive = 30.0
 
 
 @dataclass
@@ -18,22 +20,22 @@ class TinyModelConfig:
     """Sizes of the tiny model. The defaults learn to detect events within minutes on one CPU core."""
 
     family: str = "qwen2_5_omni"  # or qwen2_audio
-    hidden_size: int = 128
-    layers: int = 2
-    heads: int = 4  # head_dim 32: vLLM's CPU attention takes no smaller one
-    key_value_heads: int = 2
-    feed_forward: int = 256
-    rope_theta: float = 1e4
-    encoder_width: int = 96
-    encoder_layers: int = 2
-    encoder_heads: int = 4
-    encoder_feed_forward: int = 192
-    encoder_window: int = 100  # Omni: audio frames a block attends over, before pooling: 2 s, as published
+    hidden_size: Count = 128
+    layers: Count = 2
+    heads: Count = 4  # head_dim 32: vLLM's CPU attention takes no smaller one
+    key_value_heads: Count = 2
+    feed_forward: Count = 256
+    rope_theta: Positive = 1e4
+    encoder_width: Count = 96
+    encoder_layers: Count = 2
+    encoder_heads: Count = 4
+    encoder_feed_forward: Count = 192
+    encoder_window: Count = 100  # Omni: audio frames a block attends over, before pooling: 2 s, as published
     tie_word_embeddings: bool = False
     timestamps: TimestampsConfig = field(default_factory=TimestampsConfig)
     timestamp_init: str = "smooth"
     astp: bool = True
-    astp_every: int = 1
+    astp_every: Count = 1
     astp_position: str = "after"
     answer_style: str = "timestamps"
-    seed: int = 0
+    seed: Natural = 0

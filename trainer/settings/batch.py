@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timepro.config.marks import Count, NotNegative
+
 
 @dataclass
 class BatchConfig:
     """Micro-batches, and memory for time."""
 
-    micro_batch_tokens: int = 16384  # padded tokens of one forward pass on one rank
-    frame_cache_gib: float = 2.0  # encoded audio kept in memory, a rank
+    micro_batch_tokens: Count = 16384  # padded tokens of one forward pass on one rank
+    frame_cache_gib: NotNegative = 2.0  # encoded audio kept in memory, a rank
     gradient_checkpointing: bool = False  # keep what goes into a layer, compute the rest again in the backward pass
     offload_activations: bool = False  # keep what the backward pass needs in main memory

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timepro.config.marks import Count, Natural
+
 ON_FAILURE = ("continue", "stop")
 
 
@@ -11,8 +13,8 @@ ON_FAILURE = ("continue", "stop")
 class CheckpointsConfig:
     """Resumable checkpoints of one training."""
 
-    save_every: int = 0  # steps between checkpoints; 0: at the end and on a signal
-    keep: int = 2  # the newest; an older one serves where the newest is damaged
+    save_every: Natural = 0  # steps between checkpoints; 0: at the end and on a signal
+    keep: Count = 2  # the newest; an older one serves where the newest is damaged
     on_failure: str = "continue"  # or "stop": what follows when a checkpoint cannot be written
 
     def check(self, where: str) -> None:

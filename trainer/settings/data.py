@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from timepro.config.marks import Count, Natural
 from timepro.data.soundscape import SoundscapeConfig
 
 SPLITS = ("sft", "rl", "validation", "test")
@@ -16,11 +17,11 @@ class DataConfig:
     With manifests named, the synthesiser is not used: `sft`, `rl`, `validation` and `test` are JSONL files.
     """
 
-    sft_clips: int = 3000
-    rl_clips: int = 600
-    validation_clips: int = 256
-    test_clips: int = 512
-    seed: int = 0
+    sft_clips: Count = 3000
+    rl_clips: Count = 600
+    validation_clips: Count = 256
+    test_clips: Count = 512
+    seed: Natural = 0
     soundscape: SoundscapeConfig = field(default_factory=SoundscapeConfig)
     sft: str = ""
     rl: str = ""

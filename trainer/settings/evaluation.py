@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from timepro.config.marks import Count, between
+from timepro.plots.files import MAX_CLIPS
 
 
 @dataclass
 class EvaluationConfig:
     """How a model is tested."""
 
-    max_tokens: int = 32
-    examples: int = 6  # clips in the picture
+    max_tokens: Count = 32
+    examples: Annotated[int, between(1, MAX_CLIPS)] = 6  # clips in the picture

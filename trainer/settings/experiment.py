@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rollout.settings import WorkerConfig
-from timepro.config import Formerly, Spec
+from timepro.config.marks import Formerly, Natural, Spec
 from trainer.settings.control import ControlConfig
 from trainer.settings.data import DataConfig
 from trainer.settings.evaluation import EvaluationConfig
@@ -27,7 +27,7 @@ class ExperimentConfig:
 
     name: str = ""
     task: Any = "sed"  # or weights of several, such as {sed: 2, ag: 1}
-    seed: int = 0
+    seed: Natural = 0
     runs: str = "runs"  # folder of runs and cached stages
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from timepro.config.marks import Count, Natural, Positive, at_least
 
 FLAT_GROUPS = ("skip", "resample")
 
@@ -11,12 +14,12 @@ FLAT_GROUPS = ("skip", "resample")
 class GroupsConfig:
     """A step's prompts and the answers to each."""
 
-    prompts_per_step: int = 24  # over all ranks
-    group_size: int = 8
-    temperature: float = 1.0
-    max_tokens: int = 32
+    prompts_per_step: Count = 24  # over all ranks
+    group_size: Annotated[int, at_least(2)] = 8
+    temperature: Positive = 1.0
+    max_tokens: Count = 32
     flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
-    resample_rounds: int = 2  # times that flat groups of a step are drawn again, at most
+    resample_rounds: Natural = 2  # times that flat groups of a step are drawn again, at most
     order: str = "mixture"  # of the prompts; or a class of your own, module:Class (see trainer/learner/order.py)
 
     def check(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from timepro.config.marks import Count, Natural, NotNegative, between
 from trainer.settings.advantage import AdvantageConfig
 from trainer.settings.batch import BatchConfig
 from trainer.settings.checkpoints import CheckpointsConfig
@@ -18,7 +20,7 @@ class GrpoConfig:
     """Settings of GRPO (arXiv 2402.03300)."""
 
     enabled: bool = True
-    max_steps: int = 120
+    max_steps: Count = 120
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -26,12 +28,13 @@ class GrpoConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
-    reference_weight: float = 0.0  # cross-entropy on the right answer beside the RL loss
+    reference_weight: NotNegative = 0.0  # cross-entropy on the right answer beside the RL loss
     mask_truncated: bool = True  # an answer that was cut off teaches nothing
-    minibatches: int = 1  # parts of a step's groups, an optimiser update each, on the answers of the same weights
-    validate_every: int = 0  # steps between greedy evaluations on the validation set; 0 for none
+    minibatches: Count = 1  # parts of a step's groups, an optimiser update each, on the answers of the same weights
+    validate_every: Natural = 0  # steps between greedy evaluations on the validation set; 0 for none
     keep_best: bool = False  # end with the weights of the best validation, not with the last ones
-    ahead: int = 0  # 1: a step's groups are generated while the one before trains, with weights one update older
+    # 1: a step's groups are generated while the one before trains, with weights one update older.
+    ahead: Annotated[int, between(0, 1)] = 0
 
     def check(self) -> None:
         """Raises ValueError for settings that contradict one another, naming the keys."""

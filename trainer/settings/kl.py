@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timepro.config.marks import NotNegative
+
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
@@ -11,7 +13,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 class KlConfig:
     """Keeping near the model that GRPO started from."""
 
-    coefficient: float = 0.0  # 0: no reference model is kept
+    coefficient: NotNegative = 0.0  # 0: no reference model is kept
     estimator: str = "k3"
 
     def check(self) -> None:

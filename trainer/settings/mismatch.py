@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from timepro.config.marks import at_least
 
 MODES = ("off", "truncate", "mask")
 LEVELS = ("token", "sequence")
@@ -14,7 +17,7 @@ class MismatchConfig:
 
     mode: str = "off"  # truncate: w is at most cap; mask: what has w outside [1 / cap, cap] is left out
     level: str = "token"  # or sequence: one w an answer, the product of its tokens'
-    cap: float = 2.0
+    cap: Annotated[float, at_least(1)] = 2.0
 
     def check(self) -> None:
         """Raises ValueError for an unknown name or a cap below 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from timepro.config.marks import NotNegative, Share
 from trainer.settings.mismatch import MismatchConfig
 
 AGGREGATIONS = ("dapo", "grpo", "dr_grpo")
@@ -27,9 +28,9 @@ class ObjectiveConfig:
     # with aggregation=grpo and a far narrower range; published: clip_low 3e-4, clip_high 4e-4.
     ratio: str = "token"
     old_policy: str = "worker"  # whose log-probabilities of the sampled tokens the ratio is taken against, or learner
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
+    clip_low: Share = 0.2
+    clip_high: NotNegative = 0.28
+    dual_clip: NotNegative = 0.0  # for negative advantages no ratio above this one counts (arXiv 1912.09729); 0: off
     mismatch: MismatchConfig = field(default_factory=MismatchConfig)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from timepro.config.marks import Count, Natural, NotNegative
 from trainer.settings.batch import BatchConfig
 from trainer.settings.checkpoints import CheckpointsConfig
 from trainer.settings.encoder_warmup import EncoderWarmupConfig
@@ -17,13 +18,13 @@ class SftConfig:
 
     enabled: bool = True
     label_times: str = "auto"  # annotated times where every clip has them, else exact; or one of the two by name
-    max_steps: int = 500
-    epochs: float = 0.0  # passes over the samples, in place of max_steps; 0: max_steps decides
-    batch_size: int = 32  # samples a step, over all ranks
+    max_steps: Count = 500
+    epochs: NotNegative = 0.0  # passes over the samples, in place of max_steps; 0: max_steps decides
+    batch_size: Count = 32  # samples a step, over all ranks
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-5, weight_decay=0.01))
     batch: BatchConfig = field(default_factory=BatchConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     soft_time: SoftTimeConfig = field(default_factory=SoftTimeConfig)
     encoder_warmup: EncoderWarmupConfig = field(default_factory=EncoderWarmupConfig)
-    log_every: int = 10
-    validate_every: int = 0  # steps between validation losses; 0: at the end only
+    log_every: Count = 10
+    validate_every: Natural = 0  # steps between validation losses; 0: at the end only

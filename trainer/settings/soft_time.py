@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timepro.config.marks import Positive, Share
+
 
 @dataclass
 class SoftTimeConfig:
     """Settings of the target."""
 
-    weight: float = 0.0  # share of the mass that is spread; 0: plain cross-entropy
-    sigma: float = 0.3  # of the Gaussian, in seconds
+    weight: Share = 0.0  # share of the mass that is spread; 0: plain cross-entropy
+    sigma: Positive = 0.3  # of the Gaussian, in seconds

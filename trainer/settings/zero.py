@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from timepro.config.marks import Count, Natural, Positive
+
 
 @dataclass
 class ZeroConfig:
     """DeepSpeed settings that depend on the machine."""
 
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
-    reduce_bucket: int = 50_000_000
-    persistence_threshold: int = 100_000  # smaller parameters stay whole on every rank
+    reduce_bucket: Count = 50_000_000
+    persistence_threshold: Natural = 100_000  # smaller parameters stay whole on every rank
     offload_optimiser: bool = False
-    collective_timeout_s: float = 1800.0
+    collective_timeout_s: Positive = 1800.0
     extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's own configuration as it is
