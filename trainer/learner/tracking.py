@@ -122,8 +122,10 @@ class RunTracker:
         self._started = time.monotonic() - elapsed
         if self.is_new:
             began = time.time() - elapsed
-            for row in map(json.loads, kept):
-                self._run.log(row | {"_timestamp": began + row["elapsed_s"]}, step=row.pop("step"))
+            for line in kept:
+                row = json.loads(line)
+                at = row.pop("step")
+                self._run.log(row | {"_timestamp": began + row["elapsed_s"]}, step=at)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one step."""

@@ -165,6 +165,7 @@ def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
     history, _, about = read_back(tmp_path)  # of the one folder that is left for `wandb sync`
     assert about["id"] == "abcd1234"
     assert {step: row["reward"] for step, row in history.items()} == {step: step / 10 for step in range(1, 10)}
+    assert all(row.keys() == {"_step", "_timestamp", "_runtime", "elapsed_s", "reward"} for row in history.values())
     when = [row["_timestamp"] for _, row in sorted(history.items())]
     assert when == sorted(when) and when[-1] - when[0] > 50  # as long as the training took, not the replay
     assert len(list((tmp_path / "wandb" / "earlier").glob("*.offline-run-*"))) == 2
@@ -175,7 +176,7 @@ def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
         environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(tmp_path)}
         command = [sys.executable, "-m", "wandb", "sync", *parts]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     finally:
         server.close()
     assert done.returncode == 0, done.stderr
