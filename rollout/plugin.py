@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-_MODELS = {
-    "TimeProQwen2_5OmniModel": "rollout.vllm_models:TimeProQwen2_5Omni",
-    "TimeProQwen2AudioModel": "rollout.vllm_models:TimeProQwen2Audio",
-}
-
 
 def register() -> None:
-    """Register the ASTP model classes and the weight-transfer backend. Called more than once in some processes."""
+    """Register every family's model class and the weight-transfer backend. Called more than once in some processes."""
     from vllm import ModelRegistry
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+    from timepro.families import all_families
+
     known = ModelRegistry.get_supported_archs()
-    for architecture, target in _MODELS.items():
-        if architecture not in known:
-            ModelRegistry.register_model(architecture, target)
+    for family in all_families():
+        if family.vllm_architecture not in known:  # by name: the class is built where the model is loaded
+            ModelRegistry.register_model(family.vllm_architecture, f"rollout.vllm_models:{family.vllm_architecture}")
     if "torch_dist" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("torch_dist", "rollout.receiver", "TorchDistReceiver")

@@ -1,33 +1,24 @@
 """vLLM's own model classes with the Audio-Side Time Prompt: timestamps in the prompt, banned tokens in the logits.
 
-What ASTP changes is in two mixins, which serve every family whose audio placeholder vLLM expands to a flat list.
+What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list. A family
+names the classes of vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the
+family's architecture, made when it is first asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from vllm.model_executor.models.qwen2_5_omni_thinker import (
-    Qwen2_5OmniThinkerDummyInputsBuilder,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-    Qwen2_5OmniThinkerMultiModalProcessor,
-    Qwen2_5OmniThinkerProcessingInfo,
-)
-from vllm.model_executor.models.qwen2_audio import (
-    Qwen2AudioDummyInputsBuilder,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioMultiModalProcessor,
-    Qwen2AudioProcessingInfo,
-)
+from vllm.model_executor.models.interfaces import supports_mrope
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from timepro.astp import AstpLayout, interleave
-from timepro.families.qwen2_5_omni import Qwen25Omni
-from timepro.families.qwen2_audio import Qwen2Audio
+from timepro.families import ModelFamily, all_families
 
 
 class AstpProcessorMixin:
@@ -71,30 +62,47 @@ class BannedTokensMixin:
         return logits.index_fill_(-1, self._banned, float("-inf"))
 
 
-class AstpOmniProcessor(AstpProcessorMixin, Qwen2_5OmniThinkerMultiModalProcessor):
-    frame_rate = Qwen25Omni.frame_rate
-
-
-@MULTIMODAL_REGISTRY.register_processor(
-    AstpOmniProcessor, info=Qwen2_5OmniThinkerProcessingInfo, dummy_inputs=Qwen2_5OmniThinkerDummyInputsBuilder
-)
-class TimeProQwen2_5Omni(BannedTokensMixin, Qwen2_5OmniThinkerForConditionalGeneration):
-    """The Qwen2.5-Omni thinker with ASTP."""
+class ConsecutivePositionsMixin:
+    """For models with M-RoPE: interleaved audio is plain text to it, as on the learner's side."""
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[torch.Tensor, int]:
-        # Interleaved audio is plain text to M-RoPE: consecutive positions, the same in all three dimensions.
         if all(feature.modality == "audio" for feature in mm_features):
-            positions = torch.arange(len(input_tokens))
-            return positions.expand(3, -1).clone(), 0
-        return super().get_mrope_input_positions(input_tokens, mm_features)
+            return torch.arange(len(input_tokens)).expand(3, -1).clone(), 0
+        return super().get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]
 
 
-class AstpQwen2AudioProcessor(AstpProcessorMixin, Qwen2AudioMultiModalProcessor):
-    frame_rate = Qwen2Audio.frame_rate
+def model_class(family: ModelFamily) -> type:
+    """A family's vLLM class with ASTP, its multimodal processor registered.
+
+    Raises:
+        ValueError: this vLLM has no such module or class.
+    """
+    names = family.vllm
+    try:
+        module = importlib.import_module(names.module)
+        model, processor, info, dummy_inputs = (
+            getattr(module, name) for name in (names.model, names.processor, names.info, names.dummy_inputs)
+        )
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"family {family.name}: this version of vLLM does not have what its `vllm` names ({error}); "
+            "install the version in timepro/environment, or mend the family"
+        ) from error
+    mixins = (BannedTokensMixin, ConsecutivePositionsMixin) if supports_mrope(model) else (BannedTokensMixin,)
+    made = type(
+        family.vllm_architecture, (*mixins, model), {"__module__": __name__, "__doc__": f"{names.model} with ASTP."}
+    )
+    expands = type(
+        f"Astp{names.processor}",
+        (AstpProcessorMixin, processor),
+        {"__module__": __name__, "frame_rate": family.frame_rate},
+    )
+    return MULTIMODAL_REGISTRY.register_processor(expands, info=info, dummy_inputs=dummy_inputs)(made)
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    AstpQwen2AudioProcessor, info=Qwen2AudioProcessingInfo, dummy_inputs=Qwen2AudioDummyInputsBuilder
-)
-class TimeProQwen2Audio(BannedTokensMixin, Qwen2AudioForConditionalGeneration):
-    """Qwen2-Audio with ASTP."""
+def __getattr__(name: str) -> type:
+    """The class of a family's architecture: vLLM asks for it by this name in each of its processes."""
+    for family in all_families():
+        if family.vllm_architecture == name:
+            return globals().setdefault(name, model_class(family))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,6 @@ from typing import Any
 
 from timepro.timestamps import TimestampVocabulary
 
-FRAME_RATE = 25.0  # audio frames a second, of the Whisper-style encoders of all supported families
 CONFIG_KEY = "astp"  # the key in a checkpoint's text-side configuration under which `AstpLayout` is stored
 
 
@@ -69,12 +68,6 @@ class AstpLayout:
     def to_config(self) -> dict[str, Any]:
         """The JSON-ready form that `from_config` reads."""
         return asdict(self) | {"banned_token_ids": list(self.banned_token_ids)}
-
-
-def audio_frames(mel_frames: int) -> int:
-    """F, the encoder's output length for M mel frames (100 Hz), in all supported families."""
-    # A stride-2 convolution, then pooling by 2 (the encoders' own `_get_feat_extract_output_lengths`).
-    return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
 def check_covered(n_frames: int, layout: AstpLayout, frame_rate: float) -> None:

@@ -27,10 +27,10 @@ class Processor:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        from transformers import AutoConfig, AutoTokenizer, WhisperFeatureExtractor
+        from transformers import AutoTokenizer, WhisperFeatureExtractor
 
         self.family: ModelFamily = family_of(folder)
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config = self.family.load_config(folder)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         self.extractor: Any = WhisperFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
         self.layout = AstpLayout.from_config(self.family.text_side_config(config))

@@ -37,7 +37,6 @@ from timepro.embeddings import (
     subwords_of,
 )
 from timepro.families import ModelFamily, family_of
-from timepro.families.base import END_OF_TEXT, TURN_END
 from timepro.timestamps import INITIALISATIONS, TimestampVocabulary
 
 _TIMESTAMP = re.compile(r"<\d+(\.\d+)?>")
@@ -80,7 +79,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     family = family_of(source, source=True)
     files = weight_files(source)
     vocabulary = TimestampVocabulary(settings.stride, settings.duration)
-    tokenizer, known = _extended_tokenizer(source, vocabulary, say)
+    tokenizer, known = _extended_tokenizer(source, family, vocabulary, say)
     config = family.whole_config(json.loads((source / "config.json").read_text()))
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +123,9 @@ def fetch(name: str, revision: str | None) -> Path:
         ) from None
 
 
-def _extended_tokenizer(source: Path, vocabulary: TimestampVocabulary, say: Say) -> tuple[Any, bool]:
+def _extended_tokenizer(
+    source: Path, family: ModelFamily, vocabulary: TimestampVocabulary, say: Say
+) -> tuple[Any, bool]:
     """The tokenizer with timestamps, and whether it had them already."""
     from tokenizers import AddedToken
     from transformers import AutoTokenizer
@@ -138,11 +139,12 @@ def _extended_tokenizer(source: Path, vocabulary: TimestampVocabulary, say: Say)
             f"the {len(wanted)} of stride {vocabulary.stride} and duration {vocabulary.duration}; give its own stride "
             "and duration, or start from the published checkpoint"
         )
-    if TURN_END in tokenizer.get_vocab() and tokenizer.eos_token != TURN_END:
-        say(f"answers end with {TURN_END}; the tokenizer's eos_token was {tokenizer.eos_token}")
-        tokenizer.eos_token = TURN_END
+    turn_end = family.tokens.turn_end
+    if turn_end in tokenizer.get_vocab() and tokenizer.eos_token != turn_end:
+        say(f"answers end with {turn_end}; the tokenizer's eos_token was {tokenizer.eos_token}")
+        tokenizer.eos_token = turn_end
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = END_OF_TEXT
+        tokenizer.pad_token = family.tokens.end_of_text
     if present:
         ids = tokenizer.convert_tokens_to_ids(wanted)
         if ids != list(range(ids[0], ids[0] + len(ids))):
@@ -225,7 +227,7 @@ def _write_weights(files: list[Path], target: Path, family: ModelFamily, changes
             weight_map |= {kept: path.name for kept in names.values() if kept is not None}
             say(f"{path.name}: {written / 2**30:.2f} GiB")
     if left_out:
-        say(f"left out {left_out / 2**30:.2f} GiB of talker and vocoder, which answer in speech")
+        say(f"left out {left_out / 2**30:.2f} GiB that this project never runs (what answers in speech, for example)")
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (target / INDEX_FILE).write_text(json.dumps(index, indent=1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-FAMILIES = ("qwen2_5_omni", "qwen2_audio")
+from timepro.families import all_families
+
+FAMILIES = tuple(family.name for family in all_families())
 LAYOUTS: dict[str, dict[str, Any]] = {
     "off": {"astp": False},
     "on": {},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
-from timepro.families.decoder import answer_states
+from timepro.families.parts.decoder import answer_states
 
 LENGTH = 12
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import soundfile
 
 from timepro.answers.write import can_write
-from timepro.astp import FRAME_RATE, AstpLayout, audio_frames, check_covered
+from timepro.astp import AstpLayout, check_covered
+from timepro.families import ModelFamily, family_named, family_of
 
 if TYPE_CHECKING:
     from timepro.tiny.config import TinyModelConfig
@@ -27,11 +28,13 @@ class ModelLimits:
     """What bounds a clip and an answer.
 
     Args:
+        family: tells how many audio frames a clip has.
         layout: the timestamps among the audio frames, and how answers write times.
         seconds: the longest clip that the encoder takes.
         tokenizer: the checkpoint's folder, for counting a question's tokens; None where it is yet to be built.
     """
 
+    family: ModelFamily
     layout: AstpLayout
     seconds: float = SECONDS
     tokenizer: Path | None = None
@@ -45,18 +48,19 @@ class ModelLimits:
             enabled=config.astp, first_token_id=0, stride=config.timestamps.stride, duration=config.timestamps.duration,
             every=config.astp_every, position=config.astp_position, answer_style=config.answer_style,
         )  # fmt: skip
-        return cls(layout)
+        return cls(family_named(config.family, "model.tiny.family"), layout)
 
     @classmethod
     def of_checkpoint(cls, folder: Path) -> ModelLimits:
         """Of a checkpoint folder. Raises ValueError for a file of it that is missing or damaged."""
         config = _json(folder / "config.json")
-        layout = AstpLayout.from_config(SimpleNamespace(**config.get("thinker_config", config)))
+        family = family_of(folder)
+        layout = AstpLayout.from_config(SimpleNamespace(**family.config_parts(config)[0]))
         whole = folder / "processor_config.json"  # newer folders keep the extractor's settings in it
         extractor = _json(whole).get("feature_extractor") if whole.is_file() else None
         extractor = extractor or _json(folder / "preprocessor_config.json")
         rate = extractor.get("sampling_rate", SAMPLE_RATE)
-        return cls(layout, extractor.get("n_samples", SECONDS * rate) / rate, folder)
+        return cls(family, layout, extractor.get("n_samples", SECONDS * rate) / rate, folder)
 
     def clip_problem(self, duration: float, audio: Path | None = None) -> str:
         """Why a clip of so many seconds cannot be used; "" where it can.
@@ -70,17 +74,21 @@ class ModelLimits:
         if samples > self.seconds * SAMPLE_RATE:
             return f"lasts {duration:g} s, more than the {self.seconds:g} s that the audio encoder takes; cut the clip"
         frames = -(-samples // HOP)
-        if frames < 2 or audio_frames(frames) < 1:
+        if frames < 2 or self.family.audio_frames(frames) < 1:
             return (
-                f"lasts {duration:g} s, {samples} of the {_least_samples()} samples at {SAMPLE_RATE} Hz that one audio "
-                "frame takes; leave the clip out"
+                f"lasts {duration:g} s, {samples} of the {self._least_samples()} samples at {SAMPLE_RATE} Hz that one "
+                "audio frame takes; leave the clip out"
             )
         if duration > self.layout.duration - _SURELY_S:
             try:
-                check_covered(audio_frames(frames), self.layout, FRAME_RATE)
+                check_covered(self.family.audio_frames(frames), self.layout, self.family.frame_rate)
             except ValueError as problem:
                 return str(problem)
         return ""
+
+    def _least_samples(self) -> int:
+        frames = next(frames for frames in range(2, 100) if self.family.audio_frames(frames) >= 1)
+        return (frames - 1) * HOP + 1
 
     def time_problem(self, latest: float) -> str:
         """Why an answer cannot say a time, the latest of a clip; "" where it can."""
@@ -99,7 +107,7 @@ class ModelLimits:
 
     def audio_tokens(self, duration: float) -> int:
         """Tokens of a clip in the prompt: audio frames, and the timestamps among them."""
-        frames = audio_frames(-(-round(duration * SAMPLE_RATE) // HOP))
+        frames = self.family.audio_frames(-(-round(duration * SAMPLE_RATE) // HOP))
         return frames + (math.ceil(frames / self.layout.every) if self.layout.enabled else 0)
 
     def most_question_tokens(self, question: str) -> int:
@@ -117,11 +125,6 @@ class ModelLimits:
 
 _TEMPLATE = 48  # tokens that the tiny model's chat template adds, at most
 _PUBLISHED_TEMPLATE = 512  # and those of published ones, a system prompt among them
-
-
-def _least_samples() -> int:
-    frames = next(frames for frames in range(2, 100) if audio_frames(frames) >= 1)
-    return (frames - 1) * HOP + 1
 
 
 def _length(audio: Path, samples: int, duration: float) -> tuple[int, float]:

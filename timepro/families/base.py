@@ -1,42 +1,105 @@
-"""What the learner needs to know of a backbone, and how a checkpoint folder finds its family."""
+"""What a family tells of its backbone: to the learner, to vLLM, to `timepro init-model`, and for a tiny model of it."""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # as both families spell them
+    from timepro.tiny.config import TinyModelConfig
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """How a family's tokenizer spells what is not text. The defaults are Qwen's.
+
+    Args:
+        named: tokens by the name under which the family's processor asks its tokenizer for them.
+    """
+
+    end_of_text: str = "<|endoftext|>"
+    turn_start: str = "<|im_start|>"
+    turn_end: str = "<|im_end|>"
+    named: tuple[tuple[str, str], ...] = (
+        ("audio_token", "<|AUDIO|>"),
+        ("audio_bos_token", "<|audio_bos|>"),
+        ("audio_eos_token", "<|audio_eos|>"),
+        ("image_token", "<|IMAGE|>"),
+        ("video_token", "<|VIDEO|>"),
+        ("vision_bos_token", "<|vision_bos|>"),
+        ("vision_eos_token", "<|vision_eos|>"),
+    )
+
+    def all(self) -> list[str]:
+        """Every special token, in the order in which a new tokenizer gets them."""
+        return [self.end_of_text, self.turn_start, self.turn_end, *(token for _, token in self.named)]
+
+
+@dataclass(frozen=True)
+class VllmClasses:
+    """The classes of vLLM that serve a family, by name: importing vLLM takes seconds, and only workers need it.
+
+    `rollout.vllm_models` derives the family's own model and processor from them. The audio placeholder must be one
+    token that vLLM's processor expands to a flat list. Positions are consecutive numbers, also where there is M-RoPE.
+
+    Args:
+        module: where the other names are, for example `vllm.model_executor.models.qwen2_audio`.
+        model: the model's class.
+        processor, info, dummy_inputs: what vLLM registers beside it for multimodal input.
+    """
+
+    module: str
+    model: str
+    processor: str
+    info: str
+    dummy_inputs: str
 
 
 class ModelFamily(ABC):
     """One backbone family. Stateless: every method takes the model or configuration it speaks of.
 
-    A third family is one file: a subclass, and its place in `all_families`.
+    A subclass in a file of its own is all that a further family needs. Importing its module must not import torch,
+    transformers or vLLM: checks and dry runs ask for a checkpoint's family without loading them.
     """
 
-    name: str
+    name: str  # in settings (`model.tiny.family`) and messages
     model_type: str  # of `config.json`
-    vllm_architecture: str  # registered by `rollout.plugin`
+    source_types: tuple[str, ...]  # model types that `timepro init-model` reads
+    transformers_class: str  # the Hugging Face class, in `transformers`
+    vllm: VllmClasses
+    vllm_architecture: str  # what `config.json` and vLLM's registry call the class with timestamps
     frame_rate: float  # audio frames a second behind the encoder
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
     decoder_prefix: str  # of the decoder's parameters in the Hugging Face model
     embedding_name: str  # published names of the input embeddings and of the output head
     head_name: str
-    source_types: tuple[str, ...]  # model types that `timepro init-model` reads
+    tokens: SpecialTokens = SpecialTokens()
 
-    @abstractmethod
+    # ---------------------------------------------------------------- the Hugging Face model
+
+    def model_class(self) -> Any:
+        """The Hugging Face class."""
+        import transformers
+
+        return getattr(transformers, self.transformers_class)
+
+    def load_config(self, folder: str | Path) -> Any:
+        """The Hugging Face configuration of a checkpoint folder, as the model's class reads it."""
+        return self.model_class().config_class.from_pretrained(str(folder), local_files_only=True)
+
     def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
         """The Hugging Face model of a checkpoint folder, in evaluation mode."""
+        return self.model_class().from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
 
-    @abstractmethod
     def text_side_config(self, config: Any) -> Any:
-        """The part of the configuration that holds `astp` and the token ids."""
+        """The part of the Hugging Face configuration that holds `astp` and the token ids."""
+        return config
 
     @abstractmethod
     def audio_token_id(self, config: Any) -> int:
@@ -81,6 +144,8 @@ class ModelFamily(ABC):
             (B, Q, H).
         """
 
+    # ---------------------------------------------------------------- checkpoint files
+
     def whole_config(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The `config.json` to write for one of a source type; changed in place and returned."""
         return raw
@@ -97,36 +162,22 @@ class ModelFamily(ABC):
     def checkpoint_name(self, parameter: str) -> str:
         """A live parameter's name in the published checkpoint layout (what vLLM's loader expects)."""
 
+    # ---------------------------------------------------------------- a tiny model of the real classes
 
-def all_families() -> tuple[ModelFamily, ...]:
-    """Every supported family."""
-    from timepro.families.qwen2_5_omni import Qwen25Omni
-    from timepro.families.qwen2_audio import Qwen2Audio
+    @abstractmethod
+    def tiny_config(self, config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:
+        """The Hugging Face configuration of a tiny model; `rows` is the padded vocabulary."""
 
-    return Qwen25Omni(), Qwen2Audio()
+    def tiny_model(self, model_config: Any) -> nn.Module:
+        """The model with the class's own random weights; `timepro.tiny` draws the matrices anew."""
+        return self.model_class()(model_config).float()
+
+    @abstractmethod
+    def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
+        """Write a tiny model's `config.json` and its processor's files as the published folder has them."""
 
 
-def family_of(folder: str | Path, source: bool = False) -> ModelFamily:
-    """The family of a checkpoint folder, by its `config.json`.
-
-    Args:
-        source: accept what `timepro init-model` can read, too (a thinker alone, for example).
-
-    Raises:
-        ValueError: no such folder, no configuration, or a family that is not supported.
-    """
-    families = {name: f for f in all_families() for name in (f.source_types if source else (f.model_type,))}
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a checkpoint folder: {path.name} is missing; give a folder written by this project"
-        )
-    try:
-        model_type = json.loads(path.read_text()).get("model_type")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the checkpoint is damaged") from error
-    if model_type not in families:
-        raise ValueError(
-            f"{path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(families))}"
-        )
-    return families[model_type]
+def pooled_frames(mel_frames: int) -> int:
+    """Audio frames of a Whisper encoder with pooling by 2 behind it (its own `_get_feat_extract_output_lengths`)."""
+    convolved = (mel_frames - 1) // 2 + 1  # a convolution of stride 2
+    return (convolved - 2) // 2 + 1

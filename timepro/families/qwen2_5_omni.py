@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from timepro.families.base import ModelFamily, VllmClasses, pooled_frames
 
-from timepro.astp import FRAME_RATE, audio_frames
-from timepro.families.base import ModelFamily
-from timepro.families.decoder import answer_states
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from timepro.tiny.config import TinyModelConfig
+
+# The published layout has a vision tower; the smallest one that its code accepts.
+_SMALLEST_VISION = dict(
+    depth=1,
+    hidden_size=16,
+    intermediate_size=16,
+    num_heads=2,
+    fullatt_block_indexes=[0],
+    patch_size=14,
+    spatial_merge_size=2,
+    temporal_patch_size=2,
+    window_size=112,
+)
 
 
 class Qwen25Omni(ModelFamily):
     name = "qwen2_5_omni"
     model_type = "qwen2_5_omni"
+    source_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+    transformers_class = "Qwen2_5OmniThinkerForConditionalGeneration"
+    vllm = VllmClasses(
+        module="vllm.model_executor.models.qwen2_5_omni_thinker",
+        model="Qwen2_5OmniThinkerForConditionalGeneration",
+        processor="Qwen2_5OmniThinkerMultiModalProcessor",
+        info="Qwen2_5OmniThinkerProcessingInfo",
+        dummy_inputs="Qwen2_5OmniThinkerDummyInputsBuilder",
+    )
     vllm_architecture = "TimeProQwen2_5OmniModel"
-    frame_rate = FRAME_RATE
+    frame_rate = 25.0
     decoder_prefix = "model."
     embedding_name = "thinker.model.embed_tokens.weight"
     head_name = "thinker.lm_head.weight"
-    source_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
-
-    def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
-        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-
-        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            str(folder), dtype=dtype, local_files_only=True
-        )
-        return model.eval()
 
     def text_side_config(self, config: Any) -> Any:
         return getattr(config, "thinker_config", config)
@@ -39,22 +52,26 @@ class Qwen25Omni(ModelFamily):
         return int(self.text_side_config(config).audio_token_index)
 
     def audio_frames(self, mel_frames: int) -> int:
-        return audio_frames(mel_frames)
+        return pooled_frames(mel_frames)
 
-    def audio_encoder(self, model: nn.Module) -> nn.Module:
+    def audio_encoder(self, model: Any) -> nn.Module:
         return model.audio_tower
 
     def encode(self, encoder: nn.Module, features: Sequence[Tensor]) -> list[Tensor]:
+        import torch
+
         lengths = torch.tensor([f.shape[-1] for f in features], device=features[0].device)
         frames = encoder(torch.cat(list(features), dim=-1), feature_lens=lengths).last_hidden_state
         return list(frames.split([self.audio_frames(int(n)) for n in lengths]))
 
-    def text_model(self, model: nn.Module) -> nn.Module:
+    def text_model(self, model: Any) -> nn.Module:
         return model.model
 
     def answer_states(
         self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
     ) -> Tensor:
+        from timepro.families.parts.decoder import answer_states
+
         # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
         return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), mask, queries)
 
@@ -68,9 +85,72 @@ class Qwen25Omni(ModelFamily):
         return raw["thinker_config"], raw["thinker_config"]["text_config"]
 
     def kept_name(self, published: str) -> str | None:
-        if published.startswith(("talker.", "token2wav.")):
+        if published.startswith(("talker.", "token2wav.")):  # which answer in speech
             return None
         return published if published.startswith("thinker.") else f"thinker.{published}"
 
     def checkpoint_name(self, parameter: str) -> str:
         return f"thinker.{parameter}"
+
+    def tiny_config(self, config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:
+        from transformers import Qwen2_5OmniThinkerConfig
+
+        from timepro.families.parts.tiny import decoder_sizes, encoder_sizes
+
+        token_id = tokenizer.convert_tokens_to_ids
+        text = decoder_sizes(config, self.tokens, tokenizer, rows)
+        half = config.hidden_size // config.heads // 2
+        first = half // 4
+        second = (half - first) // 2
+        text["rope_parameters"]["mrope_section"] = [first, second, half - first - second]
+        width = config.hidden_size
+        return Qwen2_5OmniThinkerConfig(
+            audio_config=encoder_sizes(config) | dict(n_window=config.encoder_window, output_dim=width),
+            vision_config=_SMALLEST_VISION | dict(out_hidden_size=width),
+            text_config=text,
+            audio_token_index=token_id("<|AUDIO|>"),
+            image_token_index=token_id("<|IMAGE|>"),
+            video_token_index=token_id("<|VIDEO|>"),
+            audio_start_token_id=token_id("<|audio_bos|>"),
+            audio_end_token_id=token_id("<|audio_eos|>"),
+            vision_start_token_id=token_id("<|vision_bos|>"),
+            vision_end_token_id=token_id("<|vision_eos|>"),
+            user_token_id=token_id("user"),
+            tie_word_embeddings=config.tie_word_embeddings,
+            pad_token_id=token_id(self.tokens.end_of_text),
+        )
+
+    def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
+        from transformers import (
+            Qwen2_5OmniConfig,
+            Qwen2_5OmniProcessor,
+            Qwen2VLImageProcessor,
+            Qwen2VLVideoProcessor,
+            WhisperFeatureExtractor,
+        )
+
+        # The published configuration has a talker; nothing here builds it. Its token ids must lie in its vocabulary.
+        spoken = ("tts_text_start", "tts_text_end", "tts_text_pad")
+        token_names = (*spoken, "vision_start", "vision_end", "audio_start", "audio_end")
+        talker = dict(
+            num_hidden_layers=1, hidden_size=64, embedding_size=64, intermediate_size=64, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=32, **{f"{name}_token_id": i for i, name in enumerate(token_names)},
+        )  # fmt: skip
+        whole = Qwen2_5OmniConfig(
+            thinker_config=model_config.to_dict(),
+            talker_config=talker,
+            token2wav_config={},
+            enable_audio_output=False,
+            tie_word_embeddings=model_config.tie_word_embeddings,
+        )
+        whole.architectures = ["Qwen2_5OmniModel"]
+        whole.dtype = "float32"
+        whole.save_pretrained(folder)
+        vision = dict(patch_size=14, merge_size=2, temporal_patch_size=2)
+        Qwen2_5OmniProcessor(
+            Qwen2VLImageProcessor(**vision),
+            Qwen2VLVideoProcessor(**vision),
+            WhisperFeatureExtractor(feature_size=128, return_attention_mask=True),
+            tokenizer,
+            chat_template=chat_template,
+        ).save_pretrained(folder)

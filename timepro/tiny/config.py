@@ -19,7 +19,7 @@ class TimestampsConfig:
 class TinyModelConfig:
     """Sizes of the tiny model. The defaults learn to detect events within minutes on one CPU core."""
 
-    family: str = "qwen2_5_omni"  # or qwen2_audio
+    family: str = "qwen2_5_omni"  # or another name in `timepro.families`
     hidden_size: Count = 128
     layers: Count = 2
     heads: Count = 4  # head_dim 32: vLLM's CPU attention takes no smaller one

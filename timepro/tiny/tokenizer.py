@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from timepro.families.base import END_OF_TEXT, TURN_END, TURN_START
+from timepro.families import SpecialTokens
 from timepro.timestamps import TimestampVocabulary
 
-AUDIO_TOKENS = {"audio_token": "<|AUDIO|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
-VISION_TOKENS = {
-    "image_token": "<|IMAGE|>",
-    "video_token": "<|VIDEO|>",
-    "vision_bos_token": "<|vision_bos|>",
-    "vision_eos_token": "<|vision_eos|>",
-}
-# Messages in, the published models' turn format out; audio placeholders are already part of the content.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+
+def chat_template(tokens: SpecialTokens) -> str:
+    """Messages in, the published models' turn format out; audio placeholders are already part of the content."""
+    return (
+        f"{{% for message in messages %}}{tokens.turn_start}{{{{ message['role'] }}}}\n"
+        f"{{{{ message['content'] }}}}{tokens.turn_end}\n{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{tokens.turn_start}assistant\n{{% endif %}}"
+    )
 
 
-def build_tokenizer(words: Iterable[str], texts: Iterable[str], vocabulary: TimestampVocabulary | None) -> Any:
+def build_tokenizer(
+    words: Iterable[str],
+    texts: Iterable[str],
+    vocabulary: TimestampVocabulary | None,
+    special: SpecialTokens = SpecialTokens(),  # noqa: B008 - frozen
+) -> Any:
     """Train a byte-level BPE tokenizer and add the special and timestamp tokens.
 
     Args:
         words: labels that shall become one token each (`glass_breaking`).
         texts: sentences of prompts and captions.
         vocabulary: timestamps, added last, so that their ids are consecutive; None: as published, without any.
+        special: the family's special tokens.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -47,16 +49,15 @@ def build_tokenizer(words: Iterable[str], texts: Iterable[str], vocabulary: Time
     tokenizer.train_from_iterator(
         corpus, trainers.BpeTrainer(vocab_size=2048, initial_alphabet=alphabet, show_progress=False)
     )
-    specials = [END_OF_TEXT, TURN_START, TURN_END, *AUDIO_TOKENS.values(), *VISION_TOKENS.values()]
-    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special.all()])
     if vocabulary is not None:
         # Ordinary added tokens, not special ones: an answer written in them must survive decoding.
         tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in vocabulary.tokens()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=TURN_END,
-        pad_token=END_OF_TEXT,
+        eos_token=special.turn_end,
+        pad_token=special.end_of_text,
         model_max_length=32768,
-        extra_special_tokens=AUDIO_TOKENS | VISION_TOKENS,
-        chat_template=CHAT_TEMPLATE,
+        extra_special_tokens=dict(special.named),
+        chat_template=chat_template(special),
     )
