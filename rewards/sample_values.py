@@ -7,7 +7,7 @@ from rich.text import Text
 from rewards.built import BuiltReward
 from rewards.contract import ANSWERS, REFERENCES, group_of
 from rewards.group import Group
-from timepro.inspection import show_events
+from timepro.inspection import show_answer, show_events
 from timepro.tables import plain_table, print_table
 
 _REFERENCE, _ANSWERS = "two events", "mixed"
@@ -28,11 +28,10 @@ def print_sample_values(reward: BuiltReward, task: str) -> None:
         columns = {reward.name: [_alone(reward, group, i) for i in range(len(group.completions))]}
     rows = []
     for i, completion in enumerate(group.completions):
-        answer = completion.answer
-        read = show_events(answer.events) if answer.ok else "unreadable"
+        read = show_answer(completion.text)
         told = "as written" if read == completion.text else read
         texts = [values[i] for values in columns.values()]
-        rows.append([Text(t) for t in (*texts, repr(completion.text), told, "; ".join(answer.repairs))])
+        rows.append([Text(t) for t in (*texts, repr(completion.text), told, "; ".join(completion.answer.repairs))])
     title = f"what it gives, {how}, task {task}; right: {show_events(REFERENCES[_REFERENCE])}"
     print_table(plain_table(title, [*columns, "answer", "read as", "repairs"], rows, prose=3))
 

@@ -128,12 +128,18 @@ def print_group(group: RecordedGroup) -> None:
         values = [answer["reward"], *(answer["parts"].get(name) for name in names)]
         rows.append(
             [f"{answer['advantage']:+.2f}", *("-" if v is None else f"{v:.3f}" for v in values)]
-            + [show_events(parse_answer(answer["text"]).events), "; ".join(notes)]
+            + [show_answer(answer["text"]), "; ".join(notes)]
         )
     reference = [Event(**event) for event in line["reference"]]
     print(line["question"])
     print(f"right: {show_events(reference)}")
     print_table(plain_table(title, ["advantage", "reward", *names, "events", ""], [[Text(c) for c in r] for r in rows]))
+
+
+def show_answer(text: str) -> str:
+    """The events of an answer on one line, as `show_events`; `unreadable` where it says nothing that could be read."""
+    answer = parse_answer(text)
+    return show_events(answer.events) if answer.ok else "unreadable"
 
 
 def show_events(events: Sequence[Event]) -> str:

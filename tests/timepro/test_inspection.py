@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from timepro.cli import main
-from timepro.inspection import choose, read_step
+from timepro.inspection import choose, read_step, show_answer
 
 
 def group(name, rewards, replaced=False):
@@ -79,6 +79,16 @@ def test_the_command_shows_answers_by_advantage_with_parts_and_notes(run, capsys
     assert "meteor skipped: took longer than 5 s" in out
     assert "replaced by another prompt" in out
     assert "eb_f1" in out and "miou" in out
+
+
+def test_an_unreadable_answer_is_not_shown_as_one_without_events(run, capsys):
+    assert [show_answer(text) for text in ("none", "<dog", "dog 0.1-0.5")] == ["none", "unreadable", "dog 0.10-0.50"]
+    path = run / "rollouts" / "step-000001.rank0.jsonl"
+    line = json.loads(path.read_text())
+    line["answers"][1]["text"] = "<<broken"
+    path.write_text(json.dumps(line) + "\n")
+    assert main(["inspect", str(run), "--step", "1"]) == 0
+    assert capsys.readouterr().out.count("unreadable") == 1
 
 
 @pytest.mark.parametrize(
