@@ -229,7 +229,8 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
 
 def _metric_rows(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.grpo.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be in the making, or cut off
 
 
 def _is_number(value: object) -> bool:

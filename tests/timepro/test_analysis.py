@@ -193,6 +193,12 @@ def test_a_steps_answers_show_their_rewards_and_what_could_not_be_read(run: Path
     assert "step 3" in sheet.heading
 
 
+def test_curves_of_a_run_in_progress_are_drawn(run: Path) -> None:
+    with (run / "metrics.grpo.jsonl").open("a") as out:
+        out.write('{"step": 11, "rew')
+    assert [step for step, _ in read_curves(run, ["reward"])["reward"]] == list(range(1, 11))
+
+
 def test_what_is_left_out_of_curves_is_said(run: Path) -> None:
     other = run.with_name("sed_grpo-seed1")
     shutil.copytree(run, other)

@@ -12,6 +12,7 @@ from rollout.evaluation import greedy_answers
 from timepro.evaluation import Scored, evaluation_metrics, load_scored, save_scored, score
 from timepro.features import Processor
 from timepro.progress import ProgressBar
+from timepro.runs import classes_of
 from timepro.tasks import Sample
 from trainer.learner import distributed
 from trainer.learner.recovery import Recovery
@@ -66,7 +67,8 @@ class Evaluator:
         """Put an evaluation's numbers and a table of a few clips into W&B."""
         self.tracker.summary(evaluation_metrics(name, scored))
         if self.tracker.records_tables:
-            self.tracker.table(step, f"eval/{name}/clips", COLUMNS, clip_rows(scored, self.config.examples))
+            rows = clip_rows(scored, self.config.examples, classes_of(self.run))
+            self.tracker.table(step, f"eval/{name}/clips", COLUMNS, rows)
 
     def validate(self, version: int, step: int) -> float:
         """The mean of the tasks' main metrics on the validation set, on rank 0.

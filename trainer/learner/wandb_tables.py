@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from timepro.tasks import Sample, Task, find_task
 COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", "metric", "score")
 
 
-def clip_rows(scored: Scored, count: int) -> list[list[Any]]:
-    """Rows of `COLUMNS` for clips spread evenly over the test set, always the same ones."""
+def clip_rows(scored: Scored, count: int, classes: Sequence[str] = ()) -> list[list[Any]]:
+    """Rows of `COLUMNS` for clips spread evenly over the test set, always the same ones.
+
+    Args:
+        classes: all of the run, which give the pictures their colours.
+    """
     import wandb
     from PIL import Image
 
     n = len(scored.samples)
     tasks = {task: find_task(task) for task in scored.metrics}
-    classed = [sample for sample in scored.samples if tasks[sample.task].labels_are_classes]
-    classes = sorted({event.label for sample in classed for event in sample.reference})
     rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for index in range(0, n, max(1, n // max(count, 1)))[:count]:
