@@ -128,3 +128,45 @@ def test_mixing_refuses_what_would_lose_something(parts, tmp_path: Path, capsys)
         assert data("mix", *arguments) == 2
         assert words in capsys.readouterr().err
     assert not out.exists() and len(read_manifest(sed)) == 1
+
+
+def test_show_says_which_clips_do_not_fit_their_audio(root: Path, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    data("desed", "--root", root, "--out", root / "m.jsonl", "--skip-invalid")
+    clip = json.loads((root / "m.jsonl").read_text())
+    event = {"onset": 0.5, "offset": 2.15, "label": "dog_"}
+    changed = [
+        clip | {"id": "long", "duration": 5.0},
+        clip | {"id": "gone", "audio": "gone.wav"},
+        clip | {"id": "late", "duration": 2.15, "events": [event, event | {"label": "Dog"}]},
+    ]
+    (root / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [clip, *changed]))
+    assert data("show", root / "m.jsonl") == 2
+    out, err = capsys.readouterr()
+    assert "clip 'long': " in out and "lasts 2 s, but 5 s are stated" in out and "gone.wav: no such audio file" in out
+    assert "'late'" not in out  # within the tolerance
+    assert "labels 'Dog' and 'dog_' differ in spelling alone" in out
+    assert "2 clips of " in err and "do not fit their audio" in err
+    assert data("show", root / "m.jsonl", "--no-audio") == 0
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = {"desed": ("train", "validation", "eval/public"), "ftar": ()}  # of the published layouts
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("qwen*/*_grpo.yaml")), ids=lambda p: p.stem)
+def test_the_commands_that_an_experiment_names_make_the_manifests_that_it_reads(path: Path) -> None:
+    text = path.read_text()
+    made = set()
+    for line in text.splitlines():
+        if not line.startswith("#   timepro data "):
+            continue
+        words = line.removeprefix("#   timepro data ").split()
+        options = dict(zip(words[1::2], words[2::2], strict=False))
+        if words[0] == "split":
+            made |= {word.partition("=")[0] for word in words[2:]}
+        else:
+            made.add(options["--out"])
+            assert words[0] in FORMATS and options["--split"] in (SPLITS[words[0]] or (options["--split"],))
+    read = {line.split()[1] for line in text.splitlines() if line.strip().startswith(("sft:", "rl:", "valid", "test:"))}
+    assert read and read <= made

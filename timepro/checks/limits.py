@@ -13,6 +13,7 @@ import soundfile
 
 from timepro.answers.write import can_write
 from timepro.astp import AstpLayout, check_covered
+from timepro.data.audio import LENGTH_TOLERANCE
 from timepro.families import ModelFamily, family_named, family_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE, HOP, SECONDS = 16000, 160, 30.0  # of the encoders of all supported families
 _SURELY_S = 1.0  # so far before their end, the timestamps need no closer look
-_NEAR_S = 0.2  # a stated duration may be off by this much: nearer to a limit than that, the file itself is asked
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class ModelLimits:
             audio: its file, whose header decides where the duration is close to a limit.
         """
         samples = round(duration * SAMPLE_RATE)
-        if audio is not None and (duration > self.seconds - _NEAR_S or duration < _NEAR_S):
+        # A stated duration may be off by the tolerance: nearer to a limit than that, the file itself is asked.
+        if audio is not None and (duration > self.seconds - LENGTH_TOLERANCE or duration < LENGTH_TOLERANCE):
             samples, duration = _length(audio, samples, duration)
         if samples > self.seconds * SAMPLE_RATE:
             return f"lasts {duration:g} s, more than the {self.seconds:g} s that the audio encoder takes; cut the clip"

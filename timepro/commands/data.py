@@ -1,4 +1,4 @@
-"""Read a published data set into a manifest, mix manifests of several tasks, or show what one holds.
+"""Read a published data set, or labels and audio of your own, into a manifest; mix, split or show manifests.
 
 Every clip is checked: its audio can be read and is as long as stated, its events lie inside it, no id comes twice.
 All problems are reported at once, by file and line, and nothing is written, unless --skip-invalid leaves those clips
@@ -11,7 +11,7 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timepro.data.formats import FORMATS, layout_text
 from timepro.plots.files import beside, picture_path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   timepro data desed --root dcase/dataset --out desed.jsonl --split validation
   timepro data audioset-strong --root audioset --out strong.jsonl --skip-invalid
+  timepro data table labels.tsv --audio recordings --out mine.jsonl              your own labels and audio
+  timepro data split mine.jsonl train.jsonl=0.8 validation.jsonl=0.1 test.jsonl=0.1
   timepro data mix --out mixed.jsonl sed=desed.jsonl ag=audiogrounding.jsonl     clips of several tasks in one
   timepro data show desed.jsonl                           hours, classes, overlaps; and a picture, desed.png
 """
@@ -29,27 +31,15 @@ EXAMPLES = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments, and name what runs it."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|mix|show")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|table|mix|split|show")
     for name, title in FORMATS.items():
         one = commands.add_parser(
             name, help=title, description=layout_text(name), formatter_class=argparse.RawDescriptionHelpFormatter
         )
         one.add_argument("--root", type=Path, required=True, help="the folder with the layout above")
-        one.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
         one.add_argument("--split", action="append", default=[], help="read this split alone; may be given again")
-        one.add_argument(
-            "--label-map",
-            type=Path,
-            help="a label a line, behind a tab what it becomes ('-': leave its events out); others are refused",
-        )
-        one.add_argument(
-            "--trim",
-            type=float,
-            metavar="SECONDS",
-            help="cut events that outlast their audio by at most this (default 0.2); others are refused",
-        )
-        one.add_argument("--skip-invalid", action="store_true", help="leave clips with problems out, and list them")
-        one.add_argument("--workers", type=int, default=2, help="processes that check audio (default %(default)s)")
+        _configure_checks(one)
+    _configure_table(commands)
     mixed = commands.add_parser(
         "mix",
         help="write the clips of several tasks' manifests into one",
@@ -58,21 +48,80 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     mixed.add_argument("parts", nargs="+", metavar="TASK=MANIFEST", help="sed, ag or dac, and its manifest")
     mixed.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
+    parted = commands.add_parser(
+        "split",
+        help="share a manifest's recordings out over several manifests",
+        description="Share a manifest's recordings out at random, such as for training and validation. All clips about "
+        "one audio file come into the same part.",
+    )
+    parted.add_argument("manifest", type=Path)
+    parted.add_argument("parts", nargs="+", metavar="PART=SHARE", help="a manifest to write and its share: a.jsonl=0.9")
+    parted.add_argument("--seed", type=int, default=0, help="another one draws other parts (default: %(default)s)")
     show = commands.add_parser(
         "show", help="summarise a manifest and draw it", description="Summarise a manifest in tables and a picture."
     )
     show.add_argument("manifest", type=Path)
+    show.add_argument("--no-audio", action="store_true", help="do not look at the audio files")
     show.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf, .svg (default: the manifest's name with .png)"
     )
     parser.set_defaults(command=run)
 
 
+def _configure_table(commands: Any) -> None:
+    """Add the sub-command for labels of one's own."""
+    from timepro.data.formats import own
+
+    table = commands.add_parser(
+        "table",
+        help="labels and audio of your own: a table, or label files of an annotation program",
+        description=own.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    table.add_argument("labels", type=Path, metavar="LABELS", help="the table, label file or folder of label files")
+    table.add_argument("--audio", type=Path, required=True, metavar="DIR", help="the folder that holds the audio")
+    table.add_argument(
+        "--split", default="", help="what each line of the manifest says of its split (default: nothing)"
+    )
+    table.add_argument(
+        "--columns",
+        default="",
+        metavar="OURS=YOURS,...",
+        help="the names of the table's columns, where they are others: filename=file,onset=start,offset=end",
+    )
+    table.add_argument("--tier", default="", metavar="NAME", help="the tier of a TextGrid that has several")
+    table.add_argument(
+        "--unlisted",
+        choices=own.UNLISTED,
+        default=own.UNLISTED[0],
+        help="audio that LABELS does not name: leave it out, or take it as clips without events (default: %(default)s)",
+    )
+    _configure_checks(table)
+
+
+def _configure_checks(parser: argparse.ArgumentParser) -> None:
+    """Add what every conversion into a manifest can be told."""
+    parser.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
+    parser.add_argument(
+        "--label-map",
+        type=Path,
+        help="a label a line, behind a tab what it becomes ('-': leave its events out); others are refused",
+    )
+    parser.add_argument(
+        "--trim",
+        type=float,
+        metavar="SECONDS",
+        help="cut events that outlast their audio by at most this (default 0.2); others are refused",
+    )
+    parser.add_argument("--skip-invalid", action="store_true", help="leave clips with problems out, and list them")
+    parser.add_argument("--workers", type=int, default=2, help="processes that check audio (default %(default)s)")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command: 0 done, 1 failed, 2 refused, 130 or 143 stopped by a signal."""
     before = signal.signal(signal.SIGTERM, _stop)  # an exception, so that half-written files are removed
     try:
-        return {"show": _show, "mix": _mix}.get(options.action, _convert)(options)
+        return {"show": _show, "mix": _mix, "split": _split}.get(options.action, _convert)(options)
     except (ValueError, FileNotFoundError) as error:
         return _fail(str(error), 2)
     except (RuntimeError, OSError) as error:
@@ -101,12 +150,16 @@ def _fail(message: str, code: int) -> int:
 def _show(options: argparse.Namespace) -> int:
     from timepro.data.overview import draw_overview, overview, print_overview
 
-    found = overview(options.manifest)
+    found = overview(options.manifest, check_audio=not options.no_audio)
     print_overview(found, str(options.manifest))
     picture = options.out or beside(options.manifest)
     draw_overview(found, picture, options.manifest.name)
     print(f"picture: {picture}")
-    return 0
+    if not found.audio_problems:
+        return 0
+    return _fail(
+        f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio, see above", 2
+    )
 
 
 def _mix(options: argparse.Namespace) -> int:
@@ -121,16 +174,39 @@ def _mix(options: argparse.Namespace) -> int:
     return 0
 
 
+def _split(options: argparse.Namespace) -> int:
+    from timepro.data.split import split
+
+    parts = []
+    for part in options.parts:
+        path, _, share = part.rpartition("=")
+        try:
+            parts.append((Path(path), float(share)))
+        except ValueError:
+            raise ValueError(f"{part!r}: expected PART=SHARE, for example train.jsonl=0.9") from None
+    for path, count in split(options.manifest, parts, options.seed).items():
+        print(f"{path}: {_many(count, 'clip')}")
+    return 0
+
+
 def _convert(options: argparse.Namespace) -> int:
     from timepro.data.check import TRIM, Rules
-    from timepro.data.convert import convert
+    from timepro.data.convert import convert, convert_layout
+    from timepro.data.event_files import ReadOptions
+    from timepro.data.formats import own
     from timepro.data.labels import read_label_map
+    from timepro.data.table import columns_named
 
     labels = None if options.label_map is None else read_label_map(options.label_map)
     rules = Rules(TRIM if options.trim is None else options.trim, labels)
-    report = convert(
-        options.action, options.root, options.out, rules, options.split, options.skip_invalid, options.workers
-    )
+    if options.action == "table":
+        read = ReadOptions(columns_named(options.columns), options.tier)
+        layout = own.find(options.labels, options.audio, read, options.split, options.unlisted)
+        report = convert_layout(layout, str(options.labels), options.out, rules, options.skip_invalid, options.workers)
+    else:
+        report = convert(
+            options.action, options.root, options.out, rules, options.split, options.skip_invalid, options.workers
+        )
     _print_report(report, options.out)
     if report.written:
         return 0
@@ -151,6 +227,7 @@ def _print_report(report: Report, out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from timepro.data.spelling import notes
     from timepro.tables import print_table
 
     for file, why in report.ignored:
@@ -166,6 +243,8 @@ def _print_report(report: Report, out: Path) -> None:
         print(f"problems: {kinds}; all of them: {report.listing}")
     for line in report.repairs.lines():
         print(f"repaired: {line}")
+    for line in notes(report.labels):
+        print(f"note: {line}")
     for (rate, channels), count in report.audio.most_common():
         same = rate == 16000 and channels == 1
         read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"

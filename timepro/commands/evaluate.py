@@ -198,14 +198,15 @@ def _notes(
     durations: Mapping[str, float],
 ) -> list[str]:
     """What a reader of the numbers should know about the files."""
-    from timepro.data.joining import labels_of, spelling_notes
+    from timepro.data.joining import labels_of
+    from timepro.data.spelling import side_notes
 
     names = (options.predictions.name, options.reference.name)
     unanswered = [name for name in reference if name not in predictions]
     both = {name: predictions[name] for name in reference if name in predictions}
     untimed = [name for name in reference if name not in durations] if options.durations else []
     return [
-        *([] if options.ignore_labels else spelling_notes(labels_of(predictions), labels_of(reference), names)),
+        *([] if options.ignore_labels else side_notes(labels_of(predictions), labels_of(reference), names)),
         *_listed([n for n in predictions if n not in reference], f"in {options.predictions} only: left out"),
         *_listed(unanswered, f"in {options.reference} only: scored as empty answers"),
         *_listed(untimed, f"not in {options.durations}: no end to check their events against"),

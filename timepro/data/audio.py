@@ -17,6 +17,9 @@ import soundfile
 
 from timepro.data.files import file_problem
 
+LENGTH_TOLERANCE = 0.2
+"""Seconds by which audio may differ from its stated duration: published tables round to 0.1 s."""
+
 _BLOCK = 1 << 18  # frames in memory at a time: an hour with many channels must not be held whole before it is mono
 _TAIL = 1024  # frames at the end that show whether a file is whole
 _LONG = 1 << 22  # samples that are resampled in one piece at most: minutes
@@ -36,6 +39,12 @@ class AudioHeader:
     def duration(self) -> float:
         """Seconds."""
         return self.frames / self.rate
+
+
+def read_header(path: str | os.PathLike[str]) -> AudioHeader:
+    """What a file says about itself, without decoding any of it. Raises as `read_audio` does."""
+    with _opened(path) as file:
+        return AudioHeader(file.frames, file.samplerate, file.channels)
 
 
 def check_audio(path: str | os.PathLike[str]) -> AudioHeader:

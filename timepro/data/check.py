@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from timepro.answers.write import STYLES, can_write
-from timepro.data.audio import AudioHeader, check_audio
+from timepro.data.audio import LENGTH_TOLERANCE, AudioHeader, check_audio
 from timepro.data.clips import Clip, Interval, ManifestEvent, Query
 from timepro.data.formats.base import Problem, RawClip
 from timepro.data.labels import near
 from timepro.data.manifest import CONTROL, DURATION_TOLERANCE, shown
 from timepro.data.values import BadValue, seconds, text
 
-LENGTH_TOLERANCE = 0.2
-"""Seconds by which audio may differ from its stated duration: published tables round to 0.1 s."""
 TRIM = 0.2
 """Seconds by which an event may outlast its audio and is cut, unless the user says otherwise: the collar of event-based
 F1, and enough for the published labels of DESED, which overrun by up to 0.12 s."""
@@ -109,7 +107,7 @@ class _Check:
         clip = None
         if path is not None and self.duration is not None and not self.problems:
             name = self.raw.id or id_of(path, self.raw.base)
-            clip = Clip(name, Path(path), self.duration, events, queries, self.raw.split, self.raw.tasks)
+            clip = Clip(name, Path(path), self.duration, events, queries, self.raw.split or None, self.raw.tasks)
         raw = self.raw
         return Checked(raw.name, raw.file, raw.line, clip, tuple(self.problems), header, tuple(self.repairs))
 

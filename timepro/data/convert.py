@@ -15,7 +15,7 @@ from typing import TextIO
 
 from timepro.data.check import Checked, Rules, check_clips
 from timepro.data.formats import find
-from timepro.data.formats.base import Problem, Source
+from timepro.data.formats.base import Layout, Problem, Source
 from timepro.data.labels import near
 from timepro.data.manifest import CONTROL, manifest_line
 from timepro.data.repairs import Repairs
@@ -33,7 +33,7 @@ class Report:
 
     written: whether the manifest was. left_out: clips, and lines that belong to none, with a problem.
     problems: how many of each kind. first: the first of them. listing: the file with all, where there are any.
-    repairs: what was read otherwise than it stands. audio: clips a (rate, channels).
+    repairs: what was read otherwise than it stands. labels: all of them. audio: clips a (rate, channels).
     ignored: files left alone, and why.
     """
 
@@ -46,6 +46,7 @@ class Report:
     problems: Counter[str] = field(default_factory=Counter)
     first: list[Problem] = field(default_factory=list)
     repairs: Repairs = field(default_factory=Repairs)
+    labels: set[str] = field(default_factory=set)
     audio: Counter[tuple[int, int]] = field(default_factory=Counter)
     ignored: list[tuple[str, str]] = field(default_factory=list)
 
@@ -60,27 +61,42 @@ def convert(
     workers: int = 2,
     visible: bool = True,
 ) -> Report:
-    """Read a published data set into the manifest ``out``, which appears in one step or not at all.
+    """Read a published data set into the manifest ``out``; as `convert_layout`, with the layout that a format finds.
+
+    Raises FileNotFoundError and ValueError for a root, a split or a file that cannot be read at all, too.
+    """
+    layout = find(name, root)
+    sources, parts = choose(layout.sources, splits)
+    return convert_layout(Layout(sources, layout.ignored + parts), name, out, rules, skip_invalid, workers, visible)
+
+
+def convert_layout(
+    layout: Layout,
+    title: str,
+    out: Path,
+    rules: Rules,
+    skip_invalid: bool = False,
+    workers: int = 2,
+    visible: bool = True,
+) -> Report:
+    """Read all of a layout into the manifest ``out``, which appears in one step or not at all.
 
     With any problem no manifest is written, unless ``skip_invalid`` leaves the clips concerned out and some are left.
     All problems go to ``OUT.problems.tsv``, or to ``OUT.skipped.tsv`` where clips were left out.
-    Raises FileNotFoundError and ValueError for a root, a split or a file that cannot be read at all, or where there
-    are no clips; RuntimeError where a process died.
+    Raises ValueError where there are no clips, RuntimeError where a process died.
     """
     if workers < 1 or not 0 <= rules.trim < float("inf"):
         raise ValueError(f"workers ({workers}) must be at least 1, trim ({rules.trim}) at least 0 seconds")
     if out.is_dir():
         raise ValueError(f"{out}: is a folder; --out is the manifest's file, for example {out / 'train.jsonl'}")
-    layout = find(name, root)
-    sources, parts = choose(layout.sources, splits)
-    report = Report(ignored=layout.ignored + parts)
+    report = Report(ignored=layout.ignored)
     listings = {kind: out.with_name(f"{out.name}.{kind}.tsv") for kind in ("problems", "skipped")}
     listing = listings["skipped" if skip_invalid else "problems"]
     with replacing(listing) as problems:
         problems.write("file\tline\tclip\tkind\tproblem\n")
         try:
             with replacing(out) as manifest:
-                _read(name, sources, report, rules, workers, visible, _Writer(report, out, manifest, problems))
+                _read(title, layout.sources, report, rules, workers, visible, _Writer(report, out, manifest, problems))
                 if not report.clips or (report.problems and not skip_invalid):
                     raise _Refused
                 report.written = True
@@ -90,7 +106,7 @@ def convert(
         if path != listing or not report.problems:
             path.unlink(missing_ok=True)
     if not report.clips and not report.problems:
-        raise ValueError(f"{root}: the annotations name no clips; is this the right folder, or split?")
+        raise ValueError(f"{title}: the annotations name no clips; is this the right folder, or split?")
     report.listing = listing if report.problems else None
     return report
 
@@ -160,7 +176,8 @@ class _Writer:
         self.manifest.write(manifest_line(clip, self.folder))
         report.clips += 1
         report.seconds += clip.duration
-        report.splits[clip.split or ""] += 1
+        report.splits[clip.split or "no split"] += 1
+        report.labels.update(event.label for event in clip.events)
         report.repairs.extend((kind, f"{checked.file}:{line}") for kind, line in checked.repairs)
         if checked.header is not None:
             report.audio[checked.header.rate, checked.header.channels] += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -14,7 +12,6 @@ from timepro.data.tracks import without_audio_ending
 from timepro.events import Event
 
 MATCHES = ("exact", "basename")
-_NO_LETTER = re.compile(r"[\W_]+")
 
 
 def basename(name: str) -> str:
@@ -70,34 +67,3 @@ def relabelled(
 def labels_of(files: Mapping[str, FileEvents]) -> set[str]:
     """The labels of all events."""
     return {event.label for entry in files.values() for event in entry.events}
-
-
-def spelling(label: str) -> str:
-    """What is left of a label without case, marks between words and Unicode's several ways to write a character."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
-    return _NO_LETTER.sub(" ", folded).strip()
-
-
-def spelt_otherwise(one: Iterable[str], other: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs (label of one side alone, label of the other) that differ in spelling alone, each label once."""
-    sides = set(one), set(other)
-    pairs = {}
-    for mine, theirs, swapped in ((*sides, False), (*reversed(sides), True)):
-        by_spelling = {key: label for label in sorted(theirs) if (key := spelling(label))}
-        for label in sorted(mine - theirs):
-            if (twin := by_spelling.get(spelling(label))) is not None:
-                pairs[frozenset((label, twin))] = (twin, label) if swapped else (label, twin)
-    return sorted(pairs.values())
-
-
-def spelling_notes(one: Iterable[str], other: Iterable[str], names: tuple[str, str]) -> list[str]:
-    """One sentence a pair of labels that differ in spelling alone; names: of the two sides."""
-    return [
-        f"label {written(a)} in {names[0]} and {written(b)} in {names[1]} differ in spelling alone: two classes"
-        for a, b in spelt_otherwise(one, other)
-    ]
-
-
-def written(label: str) -> str:
-    """A label in a message, with characters beyond ASCII spelt out where two forms of them look the same."""
-    return repr(label) if unicodedata.is_normalized("NFC", label) else ascii(label)

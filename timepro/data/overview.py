@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timepro.data.manifest import Clip, Interval, iter_manifest
+from timepro.data.audio import LENGTH_TOLERANCE, read_header
+from timepro.data.clips import Clip, Interval
+from timepro.data.manifest import iter_manifest
+from timepro.data.spelling import notes
+from timepro.progress import ProgressBar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_PROBLEMS = 20  # clips whose audio does not fit that are named
 _ROWS = 40  # classes in the table
 _BARS = 20  # classes in the picture
 _DEEPEST = 4  # this many events at once, or more, are counted together
@@ -39,6 +44,8 @@ class Overview:
     polyphony: seconds during which exactly 0, 1, 2, 3 events sound at once, and 4 or more.
     most: the largest number of events at once. overlapping: events that overlap another one.
     queries, absent, intervals: grounding queries, those for a sound that is not there, and intervals of the others.
+    audio_problems: (clip, what) of the clips whose audio is not there, cannot be read or lasts longer or shorter than
+    stated.
     """
 
     splits: Counter[str] = field(default_factory=Counter)
@@ -52,6 +59,7 @@ class Overview:
     queries: int = 0
     absent: int = 0
     intervals: int = 0
+    audio_problems: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def lengths(self) -> array[float]:
@@ -81,12 +89,38 @@ class Overview:
         self.intervals += sum(len(query.intervals) for query in clip.queries)
 
 
-def overview(path: Path) -> Overview:
-    """Count a manifest; the audio files are not looked at. Raises as `iter_manifest` does."""
+def overview(path: Path, check_audio: bool = False, visible: bool = True) -> Overview:
+    """Count a manifest. Raises as `iter_manifest` does, but not for what is wrong with audio files: that is counted.
+
+    Args:
+        check_audio: compare stated durations with the headers of the audio files.
+        visible: show a progress bar for that.
+    """
     found = Overview()
-    for clip in iter_manifest(path, check_audio=False):
-        found.add(clip)
+    with ProgressBar("reading headers", 0, "clips", visible and check_audio) as bar:
+        for clip in iter_manifest(path, check_audio=False):
+            found.add(clip)
+            if check_audio:
+                if problem := audio_problem(clip):
+                    found.audio_problems.append((clip.id, problem))
+                bar.advance()
     return found
+
+
+def audio_problem(clip: Clip) -> str:
+    """Why a clip does not fit its audio, by the file's header; "" where it does."""
+    try:
+        header = read_header(clip.audio)
+    except (OSError, ValueError) as problem:
+        return str(problem)
+    if abs(header.duration - clip.duration) > LENGTH_TOLERANCE:
+        return f"{clip.audio}: lasts {header.duration:g} s, but {clip.duration:g} s are stated"
+    late = [end for end in _ends(clip) if end > header.duration + LENGTH_TOLERANCE]
+    return f"{clip.audio}: lasts {header.duration:g} s, an event ends at {max(late):g} s" if late else ""
+
+
+def _ends(clip: Clip) -> list[float]:
+    return [event.offset for event in clip.events] + [end for query in clip.queries for _, end in query.intervals]
 
 
 def seconds_by_polyphony(spans: Sequence[Interval], duration: float) -> list[float]:
@@ -145,6 +179,7 @@ def print_overview(found: Overview, title: str) -> None:
     if present := found.queries - found.absent:
         whole.append(("  intervals of each other one", found.intervals / present, ".2f"))
     _print_pairs(title, [(name, format(value, form or ",")) for name, value, form in whole])
+    _print_problems(found)
     if not found.classes:
         return
     ranked = sorted(found.classes.items(), key=lambda item: (-len(item[1].lengths), item[0]))
@@ -166,6 +201,16 @@ def print_overview(found: Overview, title: str) -> None:
         ("median", "median length (s)", ".2f", ""),
     ]
     print_table(results_table(heading, rows, columns))
+
+
+def _print_problems(found: Overview) -> None:
+    """Print what somebody should know: labels that differ in spelling alone, clips that do not fit their audio."""
+    for line in notes(found.classes):
+        print(f"note: {line}")
+    for name, problem in found.audio_problems[:_PROBLEMS]:
+        print(f"clip {name!r}: {problem}")
+    if (more := len(found.audio_problems) - _PROBLEMS) > 0:
+        print(f"and {more:,} more clips")
 
 
 def _print_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:

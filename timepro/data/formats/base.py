@@ -58,8 +58,8 @@ class RawClip:
     split: str
     file: str
     line: int
-    folders: tuple[str, ...]
-    names: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     id: str | None = None
     base: str = ""
     duration: float | None = None
