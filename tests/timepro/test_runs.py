@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from timepro.data.manifest import Clip, ManifestEvent, write_manifest
+from timepro.data.clips import Clip, ManifestEvent
+from timepro.data.manifest import write_manifest
 from timepro.runs import classes_of, near, path_from, path_in, read_evaluation, record_classes, run_title
 
 

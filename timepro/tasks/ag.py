@@ -18,13 +18,11 @@ from timepro.tasks.base import (
     Task,
     Times,
 )
-from timepro.tasks.registry import register
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-@register
 class AudioGrounding(Task):
     """One sample a query; its events have an empty label."""
 

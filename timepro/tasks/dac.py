@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from timepro.data.clips import Clip
 from timepro.events import Event
 from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Answers, Column, Metrics, References, Task, Times
-from timepro.tasks.registry import register
 
 if TYPE_CHECKING:
     from timepro.metrics.meteor import Meteor
 
 
-@register
 class DenseAudioCaptioning(Task):
     """Every event of the clip, with its caption as the label."""
 

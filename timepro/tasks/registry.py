@@ -7,7 +7,6 @@ which is what sample ids and metric keys hold.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -20,8 +19,12 @@ from timepro.plugins import did_you_mean, import_object, installed
 from timepro.tasks.base import LABELS, Column, Task
 
 ENTRY_POINT_GROUP = "timepro.tasks"
-SHIPPED = {"sed": "timepro.tasks.sed", "ag": "timepro.tasks.ag", "dac": "timepro.tasks.dac"}
-"""Modules that are imported when their task is first asked for."""
+SHIPPED = {
+    "sed": "timepro.tasks.sed:SoundEventDetection",
+    "ag": "timepro.tasks.ag:AudioGrounding",
+    "dac": "timepro.tasks.dac:DenseAudioCaptioning",
+}
+"""Import paths of the tasks of this package, each imported when it is first asked for."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 T = TypeVar("T", bound=type[Task])
 
@@ -47,7 +50,7 @@ def register(target: T) -> T:
     """
     caller = sys._getframe(1)
     module = caller.f_globals.get("__name__", "?")
-    importable = module != "__main__" and module not in SHIPPED.values() and target.__qualname__.isidentifier()
+    importable = module != "__main__" and target.__qualname__.isidentifier()
     _add(target, f"{module}:{caller.f_lineno}", f"{module}:{target.__qualname__}" if importable else target.name)
     return target
 
@@ -112,10 +115,11 @@ def source_of(name: str) -> Path | None:
 
 
 def _find(name: str, where: str) -> _Entry:
-    if name not in _registry and name in SHIPPED:
-        importlib.import_module(SHIPPED[name])
+    name = next((short for short, path in SHIPPED.items() if path == name), name)
     if name in _registry:
         return _registry[name]
+    if name in SHIPPED:
+        return _loaded(import_object(SHIPPED[name], "task", where), SHIPPED[name], name, where)
     points = installed(ENTRY_POINT_GROUP)
     if name in points:
         entry = _loaded(points[name].load(), f"entry point {points[name].value}", name, where)
@@ -157,13 +161,9 @@ def _add(target: Any, place: str, spec: str) -> _Entry:
     except TypeError as error:
         raise ValueError(f"task {target.__name__} at {place} cannot be made without arguments: {error}") from error
     _check(task, place)
-    known = _registry.get(task.name)
-    if known is None:
-        taken = SHIPPED.get(task.name, "")  # perhaps not imported yet
-        again = place.rpartition(":")[0] == taken
-    else:
-        taken, again = known.place, known.place == place  # a module that is reloaded, not a second task
-    if taken and not again:
+    # A shipped task has its name before it is imported.
+    taken = _registry[task.name].place if task.name in _registry else SHIPPED.get(task.name, place)
+    if taken != place:  # the same place again is a module that is reloaded, not a second task
         raise ValueError(f"task {task.name!r} is registered twice: at {taken} and at {place}; rename one of them")
     _registry[task.name] = _Entry(task, target, place, spec)
     return _registry[task.name]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Column, Task
-from timepro.tasks.registry import register
 
 
-@register
 class SoundEventDetection(Task):
     """Every event of the clip, with its class."""
 

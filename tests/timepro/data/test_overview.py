@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from timepro.data.clips import Clip, ManifestEvent, Query
+from timepro.data.manifest import write_manifest
 from timepro.data.overview import draw_overview, overlapping, overview, print_overview, seconds_by_polyphony
 
 

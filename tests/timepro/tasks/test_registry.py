@@ -23,8 +23,9 @@ pytestmark = pytest.mark.usefixtures("known_tasks")
 
 def test_the_shipped_tasks_are_found_by_name():
     assert available_tasks() == ["sed", "ag", "dac"]
-    for name in available_tasks():
-        assert (find_task(name).name, spec_of(name)) == (name, name)
+    for name, path in SHIPPED.items():
+        assert find_task(path) is find_task(name)
+        assert (find_task(name).name, spec_of(path)) == (name, name)
         assert source_of(name) == ROOT / "timepro" / "tasks" / f"{name}.py"
     assert outside_tasks() == []
 

@@ -14,7 +14,8 @@ import soundfile
 
 from timepro.config import Limits, leaves, list_experiments, load_experiment
 from timepro.config.marks import bare, mark
-from timepro.data.manifest import Clip, ManifestEvent, Query, write_manifest
+from timepro.data.clips import Clip, ManifestEvent, Query
+from timepro.data.manifest import write_manifest
 from trainer.launcher.checks import check
 from trainer.settings.experiment import ExperimentConfig
 
