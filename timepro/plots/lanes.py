@@ -140,4 +140,9 @@ def _label_bar(page: Page, axes: Axes, event: Event, y: float, after: float, end
             text = shortened
         else:
             return
-    axes.text(x + pad / inch, y, text, fontsize=SMALL, color=colour, va="center_baseline", parse_math=False, zorder=4)
+    # A hatch would strike the text through, so the plain colour lies behind it.
+    plain = {"facecolor": style.colour, "edgecolor": "none", "pad": 0.5} if style.hatch and x == event.onset else None
+    axes.text(
+        x + pad / inch, y, text, fontsize=SMALL, color=colour, va="center_baseline", parse_math=False, zorder=4,
+        bbox=plain,
+    )  # fmt: skip
