@@ -11,20 +11,22 @@ import pytest
 
 from timepro.data.clips import Clip, ManifestEvent
 from timepro.data.manifest import write_manifest
+from timepro.evaluation import save_scored, score
+from timepro.events import Event
 from timepro.runs import classes_of, near, path_from, path_in, read_evaluation, record_classes, run_title
+from timepro.tasks import Sample
 
 
 def make(root: Path) -> tuple[Path, Path]:
     """A run as a training leaves it, and the audio that its evaluation names."""
     run, audio = root / "runs" / "one", root / "runs" / "cache" / "audio" / "a.flac"
-    (run / "eval").mkdir(parents=True)
+    run.mkdir(parents=True)
     audio.parent.mkdir(parents=True)
     audio.write_bytes(b"sound")
     (run / "run.json").write_text(json.dumps({"wandb_id": "a", "home": os.path.realpath(run)}))
-    reference = [{"onset": 0.1, "offset": 0.5, "label": "dog"}]
-    line = {"id": "a", "task": "sed", "audio": path_in(run, audio), "duration": 1.0, "reference": reference}
-    line |= {"answer": "none", "events": [], "ok": True}
-    (run / "eval" / "sft.jsonl").write_text(json.dumps(line) + "\n")
+    reference = (Event(0.1, 0.5, "dog"),)
+    scored = score([Sample("a", "sed", audio, 1.0, "What?", reference, reference)], ["none"])
+    save_scored(scored, run / "eval" / "sft.jsonl")
     return run, audio
 
 

@@ -13,6 +13,7 @@ import pytest
 from rewards import build_reward
 from rollout.client import Answer, AnswerGroup, WorkerError
 from timepro.events import Event
+from timepro.runs import path_from
 from timepro.tasks import Sample
 from trainer.learner import distributed
 from trainer.learner.groups import GroupSampler, prompt_seed, record
@@ -238,6 +239,9 @@ def test_the_record_holds_trained_and_replaced_groups(monkeypatch, tmp_path):
     assert lines[0]["reference"] == [{"onset": 0.4, "offset": 1.2, "label": "dog"}]
     assert [[answer["advantage"] for answer in line["answers"]] for line in lines] == [[1, -1], [0.5, -0.5], [0, 0]]
     assert [answer["reward"] for answer in lines[2]["answers"]] == [0.0, 0.0]
+    audio = drawn[0].sample.audio
+    assert {path_from(tmp_path, line["audio"]) for line in lines} == {audio.parent.resolve() / audio.name}
+    assert not any(Path(line["audio"]).is_absolute() for line in lines)
 
 
 def test_prompt_seeds_differ_by_run_step_and_sample():
