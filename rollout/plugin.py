@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Register every family's model class and the weight-transfer backend. Called more than once in some processes."""
+    """Register model classes, weight transfer and media connector. Called more than once in some processes."""
     from vllm import ModelRegistry
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+    import rollout.media_connector  # noqa: F401 - registers itself
     from timepro.families import all_families
 
     known = ModelRegistry.get_supported_archs()

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import requests
 
 from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
+from rollout.media import CONNECTOR, MEDIA_VARIABLE
 from rollout.settings import WorkerConfig, worker_gpus
 from timepro.families import family_of
 from timepro.system import device, guard
@@ -27,12 +28,11 @@ from timepro.system.processes import group_alive, log_tail
 SERVED_NAME = "policy"
 
 
-def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Path) -> list[str]:
+def worker_command(config: WorkerConfig, folder: Path, port: int) -> list[str]:
     """The command line of one worker.
 
     Args:
         folder: checkpoint folder.
-        media_root: audio files below it may be given by path.
     """
     family = family_of(folder)
     dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
@@ -45,7 +45,6 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
     command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
-    command += ["--allowed-local-media-path", str(media_root)]
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
     command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension"]
     # Log-probabilities of what was really sampled from: after temperature and bans.
@@ -60,10 +59,16 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, media_root: Pa
     return command
 
 
-def worker_environment(config: WorkerConfig, token: str, index: int = 0) -> dict[str, str]:
-    """The environment of one worker; the token travels here, where no process list shows it."""
+def worker_environment(config: WorkerConfig, token: str, index: int = 0, media: Sequence[Path] = ()) -> dict[str, str]:
+    """The environment of one worker; the token travels here, where no process list shows it.
+
+    Args:
+        media: audio files below these folders may be given by path.
+    """
     environment = os.environ | {
         TOKEN_VARIABLE: token,
+        MEDIA_VARIABLE: json.dumps([str(folder) for folder in media]),
+        "VLLM_MEDIA_CONNECTOR": CONNECTOR,
         "VLLM_SERVER_DEV_MODE": "1",  # the weight-update routes
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),

@@ -72,7 +72,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     checkpoint = build(folder, options.parameters * 1e9)
     store = stream.host_store("127.0.0.1", 0, 600.0)
-    workers = WorkerSet(WorkerConfig(threads=1, max_model_len=512), checkpoint, folder, folder / "logs")
+    workers = WorkerSet(WorkerConfig(threads=1, max_model_len=512), checkpoint, [folder], folder / "logs")
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         workers.wait()

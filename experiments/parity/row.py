@@ -109,7 +109,7 @@ def run_row(family: str, layout: str, head: str, dtype: str, folder: str) -> dic
     tiny = TinyModelConfig(family=family, tie_word_embeddings=HEADS[head], **LAYOUTS[layout])
     build_tiny_checkpoint(checkpoint, tiny, SOUNDS, texts)
     store = distributed.join_alone()
-    workers = WorkerSet(WorkerConfig(dtype=dtype, threads=1), checkpoint, work, work / "logs")
+    workers = WorkerSet(WorkerConfig(dtype=dtype, threads=1), checkpoint, [work], work / "logs")
     try:
         workers.wait()
         pool = RolloutPool(workers.urls, workers.token)

@@ -35,17 +35,17 @@ def option(command, name):
 
 def test_the_command_listens_on_loopback_checks_tokens_and_holds_none(gpu, tiny_checkpoint, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321, Path("/clips"))
+    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321)
     assert (option(command, "--host"), option(command, "--port")) == ("127.0.0.1", "4321")
     assert option(command, "--middleware") == "rollout.auth.RequireToken"
-    assert option(command, "--allowed-local-media-path") == "/clips"
+    assert "--allowed-local-media-path" not in command  # our connector has the folders, several of them
     assert not any(TOKEN in part for part in command)
     assert "--api-key" not in command
     assert all(isinstance(part, str) for part in command)
 
 
 def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
-    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321, Path("/clips"))
+    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321)
     assert option(command, "--logprobs-mode") == "processed_logprobs"
     assert option(command, "--generation-config") == "vllm"  # else the checkpoint's own sampling defaults apply
     assert json.loads(option(command, "--hf-overrides")) == {"architectures": ["TimeProQwen2_5OmniModel"]}
@@ -54,7 +54,7 @@ def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
 
 def test_the_command_fits_the_device(gpu, tiny_checkpoint):
     config = WorkerConfig(kv_cache_mib=64, gpu_memory_fraction=0.5)
-    command = worker_command(config, tiny_checkpoint, 4321, Path("/clips"))
+    command = worker_command(config, tiny_checkpoint, 4321)
     assert option(command, "--dtype") == ("bfloat16" if gpu else "float32")
     if gpu:
         assert option(command, "--gpu-memory-utilization") == "0.5"
@@ -62,19 +62,19 @@ def test_the_command_fits_the_device(gpu, tiny_checkpoint):
     else:
         assert option(command, "--kv-cache-memory-bytes") == str(64 * 2**20)
         assert "--gpu-memory-utilization" not in command
-    fixed = worker_command(WorkerConfig(dtype="float16"), tiny_checkpoint, 4321, Path("/clips"))
+    fixed = worker_command(WorkerConfig(dtype="float16"), tiny_checkpoint, 4321)
     assert option(fixed, "--dtype") == "float16"
 
 
 def test_compiling_is_asked_for(gpu, tiny_checkpoint):
-    eager, compiled = (worker_command(WorkerConfig(compile=c), tiny_checkpoint, 1, Path("/c")) for c in (False, True))
+    eager, compiled = (worker_command(WorkerConfig(compile=c), tiny_checkpoint, 1) for c in (False, True))
     assert "--enforce-eager" in eager
     assert "--enforce-eager" not in compiled
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(ValueError, match="is not a checkpoint folder"):
-        worker_command(WorkerConfig(), tmp_path, 4321, tmp_path)
+        worker_command(WorkerConfig(), tmp_path, 4321)
 
 
 def test_the_token_travels_in_the_environment(gpu):

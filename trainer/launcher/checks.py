@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rewards import build_reward
+from rollout.media import media_folders
 from rollout.settings import WorkerConfig, worker_gpus
 from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_times, problems_text
+from timepro.data.manifest import iter_manifest
 from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
 from timepro.names import check_run_name
@@ -90,6 +93,20 @@ def _check_data(config: ExperimentConfig) -> None:
         problems += check_samples(Path(path), purpose, limits, config.rollout.max_model_len)
     if problems:
         raise ValueError(problems_text(list(dict.fromkeys(problems))))  # a manifest may serve several splits
+    audio_folders({split: Path(path) for split, path in zip(SPLITS, named, strict=True)})
+
+
+def audio_folders(manifests: Mapping[str, Path]) -> list[Path]:
+    """The folders of the audio that rollout workers are asked about, which they may read.
+
+    Args:
+        manifests: by split.
+
+    Raises:
+        ValueError: audio that lies where a worker cannot be let read.
+    """
+    splits = [manifests[split] for split in ("rl", "validation", "test")]
+    return media_folders(clip.audio for path in splits for clip in iter_manifest(path, check_audio=False))
 
 
 def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
@@ -124,4 +141,7 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
         f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
         f"rollout workers        {total_workers(config, n_nodes)} (goes on with {config.rollout.min_workers} or more)",
     ]
+    if config.data.test:
+        folders = audio_folders({split: Path(getattr(config.data, split)) for split in SPLITS})
+        lines.append(f"workers may read       {', '.join(map(str, folders))}")
     return "\n".join(lines)

@@ -25,7 +25,7 @@ from timepro.runs import record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
-from trainer.launcher.checks import check, total_ranks, total_workers
+from trainer.launcher.checks import audio_folders, check, total_ranks, total_workers
 from trainer.launcher.console import console
 from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
@@ -260,8 +260,7 @@ class Pipeline:
     @contextmanager
     def _workers(self, checkpoint: Path) -> Iterator[Fleet]:
         """The rollout workers, from the moment they serve; ended whatever happens."""
-        media_root = Path(os.path.commonpath([str(path.resolve().parent) for path in self.data.values()]))
-        workers = Fleet(self.config, checkpoint.resolve(), media_root, self.run / "logs", self.nodes)
+        workers = Fleet(self.config, checkpoint.resolve(), audio_folders(self.data), self.run / "logs", self.nodes)
         with ExitStack() as undo:
             undo.callback(workers.end)
             with console.status("starting vLLM"):

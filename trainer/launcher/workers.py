@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +29,13 @@ class WorkerSet:
     """The rollout workers of this machine.
 
     Args:
+        media: folders of audio that may be given by path.
         token: what they want to see with every request; empty: a new one.
         label: of this machine, where there are several: it begins the workers' names.
     """
 
     def __init__(
-        self, config: WorkerConfig, folder: Path, media_root: Path, logs: Path, token: str = "", label: str = ""
+        self, config: WorkerConfig, folder: Path, media: Sequence[Path], logs: Path, token: str = "", label: str = ""
     ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
@@ -48,20 +49,20 @@ class WorkerSet:
         self._asked = time.monotonic()
         try:
             for index in range(config.workers):
-                self._start(index, folder, media_root, logs)
+                self._start(index, folder, media, logs)
         except BaseException:  # a port in use, or a signal: those that run already must not stay behind
             self.end()
             raise
 
-    def _start(self, index: int, folder: Path, media_root: Path, logs: Path) -> None:
+    def _start(self, index: int, folder: Path, media: Sequence[Path], logs: Path) -> None:
         config = self.config
         port = config.base_port + index if config.base_port else free_port(config.host)
         require_free(config.host, port)
         self.workers.append(
             Worker(
                 f"{self._label}{index}",
-                worker_command(config, folder, port, media_root),
-                worker_environment(config, self.token, index),
+                worker_command(config, folder, port),
+                worker_environment(config, self.token, index, media),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{self._label}{index}.log",
             )
@@ -122,16 +123,16 @@ class WorkerSet:
 class Fleet:
     """All rollout workers of a run: those of this node and, where there are more nodes, those of the others."""
 
-    def __init__(self, config: ExperimentConfig, folder: Path, media_root: Path, logs: Path, nodes: Nodes) -> None:
+    def __init__(self, config: ExperimentConfig, folder: Path, media: Sequence[Path], logs: Path, nodes: Nodes) -> None:
         """Start them; `wait` returns when all of them serve."""
         self._nodes, self._timeout_s = nodes, config.rollout.start_timeout_s
         self._min_workers = config.rollout.min_workers
         self.token = nodes.worker_token(secrets.token_urlsafe(32))
         self.urls: list[str] = []
         rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
-        nodes.start_workers(folder, media_root, logs)
+        nodes.start_workers(folder, media, logs)
         here = nodes.generates_here()
-        self._here = WorkerSet(rollout, folder, media_root, logs, self.token) if here else None
+        self._here = WorkerSet(rollout, folder, media, logs, self.token) if here else None
 
     def wait(self) -> None:
         """Wait until every worker serves; raises RuntimeError with its last words if one does not."""

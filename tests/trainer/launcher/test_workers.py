@@ -42,7 +42,7 @@ def stand_ins(monkeypatch, tmp_path):
     """Each worker gets a folder of its own: `worker-0`, `worker-1`."""
     made = []
 
-    def command(config, folder, port, media_root):
+    def command(config, folder, port):
         own = tmp_path / f"worker-{len(made)}"
         own.mkdir()
         made.append(own)
@@ -73,7 +73,7 @@ def fleet(stand_ins, tmp_path):
     def _fleet(**settings):
         config = ExperimentConfig()
         config.rollout = WorkerConfig(**{"workers": 2, "max_restarts": 2, **settings})
-        fleets.append(Fleet(config, tmp_path, tmp_path, tmp_path / "logs", Nodes(config, Node())))
+        fleets.append(Fleet(config, tmp_path, [tmp_path], tmp_path / "logs", Nodes(config, Node())))
         fleets[-1].wait()
         return fleets[-1]
 
@@ -150,7 +150,7 @@ def test_a_follower_tells_node_0_whom_it_has_dropped(stand_ins, tmp_path):
     config, link = ExperimentConfig(), RecordingLink()
     follower = Follower(config, Node(), link)
     settings = WorkerConfig(workers=2, max_restarts=0)
-    follower._workers = WorkerSet(settings, tmp_path, tmp_path, tmp_path / "logs", label="1-")
+    follower._workers = WorkerSet(settings, tmp_path, [tmp_path], tmp_path / "logs", label="1-")
     try:
         tend_workers = SimpleNamespace(tend=follower._tend_workers)
         tend(tend_workers, lambda: follower._announced)

@@ -100,7 +100,7 @@ class Follower:
                 rollout = replace(self._config.rollout, host=self._node.reachable(self._config.rollout.host))
                 self._announced = False
                 self._workers = WorkerSet(
-                    rollout, Path(order["folder"]), Path(order["media_root"]), Path(order["logs"]),
+                    rollout, Path(order["folder"]), [Path(path) for path in order["media"]], Path(order["logs"]),
                     derived_token(self._node.token, self._link.session, order["set"]), f"{self._node.rank}-",
                 )  # fmt: skip
             case "end_workers":

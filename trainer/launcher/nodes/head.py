@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -110,11 +110,11 @@ class Nodes:
         self._sets += 1
         return derived_token(self.node.token, self._link.session, self._sets)
 
-    def start_workers(self, folder: Path, media_root: Path, logs: Path) -> None:
+    def start_workers(self, folder: Path, media: Sequence[Path], logs: Path) -> None:
         """Have the other nodes start theirs."""
         self._urls, self._lost = {}, {}
         order = {"do": "start_workers", "set": self._sets}
-        paths = {"folder": str(folder), "media_root": str(media_root), "logs": str(logs.resolve())}
+        paths = {"folder": str(folder), "media": [str(path) for path in media], "logs": str(logs.resolve())}
         self._tell(self._others(generating(self._config, self.node.count)), order | paths)
 
     def await_workers(self, timeout_s: float) -> list[str]:
