@@ -249,7 +249,8 @@ def memory_apart(which: str) -> float:
 
 def logprob_memory(which: str) -> float:
     """Log-probabilities of TOKENS tokens from hidden states, and the gradient of their sum; MiB at the peak."""
-    from trainer.learner.policy import Policy
+    from trainer.learner.head import Head
+    from trainer.settings.batch import BatchConfig
 
     torch.set_num_threads(1)
     head = nn.Linear(WIDTH, VOCABULARY, bias=False)
@@ -260,12 +261,8 @@ def logprob_memory(which: str) -> float:
         logprobs = head(hidden).float().log_softmax(-1)
         logprobs.gather(-1, targets[:, None]).sum().backward()
     else:
-        policy = Policy.__new__(Policy)
-        nn.Module.__init__(policy)
-        policy.lm_head, policy.soft_time, policy.logit_chunk = head, None, max(1, (1 << 24) // VOCABULARY)
-        policy.register_buffer("banned", torch.zeros(0, dtype=torch.long), persistent=False)
-        ones, no = torch.ones(TOKENS), torch.zeros(TOKENS, dtype=torch.bool)
-        logprobs, _ = policy.scores(hidden, targets, ones, no)
+        ours = Head(head, torch.zeros(0, dtype=torch.long), BatchConfig().logit_chunk_mib)
+        logprobs, _ = ours(hidden, targets, torch.ones(TOKENS), torch.zeros(TOKENS, dtype=torch.bool))
         logprobs.sum().backward()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
 from timepro.features import Processor
@@ -22,7 +22,7 @@ from trainer.learner.export import export_checkpoint
 from trainer.learner.frames import FrameCache
 from trainer.learner.lora import ADAPTER_FOLDER, export_adapter, trained_share
 from trainer.learner.losses import cross_entropy_sum
-from trainer.learner.policy import load_policy
+from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
 from trainer.learner.soft_time import SoftTime
 from trainer.learner.write_guard import WriteGuard
@@ -70,7 +70,7 @@ class Learner:
         self.folder, self.batch, self.lora = folder, batch, lora
         self.processor = Processor(folder)
         dtype = zero.compute_dtype(zero_config)
-        policy, encoder = load_policy(folder, self.processor.family, self.processor.layout, dtype, lora)
+        policy, encoder = self._load(dtype, lora)
         if lora.rank:
             trained, whole = trained_share(list(policy.parameters()))
             distributed.say(f"LoRA: {trained:,} of {whole:,} parameters are trained")
@@ -84,13 +84,17 @@ class Learner:
         self._refused_in_a_row = 0
         self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
 
+    def _load(self, dtype: torch.dtype, lora: LoraConfig | None) -> tuple[Policy, nn.Module]:
+        layout, chunk = self.processor.layout, self.batch.logit_chunk_mib
+        return load_policy(self.folder, self.processor.family, layout, dtype, lora, chunk)
+
     def soften_times(self, config: SoftTimeConfig) -> None:
         """Spread supervised times over their neighbours while training.
 
         Raises:
             ValueError: settings that do not fit the checkpoint.
         """
-        self._policy.soft_time = SoftTime.of(config, self.processor.layout)
+        self._policy.lm_head.soft_time = SoftTime.of(config, self.processor.layout)
 
     def start(self) -> None:
         """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""
@@ -155,7 +159,7 @@ class Learner:
         """Keep the model that training starts from, as it is now: partitioned too, or the adapters' own base."""
         if self.lora.rank == 0:
             dtype = zero.compute_dtype(self._config[1])
-            policy, _ = load_policy(self.folder, self.processor.family, self.processor.layout, dtype)
+            policy, _ = self._load(dtype, None)
             self._reference = zero.initialise_frozen(policy.requires_grad_(False).eval(), self._config[1])
 
     @torch.no_grad()

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
+from trainer.learner.head import Head
 from trainer.learner.lora import Streamed, add_lora, lora_layers, merged, plain
 from trainer.learner.rows import MicroBatch, tree_mask
-from trainer.learner.soft_time import SoftTime
 from trainer.settings.lora import LoraConfig
 
 
@@ -29,7 +28,7 @@ class Policy(nn.Module):
         model: the Hugging Face model; its text model and head are taken, not copied.
         layout: names the timestamp rows, which are frozen, and the banned tokens.
         lora: adapters instead of full fine-tuning, where its rank is above 0.
-        logit_elements: most logits that exist at the same time; with a vocabulary of 150,000, those of 111 tokens.
+        logit_chunk_mib: see `Head`.
     """
 
     def __init__(
@@ -38,18 +37,15 @@ class Policy(nn.Module):
         family: ModelFamily,
         layout: AstpLayout,
         lora: LoraConfig | None = None,
-        logit_elements: int = 1 << 24,
+        logit_chunk_mib: float = 64.0,
     ) -> None:
         super().__init__()
         self.family = family
-        self.soft_time: SoftTime | None = None  # of supervised answers, in training alone
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
         self.text_model = family.text_model(model)
-        self.lm_head = model.lm_head
-        self.logit_chunk = max(1, logit_elements // model.lm_head.weight.shape[0])  # tokens
-        self.embeddings = model.get_input_embeddings()
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
-        self.register_buffer("banned", banned[banned < self.lm_head.weight.shape[0]], persistent=False)
+        self.lm_head = Head(model.lm_head, banned[banned < model.lm_head.weight.shape[0]], logit_chunk_mib)
+        self.embeddings = model.get_input_embeddings()
         self._lora = lora if lora is not None and lora.rank > 0 else None
         if self._lora:
             add_lora(self.text_model, self._lora)
@@ -91,40 +87,7 @@ class Policy(nn.Module):
         hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
         chosen = hidden.flatten(0, 1)[batch.sources]
         temperatures = torch.where(batch.supervised, 1.0, temperature)
-        return self.scores(chosen, batch.targets, temperatures, batch.supervised)
-
-    def scores(
-        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (K,) and entropies (K,) of tokens from the hidden states (K, H) that predict them.
-
-        Only some tokens' logits exist at a time; the backward pass makes them again.
-        """
-        logprobs, entropies = [], []
-        for start in range(0, len(hidden), self.logit_chunk):
-            part = slice(start, start + self.logit_chunk)
-            arguments = (hidden[part], targets[part], temperatures[part], supervised[part])
-            if len(hidden) > self.logit_chunk and torch.is_grad_enabled():
-                chunk = checkpoint(self._score, *arguments, use_reentrant=False)
-            else:
-                chunk = self._score(*arguments)
-            logprobs.append(chunk[0])
-            entropies.append(chunk[1])
-        return torch.cat(logprobs), torch.cat(entropies)
-
-    def _score(
-        self, hidden: Tensor, targets: Tensor, temperatures: Tensor, supervised: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        logits = self.lm_head(hidden).float() / temperatures[:, None]
-        logits = logits.index_fill(-1, self.banned, float("-inf"))
-        logprobs = logits.log_softmax(-1)
-        with torch.no_grad():
-            p = logprobs.exp()
-            entropy = -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
-        picked = logprobs.gather(-1, targets[:, None])[:, 0]
-        if self.soft_time is not None and self.training:
-            picked = torch.where(supervised, self.soft_time.expected(logprobs, targets), picked)
-        return picked, entropy
+        return self.lm_head(chosen, batch.targets, temperatures, batch.supervised)
 
     def streamed(self) -> Iterator[Streamed]:
         """Tensors that training changes, as workers and checkpoints know them: adapters merged."""
@@ -167,11 +130,16 @@ class Policy(nn.Module):
 
 
 def load_policy(
-    folder: Path, family: ModelFamily, layout: AstpLayout, dtype: torch.dtype, lora: LoraConfig | None = None
+    folder: Path,
+    family: ModelFamily,
+    layout: AstpLayout,
+    dtype: torch.dtype,
+    lora: LoraConfig | None = None,
+    logit_chunk_mib: float = 64.0,
 ) -> tuple[Policy, nn.Module]:
     """The policy and the frozen audio encoder of a checkpoint folder."""
     model = family.load(folder, dtype)
     encoder = family.audio_encoder(model).requires_grad_(False).eval()
-    policy = Policy(model, family, layout, lora)
+    policy = Policy(model, family, layout, lora, logit_chunk_mib)
     policy.train()
     return policy, encoder

@@ -216,7 +216,7 @@ def test_timestamp_embeddings_get_no_gradient_and_all_else_what_it_would_get(set
 def test_logits_in_chunks_change_neither_values_nor_gradients(setup, monkeypatch):
     batch = setup.batch([setup.row("What?", clip(setup, 1.0, 12), answers_of(setup, LONG, SHORT, TIMES))])
     whole, expected = setup.policy(batch, 0.9), gradients(setup.policy, batch)
-    monkeypatch.setattr(setup.policy, "logit_chunk", 4)
+    monkeypatch.setattr(setup.policy.lm_head, "chunk", 4)
     cut, found = setup.policy(batch, 0.9), gradients(setup.policy, batch)
     torch.testing.assert_close(cut[0], whole[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(cut[1], whole[1], rtol=0, atol=1e-5)

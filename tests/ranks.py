@@ -1,0 +1,54 @@
+"""Learner ranks without a launcher: a program that every rank runs, over gloo on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from rollout import stream
+from trainer.messages import LOCAL_RANK, RANK, STORE_HOST, STORE_PORT, WORLD_SIZE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float = 240.0) -> list[str]:
+    """What each rank wrote to its standard output.
+
+    Args:
+        program: Python that calls `distributed.join` with a deadline well under `timeout_s`.
+        arguments: its `sys.argv[1:]`.
+
+    Raises:
+        AssertionError: a rank failed or did not end in time; with the end of what it wrote.
+    """
+    store = stream.host_store("127.0.0.1", 0, 60.0)
+    shared = {
+        WORLD_SIZE: str(ranks), STORE_HOST: "127.0.0.1", STORE_PORT: str(store.port), "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu", "TIMEPRO_DEVICE": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }  # fmt: skip
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with ExitStack() as files:
+        started = []
+        for rank in range(ranks):
+            out, log = (files.enter_context(TemporaryFile("w+")) for _ in range(2))
+            own = os.environ | shared | {RANK: str(rank), LOCAL_RANK: str(rank)}
+            started.append((subprocess.Popen(command, env=own, cwd=ROOT, stdout=out, stderr=log), out, log))
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until and any(process.poll() is None for process, _, _ in started):
+            time.sleep(0.1)
+        for process, _, _ in started:
+            process.kill()
+            process.wait()
+        written = []
+        for rank, (process, out, log) in enumerate(started):
+            out.seek(0)
+            log.seek(0)
+            written.append(out.read())
+            assert process.returncode == 0, f"rank {rank} ended with {process.returncode}:\n{log.read()[-3000:]}"
+    return written
