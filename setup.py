@@ -11,7 +11,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "timepro" / "__init__.py").read_text(), re.MULTILINE)
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (HERE / "timepro" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)
 if VERSION is None:
     raise ValueError('timepro/__init__.py has no line `__version__ = "..."`, which is where the version is kept')
 README = HERE / "README.md"

@@ -43,7 +43,7 @@ def signs_of_life(limit_s: float) -> Iterator[Callable[[], None]]:
 def last_sign(path: Path) -> float:
     """When the last one was given, on the clock of `time.monotonic`, which all processes of a machine share."""
     try:
-        return float(path.read_text())
+        return float(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet
         return float("-inf")
 
@@ -72,7 +72,7 @@ class _Signs:
         while True:
             now = time.monotonic()
             if now - self._progress < self._limit_s:
-                self._own.write_text(repr(now))
+                self._own.write_text(repr(now), encoding="utf-8")
                 os.replace(self._own, self._path)  # never seen half-written
             if self._ended.wait(_EVERY_S):
                 return

@@ -81,6 +81,31 @@ def test_the_launcher_has_nothing_to_train_with() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_text_is_utf_8_whatever_the_users_locale() -> None:
+    """In a Latin-1 locale, a class called "Tür" would else be read as another one than was written."""
+    wrong = []
+    for module in project_modules():
+        path = module_file(module)
+        assert path is not None
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _is_text_in_the_locales_encoding(node):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, "give an encoding: " + ", ".join(wrong)
+
+
+def _is_text_in_the_locales_encoding(call: ast.Call) -> bool:
+    function = call.func
+    method = isinstance(function, ast.Attribute)
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    owner = function.value.id if method and isinstance(function.value, ast.Name) else ""
+    if any(keyword.arg in ("encoding", None) for keyword in call.keywords) or owner in ("os", "Image", "soundfile"):
+        return False
+    if name in ("read_text", "write_text"):
+        return method  # `write_text` alone is ours
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant) and set(str(a.value)) <= set("rwaxbt+")]
+    return name == "open" and not any("b" in str(mode) for mode in modes)
+
+
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_fit(path: Path) -> None:
     text = path.read_text()

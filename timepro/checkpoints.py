@@ -83,7 +83,9 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / INDEX_FILE
     if index.is_file():
-        paths = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        paths = [
+            folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        ]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise ValueError(f"{folder}: {', '.join(missing)} missing, which {INDEX_FILE} lists; fetch the rest")

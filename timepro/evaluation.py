@@ -93,7 +93,7 @@ def load_scored(path: Path, samples: list[Sample]) -> Scored:
     Raises:
         ValueError: the file is of other samples.
     """
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if [line["id"] for line in lines] != [s.id for s in samples]:
         raise ValueError(f"{path} holds answers to other samples than the test set; remove it and evaluate again")
     return score(samples, [line["answer"] for line in lines])

@@ -80,7 +80,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     files = weight_files(source)
     vocabulary = TimestampVocabulary(settings.stride, settings.duration)
     tokenizer, known = _extended_tokenizer(source, family, vocabulary, say)
-    config = family.whole_config(json.loads((source / "config.json").read_text()))
+    config = family.whole_config(json.loads((source / "config.json").read_text(encoding="utf-8")))
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -230,7 +230,7 @@ def _write_weights(files: list[Path], target: Path, family: ModelFamily, changes
         say(f"left out {left_out / 2**30:.2f} GiB that this project never runs (what answers in speech, for example)")
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (target / INDEX_FILE).write_text(json.dumps(index, indent=1))
+        (target / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVocabulary, n_rows: int) -> AstpLayout:
@@ -257,4 +257,4 @@ def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, lay
     for part in (text_side, decoder):
         if part is decoder or "vocab_size" in part:
             part["vocab_size"] = n_rows
-    (target / "config.json").write_text(json.dumps(config, indent=2))
+    (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -85,7 +85,7 @@ def read_step(run: Path, step: int | None) -> tuple[int, list[RecordedGroup]]:
         raise ValueError(f"{run} has no step {step}; it has {min(files)} to {max(files)}")
     groups = []
     for path in sorted(files[step], key=lambda p: int(_FILE.fullmatch(p.name)[2])):  # type: ignore[index]
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 group = RecordedGroup(json.loads(line))
             except ValueError as error:

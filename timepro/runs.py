@@ -61,7 +61,7 @@ def path_from(run: Path, recorded: str) -> Path:
 def _home(run: Path) -> str:
     """The folder that the run was made in; runs of older versions do not say."""
     path = run / IDENTITY
-    return json.loads(path.read_text()).get("home", "") if path.is_file() else ""
+    return json.loads(path.read_text(encoding="utf-8")).get("home", "") if path.is_file() else ""
 
 
 def read_evaluation(path: Path) -> list[Evaluated]:
@@ -71,7 +71,7 @@ def read_evaluation(path: Path) -> list[Evaluated]:
         ValueError: a line that is none, by file and line.
     """
     run, found = path.parent.parent, []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             raw = json.loads(line)
             task = recorded_task(raw).name
@@ -120,7 +120,7 @@ def classes_of(run: Path) -> list[str]:
     """
     path = run / CLASSES
     if path.is_file():
-        return list(json.loads(path.read_text()))
+        return list(json.loads(path.read_text(encoding="utf-8")))
     lines = [line for stage in STAGES for line in _lines_of(run, stage) if find_task(line.task).labels_are_classes]
     return sorted({event.label for line in lines for event in line.reference})
 
@@ -153,7 +153,7 @@ def headline(run: Path) -> str:
 def read_settings(run: Path) -> dict[str, Any]:
     """The run's resolved configuration, `config.yaml`; empty where there is none."""
     path = run / "config.yaml"
-    return dict(yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
 def main_scores(run: Path, stages: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -177,7 +177,7 @@ def score_line(run: Path, stages: Sequence[str]) -> str:
 def read_summary(run: Path) -> dict[str, Any]:
     """`summary.json`, or nothing where the run has none yet."""
     path = run / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm", "kl")
@@ -229,7 +229,7 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
 
 def _metric_rows(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.grpo.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be in the making, or cut off
 
 

@@ -51,11 +51,11 @@ class JobSpec:
     resume: bool = False
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1))
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> JobSpec:
-        return cls(**json.loads(path.read_text()))
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_result(work: Path, result: dict[str, Any]) -> None:
@@ -72,4 +72,4 @@ def read_result(work: Path) -> dict[str, Any]:
     path = work / RESULT_FILE
     if not path.is_file():
         raise RuntimeError(f"the learner ended without writing {path}")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -32,5 +32,5 @@ def load_resolved(path: Path, schema: type[T]) -> T:
         ValueError: a key or a value that the schema does not take, by file and line.
     """
     place = Place(str(path), schema)
-    node = compose(path.read_text(), place)
+    node = compose(path.read_text(encoding="utf-8"), place)
     return typing.cast(T, build(schema, read_node(node, schema, place) if node else {}))

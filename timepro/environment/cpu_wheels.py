@@ -141,7 +141,11 @@ def remove_hook(site: Path) -> bool:
 
 def remove_vllm_metadata(site: Path) -> bool:
     """Remove vllm metadata folders that this module added. Returns whether there was one."""
-    ours = [path.parent for path in site.glob("vllm-*.dist-info/INSTALLER") if path.read_text().strip() == INSTALLER]
+    ours = [
+        path.parent
+        for path in site.glob("vllm-*.dist-info/INSTALLER")
+        if path.read_text(encoding="utf-8").strip() == INSTALLER
+    ]
     for folder in ours:
         shutil.rmtree(folder)
     return bool(ours)

@@ -69,7 +69,7 @@ def family_of(folder: str | Path, source: bool = False) -> ModelFamily:
             f"{folder} is not a checkpoint folder: {path.name} is missing; give a folder written by this project"
         )
     try:
-        model_type = json.loads(path.read_text()).get("model_type")
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the checkpoint is damaged") from error
     if model_type not in families:

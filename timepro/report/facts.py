@@ -23,7 +23,7 @@ def run_facts(runs: Sequence[Path]) -> list[dict[str, str]]:
     found = []
     for run, name in run_names(runs).items():
         settings, path = read_settings(run), run / IDENTITY
-        identity = json.loads(path.read_text()) if path.is_file() else {}
+        identity = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         config = run / "config.yaml"
         found.append(
             {
@@ -33,7 +33,7 @@ def run_facts(runs: Sequence[Path]) -> list[dict[str, str]]:
                 "rewards": _shown(settings.get("rewards", _UNKNOWN)),
                 "started": identity.get("started") or _UNKNOWN,
                 "commit": identity.get("commit") or _UNKNOWN,
-                "settings": config.read_text() if config.is_file() else "",
+                "settings": config.read_text(encoding="utf-8") if config.is_file() else "",
             }
         )
     return found

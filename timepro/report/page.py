@@ -27,9 +27,13 @@ def write_report(runs: Sequence[Path], out: Path, audio: int = 24) -> int:
     # In a script element "</script" would end it and "<!--" change how it is read; JSON may spell "<" otherwise.
     data = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    page = (_HERE / "page.html").read_text()
-    scripts = "\n".join((_HERE / f"{name}.js").read_text() for name in _SCRIPTS)
-    parts = {"title": html.escape(content["title"]), "data": data, "css": (_HERE / "page.css").read_text()}
+    page = (_HERE / "page.html").read_text(encoding="utf-8")
+    scripts = "\n".join((_HERE / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    parts = {
+        "title": html.escape(content["title"]),
+        "data": data,
+        "css": (_HERE / "page.css").read_text(encoding="utf-8"),
+    }
     parts["js"] = f'"use strict";\n(() => {{\n{scripts}}})();'
     before, *rest = page.split("{{")
     pieces = [before]

@@ -126,6 +126,6 @@ def _write_weights(
 
 
 def _check_layout_is_kept(folder: Path, family: ModelFamily) -> None:
-    stored = json.loads((folder / "config.json").read_text())
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if CONFIG_KEY not in family.config_parts(stored)[0]:
         raise RuntimeError(f"transformers dropped {CONFIG_KEY!r} from {folder / 'config.json'}: unsupported version")

@@ -149,7 +149,7 @@ def _runs_folder(config: ExperimentConfig, node: Node) -> tuple[str, str]:
     folder = Path(config.runs).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch:
-        with (Path(scratch) / "a").open("w") as file:
+        with (Path(scratch) / "a").open("w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # stages of concurrent runs rely on it
         os.replace(file.name, Path(scratch) / "b")
     free = shutil.disk_usage(folder).free / 2**30

@@ -93,7 +93,7 @@ def bind_start(run: Path, start_key: str) -> None:
 
 def read_identity(run: Path) -> dict[str, str]:
     """What a run is known by: `wandb_id`, `home`, `started`, `commit`, and `start` once it is bound."""
-    return json.loads((run / _IDENTITY).read_text())
+    return json.loads((run / _IDENTITY).read_text(encoding="utf-8"))
 
 
 def _now() -> str:

@@ -58,7 +58,7 @@ def cached_stage(
             return folder, _make(name, folder, marker, work, log, what)
     console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
     log.seconds[name] = 0.0
-    return folder, json.loads(marker.read_text())
+    return folder, json.loads(marker.read_text(encoding="utf-8"))
 
 
 def _make(
@@ -78,7 +78,7 @@ def _make(
 def _alone(name: str, folder: Path) -> Iterator[None]:
     """Hold the stage's lock, which the system takes back from a process that ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("a+", encoding="utf-8") as lock:
         began = reported = time.monotonic()
         waited = False
         while True:

@@ -44,7 +44,9 @@ def write_summary(
     """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
     evaluations = load_evaluations(config, run, test)
     before = run / "summary.json"
-    known = json.loads(before.read_text()) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
+    known = (
+        json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
+    )
     summary: dict[str, Any] = {
         "experiment": config.name,
         "seed": config.seed,
@@ -56,7 +58,7 @@ def write_summary(
         summary["gain"] = gain
     result = run / "result.json"
     if result.is_file():
-        state = json.loads(result.read_text())["grpo"]
+        state = json.loads(result.read_text(encoding="utf-8"))["grpo"]
         summary["sync"] = {
             "count": len(state["syncs"]),
             "seconds_mean": sum(state["syncs"]) / max(len(state["syncs"]), 1),

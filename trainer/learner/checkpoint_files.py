@@ -20,7 +20,7 @@ def note_checksums(folder: Path, rank: int, ranks: int) -> None:
     sums = {}
     for path in _files(folder)[rank::ranks]:
         sums[path.relative_to(folder).as_posix()] = [path.stat().st_size, _checksum(path)]
-    (folder / f"checksums.{rank}.json").write_text(json.dumps(sums))
+    (folder / f"checksums.{rank}.json").write_text(json.dumps(sums), encoding="utf-8")
 
 
 def damage(folder: Path) -> str:
@@ -30,7 +30,7 @@ def damage(folder: Path) -> str:
     noted: dict[str, list[int]] = {}
     for path in sorted(folder.glob("checksums.*.json")):
         try:
-            noted |= json.loads(path.read_text())
+            noted |= json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             return f"{path.name} cannot be read"
     if not noted:

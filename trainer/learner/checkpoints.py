@@ -91,4 +91,4 @@ class Checkpoints:
 
     def _best(self) -> dict[str, Any]:
         path = self.folder / _BEST
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -106,7 +106,7 @@ def _restored(learner: Learner, sampler: GroupSampler, checkpoint: Path | None) 
     saved = learner.load(checkpoint, checked=True)
     sampler.order.restore(saved["cursor"])
     ahead = sorted(checkpoint.glob("upcoming.*.json"), key=lambda path: int(path.name.split(".")[1]))
-    sampler.restore_ahead([path.read_text() for path in ahead])
+    sampler.restore_ahead([path.read_text(encoding="utf-8") for path in ahead])
     state = GrpoState(**saved["grpo"])
     distributed.say(f"resumed from {checkpoint} at step {state.step}")
     return state

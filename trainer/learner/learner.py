@@ -240,7 +240,7 @@ class Learner:
             tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             guard.attempt(lambda: save_file(tensors, folder / _ENCODER_FILE))
         for name, text in (own_files or {}).items():
-            guard.attempt(lambda n=name, t=text: (folder / n).write_text(t))
+            guard.attempt(lambda n=name, t=text: (folder / n).write_text(t, encoding="utf-8"))
         guard.agree(folder)
         guard.attempt(lambda: note_checksums(folder, distributed.rank(), distributed.world_size()))
         guard.agree(folder)
@@ -265,7 +265,7 @@ class Learner:
         zero.load(self.engine, folder, strict=self.lora.rank == 0)
         if (folder / _ENCODER_FILE).is_file():
             self.encoder.load_state_dict(load_file(folder / _ENCODER_FILE))
-        return json.loads((folder / STATE).read_text())
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
     def export(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that HF, vLLM and this project load. A collective."""

@@ -70,7 +70,7 @@ class RunTracker:
         import wandb
 
         self._path = folder / f"metrics.{job}.jsonl"
-        self._file = self._path.open("a", buffering=1)
+        self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._started = time.monotonic()
         # Sounds and pictures in tables wait here for an upload; elsewhere than in the run's folder they would get lost.
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").absolute()))
@@ -113,12 +113,12 @@ class RunTracker:
             elapsed: seconds of training up to it; the clock goes on from there.
         """
         self._file.close()
-        lines = self._path.read_text().splitlines(keepends=True)
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         with replacing(self._path) as out:
             # A crash can cut the last line off; it lies after the checkpoint in any case.
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             out.writelines(kept)
-        self._file = self._path.open("a", buffering=1)
+        self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._started = time.monotonic() - elapsed
         if self.is_new:
             began = time.time() - elapsed

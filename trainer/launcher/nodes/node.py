@@ -119,7 +119,7 @@ def read_token(environment: Mapping[str, str]) -> str:
             raise ValueError(f"{TOKEN_FILE} names {path}, which is not a file")
         if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             raise ValueError(f"others may read {path} ({TOKEN_FILE}); chmod 600 {path}")
-        token = file.read_text().strip()
+        token = file.read_text(encoding="utf-8").strip()
     if len(token) < _SHORTEST_TOKEN:
         raise ValueError(
             f"a run over several nodes listens beyond this machine, so it needs a token of at least {_SHORTEST_TOKEN} "
