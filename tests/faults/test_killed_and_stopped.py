@@ -238,7 +238,7 @@ def test_a_run_without_its_launcher(whole: Path, runs: Path, number: signal.Sign
     run.launcher.send_signal(number)
     if number == signal.SIGKILL:
         run.launcher.wait(10)
-        nothing_is_left(runs, limit_s=60)
+        nothing_is_left(runs, limit_s=20)
         run = Run(runs, name, "--resume")
     else:
         done = run.steps_done()
