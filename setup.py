@@ -31,6 +31,7 @@ STACK = [
     "peft",
     "wandb",
     "matplotlib",
+    "xxhash",
 ]
 # sed_scores_eval is built on the spot, which takes a C++ compiler, and cannot write to the arrays of pandas 3.
 PSDS = ["sed_scores_eval", "pandas<3"]

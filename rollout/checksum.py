@@ -2,8 +2,8 @@
 
 The stream is cut into slices, each with a sum of its own; a hash over the slices' sizes and sums, in their order, is
 the checksum. Slices can thus be summed in several threads while the next bucket travels. In the host's memory a slice's
-sum is its CRC-32. On a GPU it is made of weighted sums of its 64-bit words (exact integers), since a CRC would first
-bring every byte to the host.
+sum is its XXH3 hash, which takes a quarter of a CRC-32's time. On a GPU it is made of weighted sums of its 64-bit words
+(exact integers), since any other would first bring every byte to the host.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import torch
+import xxhash
 from torch import Tensor
 
 _SLICE_BYTES = 16 << 20
@@ -27,7 +27,7 @@ _THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
 
 
 class StreamChecksum:
-    """The checksum of a stream, given in bucket after bucket; other threads do the sums (zlib and torch let them).
+    """The checksum of a stream, given in bucket after bucket; other threads do the sums (xxhash and torch let them).
 
     A context; leaving it ends the threads.
     """
@@ -66,12 +66,12 @@ class StreamChecksum:
 def slice_sum(part: Tensor) -> bytes:
     """Size and sum of (N,) uint8, computed on its device."""
     size = part.numel().to_bytes(8, "little")
-    return size + (crc(part) if part.device.type == "cpu" else weighted_sums(part).cpu().numpy().tobytes())
+    return size + (host_sum(part) if part.device.type == "cpu" else weighted_sums(part).cpu().numpy().tobytes())
 
 
-def crc(part: Tensor) -> bytes:
-    """CRC-32 of (N,) uint8 in the host's memory."""
-    return zlib.crc32(memoryview(part.numpy())).to_bytes(4, "little")
+def host_sum(part: Tensor) -> bytes:
+    """The hash of (N,) uint8 in the host's memory."""
+    return xxhash.xxh3_128_digest(memoryview(part.numpy()))
 
 
 def weighted_sums(part: Tensor) -> Tensor:
