@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from timepro import __version__
 from timepro.hints import program, runnable
+from timepro.names import near
 
 COMMANDS = (
     ("train", "run an experiment to its final table", "trainer.launcher.commands.train:configure"),
@@ -44,18 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong use, 130 or 143 ended by a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    table = {name: where for name, _, where in COMMANDS}
-    if not words or words[0] not in table:
+    if not words or words[0] not in {name for name, _, _ in COMMANDS}:
         return _without_command(words)
-    parser, takes_overrides = _command_parser(words[0], table[words[0]])
-    options, rest = parser.parse_known_args(words[1:])
-    # Settings may stand behind options too, where argparse does not know what they belong to.
-    strangers = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]
-    if strangers:
-        wanted = "neither an option nor key=value" if takes_overrides else "not an option of this command"
-        parser.error(f"{' '.join(strangers)}: {wanted}; {parser.prog} --help lists them")
-    if takes_overrides:
-        options.overrides += rest
+    options = parse(words[0], words[1:])
     try:
         return options.command(options)
     except KeyboardInterrupt:
@@ -63,13 +55,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
+    """A command's options; imports the command's module, and no other command's.
+
+    Raises:
+        SystemExit: `--help`, or a wrong use.
+    """
+    parser = command_parser(name)
+    options, rest = parser.parse_known_args(words)
+    # Settings may stand behind options too, where argparse does not know what they belong to.
+    takes_overrides = hasattr(options, "overrides")
+    strangers = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]
+    if strangers:
+        wanted = "neither an option nor key=value" if takes_overrides else "not an option of this command"
+        parser.error(f"{' '.join(strangers)}: {wanted}; {parser.prog} --help lists them")
+    if takes_overrides:
+        options.overrides += rest
+    return options
+
+
 def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of a command's arguments; imports the command's module."""
-    return _command_parser(name, next(where for known, _, where in COMMANDS if known == name))[0]
-
-
-def _command_parser(name: str, where: str) -> tuple[argparse.ArgumentParser, bool]:
-    module_name, _, function = where.partition(":")
+    """The parser of a command's arguments."""
+    module_name, _, function = next(where for known, _, where in COMMANDS if known == name).partition(":")
     module = importlib.import_module(module_name)
     configure: Callable[[argparse.ArgumentParser], None] = getattr(module, function)
     parser = argparse.ArgumentParser(
@@ -79,7 +86,7 @@ def _command_parser(name: str, where: str) -> tuple[argparse.ArgumentParser, boo
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     configure(parser)
-    return parser, any(action.dest == "overrides" for action in parser._actions)
+    return parser
 
 
 def _without_command(words: list[str]) -> int:
@@ -98,12 +105,8 @@ def _without_command(words: list[str]) -> int:
         parser.print_help()
         return 0
     _, rest = parser.parse_known_args(words)
-    from difflib import get_close_matches
-
-    names = [name for name, _, _ in COMMANDS]
-    near = get_close_matches(rest[0], names, n=1) if rest else []
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    parser.error(f"there is no command {' '.join(rest) or words[0]!r}{hint}; commands: {', '.join(names)}")
+    names, word = [name for name, _, _ in COMMANDS], rest[0] if rest else words[0]
+    parser.error(f"there is no command {word!r}{near(word, names)}; commands: {', '.join(names)}")
 
 
 if __name__ == "__main__":

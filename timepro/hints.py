@@ -43,4 +43,5 @@ def _typed(word: str, file: Path) -> str:
     if found and Path(found).absolute() == file.absolute():
         return word
     whole, here = file.absolute(), Path.cwd()
-    return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
+    shown = str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+    return shlex.quote(shown if "/" in shown else f"./{shown}")
