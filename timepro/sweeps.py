@@ -29,6 +29,7 @@ import yaml
 from timepro.config.keys import setting_type
 from timepro.config.marks import Limits, bare, mark
 from timepro.config.values import Place, compose, read_node
+from timepro.hints import tool
 from timepro.names import check_run_name, folder_name, near
 
 _KEYS = {"name", "description", "program", "project", "entity", "method", "metric", "command", "parameters", "run_cap"}
@@ -182,7 +183,8 @@ def expand(sweep: Sweep, seed: int = 0) -> list[Trial]:
         drawn = [tuple((key, _draw(sweep, key, spec, rng)) for key, spec in parameters.items()) for _ in range(cap)]
     else:
         raise ValueError(
-            f"{sweep.path}: method {method!r} needs W&B's own server: log in (wandb login), or use grid or random"
+            f"{sweep.path}: method {method!r} needs W&B's own server: log in ({tool('wandb')} login), or use grid or "
+            "random"
         )
     trials = {tuple(trial.arguments): trial for trial in (Trial(settings, sweep.constant) for settings in drawn)}
     return list(trials.values())[:cap]

@@ -148,7 +148,7 @@ def test_no_pairs_are_refused(tmp_path, monkeypatch):
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"package pycocoevalcap, which is not installed: pip install"):
+    with pytest.raises(ValueError, match=r"pycocoevalcap, which is not installed: .*-m pip install -e .*captions"):
         Meteor()
 
 

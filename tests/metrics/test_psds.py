@@ -84,14 +84,14 @@ def test_ends_of_the_scale():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sed_scores_eval", None)
-    with pytest.raises(ValueError, match="pip install sed_scores_eval"):
+    with pytest.raises(ValueError, match="-m pip install sed_scores_eval"):
         psds([[Event(0, 1, "a")]], [[[]]], [1.0])
 
 
 def test_a_pandas_that_it_cannot_work_with_is_named(monkeypatch):
     pytest.importorskip("sed_scores_eval")
     monkeypatch.setattr("pandas.__version__", "3.0.1")
-    with pytest.raises(ValueError, match="does not work with pandas 3.0.1; install it with: pip install"):
+    with pytest.raises(ValueError, match="does not work with pandas 3.0.1; install it with: .* -m pip install"):
         psds([[Event(0, 1, "a")]], [[[]]], [1.0])
 
 

@@ -24,6 +24,7 @@ from timepro.data.files import text_lines
 from timepro.data.formats.json_files import json_object
 from timepro.data.table import MAX_LINE, Table, read_header, split_header, split_row
 from timepro.data.values import NUMBER, BadValue, is_missing, seconds
+from timepro.hints import install_extra
 
 ENDINGS = (".txt", ".csv", ".tsv", ".textgrid", ".jams")
 JAMS_NAMESPACES = ("scaper", "sound_event", "segment_open", "tag_open")
@@ -225,7 +226,7 @@ def _read_textgrid(path: Path, tier: str) -> Track:
         from praatio.utilities.errors import PraatioException
     except ImportError:
         raise ValueError(
-            f"{path}: TextGrids are read by the package praatio: pip install 'timepro-rl[labels]'"
+            f"{path}: TextGrids are read by the package praatio; install it: {install_extra('labels')}"
         ) from None
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, reportingMode="error")

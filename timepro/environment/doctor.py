@@ -10,6 +10,8 @@ import platform
 import subprocess
 import sys
 
+from timepro.hints import make, module
+
 # What must work, and a statement that reaches the part which breaks where wheels do not fit each other.
 CHECKS = {
     "torch": "import torch; torch.ones(2).sum()",
@@ -76,7 +78,7 @@ def main() -> int:
     try:
         chosen = chosen_platform()
     except (ImportError, OSError) as error:
-        print(f"platform      unknown: torch does not import ({error}); run `make setup`")
+        print(f"platform      unknown: torch does not import ({error}); run `{make('setup')}`")
         return 1
     print(f"platform      {chosen}")
     results = run_checks(CHECKS)
@@ -85,8 +87,8 @@ def main() -> int:
     broken = [name for name, text in results.items() if text != "ok"]
     if broken:
         print(f"\nbroken: {', '.join(broken)}")
-        print("Run `python -m timepro.environment.cpu_wheels`, which repairs CUDA builds beside a CPU torch; if that")
-        print("does not help, remove the environment's folder and run `make setup` again.")
+        print(f"Run `{module('timepro.environment.cpu_wheels')}`, which repairs CUDA builds beside a CPU torch;")
+        print(f"if that does not help, remove the environment's folder and run `{make('setup')}` again.")
     return 1 if broken else 0
 
 

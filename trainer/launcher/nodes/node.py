@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from timepro.hints import command
 from timepro.system.network import address_towards, is_loopback, own_addresses, resolve
 from trainer.settings.nodes import NodesConfig
 
@@ -47,7 +48,8 @@ class Node:
         if missing:
             raise ValueError(
                 f"NNODES is {count}, but {' and '.join(missing)} not set; every node needs its number, 0 to "
-                f"{count - 1}, and node 0's address: make train EXP=... NNODES={count} NODE_RANK=... MASTER_ADDR=..."
+                f"{count - 1}, and node 0's address: NNODES={count} NODE_RANK=... MASTER_ADDR=... "
+                f"{command('train ...')}"
             )
         rank, port = _number(environment, "NODE_RANK", 0), _number(environment, "MASTER_PORT", _PORT)
         if not 0 <= rank < count:
