@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.special import expit
 
 from rewards.group import Group
 from rewards.registry import register
@@ -42,6 +40,8 @@ class SoftEventF1:
         return np.array([self._score(group.reference, a.events, labelled) if a.ok else 0.0 for a in answers])
 
     def _score(self, reference: Sequence[Event], estimated: Sequence[Event], labelled: bool) -> float:
+        from scipy.optimize import linear_sum_assignment  # not above: a command that only looks the reward up is quick
+
         if not reference or not estimated:
             return float(not reference and not estimated)
         total = 0.0
@@ -63,4 +63,6 @@ class SoftEventF1:
         return self._logistic(onset_error, self.onset_collar) * self._logistic(offset_error, offset_collar)
 
     def _logistic(self, error: np.ndarray, collar: float | np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
         return expit((collar - error) / self.width) / expit(collar / self.width)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.event_based import corpus_event_f1
@@ -94,6 +93,8 @@ def clip_meteor(
 
 def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> list[tuple[Event, Event]]:
     """Pairs (reference, estimated) of the one-to-one assignment with the largest sum of IoU that overlap."""
+    from scipy.optimize import linear_sum_assignment  # not above: a command that only looks the metric up is quick
+
     refs, ests = sorted(reference), sorted(estimated)
     if not refs or not ests:
         return []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array, hstack
 
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import macro_f1, micro_f1, percentile_interval, resampled_sums
@@ -17,6 +16,9 @@ from timepro.metrics.intersection import intersection_counts
 from timepro.metrics.intervals import label_miou, recall_at
 from timepro.metrics.scores import CorpusScores, Counts, class_totals, corpus_scores
 from timepro.metrics.segment_based import segment_counts, segment_scores
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SEGMENTS = {"segment_based_1s": 1.0, "segment_based_100ms": 0.1}
 _AVERAGES = {
@@ -93,6 +95,8 @@ def _add_intervals(
     seed: int,
 ) -> None:
     """Add the bootstrap intervals; every metric sees the same resampled clips."""
+    from scipy.sparse import csr_array, hstack  # not above: it takes longer than all else that a dry run imports
+
     labels = {label: index for index, label in enumerate(report["class_wise"])}
     tables = [_table(rows, labels) for rows in counts.values()]
     sums = resampled_sums(hstack([*tables, csr_array(np.array(ious)[:, None])], format="csr"), n_resamples, seed)
@@ -111,6 +115,8 @@ def _add_intervals(
 
 def _table(rows: Sequence[Mapping[str, Counts]], labels: Mapping[str, int]) -> csr_array:
     """Counts (N, 3 L) of all clips; sparse, since a clip holds few of many classes."""
+    from scipy.sparse import csr_array
+
     clip, column, value = [], [], []
     for index, row in enumerate(rows):
         for label, counts in row.items():
