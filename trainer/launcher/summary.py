@@ -124,6 +124,6 @@ def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
         print(f"a step       {command(f'inspect {run} --sort spread')}")
     print(f"a page       {command(f'report {run}')}")
     print(
-        "next         the same command with other settings (make: ARGS=\"...\"): rewards=eb_f1 name=eb_f1_only,\n"
+        'next         the same command with other settings (make: ARGS="..."): rewards=eb_f1 name=eb_f1_only,\n'
         "             model.path=FOLDER, data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."
     )
