@@ -109,8 +109,11 @@ class Run:
         metrics = self.folder / "metrics.grpo.jsonl"
         return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
 
+    def servers(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process(self.launcher.pid).children() if "rollout.serve" in p.cmdline()]
+
     def server(self) -> psutil.Process:
-        (found,) = [p for p in psutil.Process(self.launcher.pid).children() if "rollout.serve" in p.cmdline()]
+        (found,) = self.servers()
         return found
 
     def engine(self) -> psutil.Process:
@@ -196,6 +199,21 @@ def test_a_run_survives_whatever_happens_to_its_worker(whole: Path, runs: Path) 
     said = re.findall(r"rollout worker 0 (.*?); starting it again", run.said())
     assert len(said) == len(WORKER_FAULTS)
     assert all(words.startswith(("ended (exit code", "has not answered for")) for words in said), said
+    nothing_is_left(runs)
+    same_as(whole, run.folder)
+
+
+def test_a_run_goes_on_without_a_worker_that_stays_broken(whole: Path, runs: Path) -> None:
+    run = Run(runs, "dropped", "rollout.workers=2", "rollout.max_restarts=0")
+    run.until(lambda: run.steps_done() >= 2, 400, "two steps")
+    run.servers()[0].kill()
+    assert run.ends(600) == 0, run.said()[-4000:]
+    assert run.said().count("it is given up. Its log: ") == 1
+    assert "does not answer; going on without it (1 of 2 rollout workers)" in run.said()
+    workers = [
+        json.loads(line)["sync/workers"] for line in (run.folder / "metrics.grpo.jsonl").read_text().splitlines()
+    ]
+    assert workers[0] == 2.0 and workers[-1] == 1.0
     nothing_is_left(runs)
     same_as(whole, run.folder)
 
