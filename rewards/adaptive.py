@@ -15,7 +15,8 @@ class Adaptive:
     A group of equal positive main rewards is thus re-ranked by aux; a group of zeros stays zero and teaches nothing.
     """
 
-    def __init__(self, main: Reward = "eb_f1", aux: Reward = "miou", epsilon: float = 1e-6) -> None:
+    def __init__(self, main: Reward | str = "eb_f1", aux: Reward | str = "miou", epsilon: float = 1e-6) -> None:
+        assert callable(main) and callable(aux), "the registry builds the rewards that stand here by name"
         self.main, self.aux, self.epsilon = main, aux, float(epsilon)
 
     def __call__(self, group: Group) -> np.ndarray:

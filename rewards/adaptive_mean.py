@@ -16,7 +16,8 @@ class AdaptiveMean:
     the mean ranks it by aux.
     """
 
-    def __init__(self, main: Reward = "eb_f1", aux: Reward = "miou", epsilon: float = 1e-6) -> None:
+    def __init__(self, main: Reward | str = "eb_f1", aux: Reward | str = "miou", epsilon: float = 1e-6) -> None:
+        assert callable(main) and callable(aux), "the registry builds the rewards that stand here by name"
         self.main, self.aux, self.epsilon = main, aux, float(epsilon)
 
     def __call__(self, group: Group) -> np.ndarray:

@@ -199,7 +199,7 @@ def _check_order(
         report.note("order independent", told if problem else "")
 
 
-def _call(reward: BuiltReward, group: Group) -> tuple[object, str | None]:
+def _call(reward: BuiltReward, group: Group) -> tuple[Any, str | None]:
     """The unchecked values and no error, or no values and what was raised."""
     try:
         return copy.copy(reward.evaluate(group)), None

@@ -10,7 +10,7 @@ import rewards
 import timepro
 
 IN_WORKER = "in the worker, at "
-_OURS = tuple(str(Path(package.__file__).parent) for package in (rewards, timepro))
+_OURS = tuple(str(Path(package.__path__[0])) for package in (rewards, timepro))
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -26,7 +26,7 @@ def place_of(error: BaseException) -> str:
 
 def full_place_of(error: BaseException) -> str:
     """The same with the file's whole path, for another process whose folder may be another one."""
-    frames = []
+    frames: list[traceback.FrameSummary] = []
     cause: BaseException | None = error
     while cause is not None:
         for note in getattr(cause, "__notes__", ()):

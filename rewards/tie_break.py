@@ -19,9 +19,10 @@ class TieBreak:
     only. Raises ValueError for an auxiliary reward outside [0, 1].
     """
 
-    def __init__(self, main: Reward = "eb_f1", aux: Reward = "miou", share: float = 0.5) -> None:
+    def __init__(self, main: Reward | str = "eb_f1", aux: Reward | str = "miou", share: float = 0.5) -> None:
         if not 0 < share < 1:
             raise ValueError(f"share must be between 0 and 1, got {share}")
+        assert callable(main) and callable(aux), "the registry builds the rewards that stand here by name"
         self.main, self.aux, self.share = main, aux, float(share)
 
     def __call__(self, group: Group) -> np.ndarray:

@@ -100,7 +100,8 @@ def time_attention(
     prompt = processor.expanded_prompt(question, len(frames))
     ids = processor.answer_ids(answer) if answer is not None else _greedy(processor, model, prompt, frames, max_tokens)
     text_model = processor.family.text_model(model)
-    number = len(text_model.layers)
+    layers: Any = text_model.layers
+    number = len(layers)
     if isinstance(layer, int) and not -number <= layer < number:
         raise ValueError(f"there is no layer {layer}; the decoder has {number}, 0 to {number - 1}")
     said = list(times_said(processor, ids))

@@ -15,8 +15,8 @@ from timepro.events import Event, ParsedAnswer
 from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample, find_task
-from timepro.tasks.base import Metrics
 from timepro.tasks.registry import recorded
+from timepro.tasks.types import Metrics
 
 
 @dataclass(frozen=True)

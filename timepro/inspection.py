@@ -14,7 +14,7 @@ from rich.text import Text
 
 from timepro.answers import parse_answer
 from timepro.events import Event
-from timepro.runs import near
+from timepro.names import near
 from timepro.tables import plain_table, print_table
 
 _FILE = re.compile(r"step-(\d+)\.rank(\d+)\.jsonl")

@@ -82,8 +82,9 @@ def _errors(options: argparse.Namespace) -> Path:
 
 def _confusion(options: argparse.Namespace) -> Path:
     from timepro.analysis import confusion
+    from timepro.names import near
     from timepro.plots.analysis import draw_confusion
-    from timepro.runs import near, read_evaluation, run_title, score_line, stages_of
+    from timepro.runs import read_evaluation, run_title, score_line, stages_of
     from timepro.tasks import find_task
 
     run: Path = options.run

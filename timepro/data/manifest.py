@@ -131,8 +131,8 @@ def _as_json(clip: Clip, folder: str) -> dict[str, Any]:
         queries.append(item if q.annotated_intervals is None else item | {"annotated_intervals": q.annotated_intervals})
     audio = Path(os.path.relpath(clip.audio, folder)).as_posix()
     data = {"id": clip.id, "audio": audio, "duration": clip.duration, "events": events, "queries": queries}
-    optional = {"split": clip.split, "tasks": clip.tasks and [spec_of(task) for task in clip.tasks]}
-    return data | {key: value for key, value in optional.items() if value is not None}
+    about = {"split": clip.split, "tasks": clip.tasks and [spec_of(task) for task in clip.tasks]}
+    return data | {key: value for key, value in about.items() if value is not None}
 
 
 def _parse(raw: bytes | None) -> Any:

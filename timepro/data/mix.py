@@ -42,14 +42,14 @@ def mix(parts: Sequence[tuple[str, Path]], out: Path, visible: bool = True) -> C
     count: Counter[str] = Counter()
     seen: dict[str, Path] = {}
     folder = os.path.abspath(out.parent)
-    with replacing(out) as manifest, ProgressBar("mixing", 0, "clips", visible) as bar:
+    with replacing(out) as mixed, ProgressBar("mixing", 0, "clips", visible) as bar:
         for task, source in sources:
             for clip in iter_manifest(source):
                 name = f"{task}:{clip.id}"
                 if name in seen:
                     raise ValueError(f"{source}: clip {clip.id!r} is in {seen[name]} too; leave it out of one of them")
                 seen[name] = source
-                manifest.write(manifest_line(replace(clip, id=name, tasks=(task,)), folder))
+                mixed.write(manifest_line(replace(clip, id=name, tasks=(task,)), folder))
                 count[task] += 1
                 bar.advance(note=task)
     return count

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timepro.data.audio import LENGTH_TOLERANCE, read_header
 from timepro.data.clips import Clip, Interval
@@ -251,7 +251,8 @@ def _figure(found: Overview, title: str) -> Figure:
     bars = min(len(ranked), _BARS)
     figure = Figure(figsize=(WIDTH, max(4.6, 1.0 + 0.24 * bars)), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.04, hspace=0.06)
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.1, h_pad=0.08, wspace=0.04, hspace=0.06)
     hours = sum(found.durations) / 3600
     heading = f"{title}: {len(found.durations):,} clips, {hours:,.2f} hours, {sum(n for _, n in ranked):,} events"
     shown = Ruler().fit(heading, LARGE + 1, WIDTH - 0.4)

@@ -149,7 +149,8 @@ def _annotate(
         same_class[span[2]].append(index)
     result = [(0, 0)] * len(spans)
     for indices in same_class.values():
-        starts, room = [], _MIN_ANNOTATED * len(indices)
+        starts: list[int] = []
+        room = _MIN_ANNOTATED * len(indices)
         for index in indices:  # each later event of the class keeps room for its own shortest annotation
             earliest = starts[-1] + _MIN_ANNOTATED if starts else 0
             starts.append(int(min(max(drawn[index, 0], earliest), length - room)))
@@ -164,7 +165,9 @@ def _queries(config: SoundscapeConfig, rng: np.random.Generator, events: list[Ma
     for label in dict.fromkeys(e.label for e in events):
         mine = [e for e in events if e.label == label]
         exact = tuple((e.onset, e.offset) for e in mine)
-        queries.append(Query(SOUNDS[label].spoken, exact, tuple((e.annotated_onset, e.annotated_offset) for e in mine)))
+        late = [(e.annotated_onset, e.annotated_offset) for e in mine]
+        annotated = tuple((onset, offset) for onset, offset in late if onset is not None and offset is not None)
+        queries.append(Query(SOUNDS[label].spoken, exact, annotated))
     present = {e.label for e in events}
     absent = [label for label in config.classes if label not in present]
     if absent and rng.random() < config.absent_query_probability:

@@ -46,7 +46,7 @@ def seconds(value: Any, below_zero: bool = False) -> float:
     """
     if isinstance(value, str):
         value = value.strip()
-        readable = _NUMBER.fullmatch(value) or _NOT_FINITE.fullmatch(value)
+        readable = bool(_NUMBER.fullmatch(value) or _NOT_FINITE.fullmatch(value))
     else:
         readable = isinstance(value, (int, float)) and not isinstance(value, bool)
     try:

@@ -9,13 +9,13 @@ from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.inspection import choose, read_step
 from timepro.metrics.bootstrap import micro_f1
+from timepro.names import near
 from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane
 from timepro.plots.files import MAX_CLIPS
 from timepro.runs import (
     STAGES,
     Evaluated,
     classes_of,
-    near,
     path_from,
     read_evaluation,
     run_title,

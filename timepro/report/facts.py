@@ -48,7 +48,7 @@ def differing_settings(runs: Sequence[Path]) -> list[list[str]]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{prefix}{key}.")

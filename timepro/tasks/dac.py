@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from timepro.data.clips import Clip
 from timepro.events import Event
-from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Answers, Column, Metrics, References, Task, Times
+from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Column, Task, Times
+from timepro.tasks.types import Answers, Metrics, References
 
 if TYPE_CHECKING:
     from timepro.metrics.meteor import Meteor

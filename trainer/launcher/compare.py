@@ -61,14 +61,14 @@ def read_arms(trials: Sequence[Trial], folders: Sequence[Path]) -> list[Arm]:
 def difference(first: Arm, other: Arm, task: str) -> tuple[float, tuple[float, float], int] | str:
     """How much `other` is better, with its interval and the number of shared seeds; or why that cannot be said."""
     seeds = [seed for seed in first.counts if seed in other.counts]
-    pairs = [tuple(arm.counts[seed][arm.final(seed)].get(task) for arm in (first, other)) for seed in seeds]
+    pairs = [(first.counts[s][first.final(s)].get(task), other.counts[s][other.final(s)].get(task)) for s in seeds]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not both:
         return "no seed in common"
     ids = both[0][0][0]
     if any(a[0] != ids or b[0] != ids for a, b in both):
         return "other test samples"
-    value, interval = paired_bootstrap(sum(a[1] for a, _ in both), sum(b[1] for _, b in both))
+    value, interval = paired_bootstrap(np.sum([a[1] for a, _ in both], axis=0), np.sum([b[1] for _, b in both], axis=0))
     return value, interval, len(both)
 
 

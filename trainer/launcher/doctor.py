@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 from rich.table import Table
 
-from rollout import stream
 from timepro.hints import tool
 from timepro.system.device import n_gpus, on_gpu
-from timepro.system.network import interface_of, require_free
+from timepro.system.network import interface_of, listening_socket, require_free
 from trainer.launcher.checks import check
 from trainer.launcher.console import console
 from trainer.launcher.nodes.head import role_table
@@ -161,7 +160,7 @@ def _runs_folder(config: ExperimentConfig, node: Node) -> tuple[str, str]:
 
 def _network(config: ExperimentConfig, node: Node) -> tuple[str, str]:
     interface = interface_of(node.address)
-    listener = stream.listening_socket(node.address)
+    listener = listening_socket(node.address)
     try:
         with socket.create_connection((node.address, listener.getsockname()[1]), timeout=5):
             pass
@@ -184,7 +183,7 @@ def _ports(config: ExperimentConfig, node: Node) -> tuple[str, str]:
         for port in wanted:
             require_free(node.reachable(config.rollout.host), port)
     if config.sync.port and node.rank == 0:
-        stream.listening_socket(node.reachable(config.sync.host), config.sync.port).close()
+        listening_socket(node.reachable(config.sync.host), config.sync.port).close()
         wanted.append(config.sync.port)
     return "ok", f"{', '.join(map(str, wanted))} free" if wanted else "free ones are taken as they come"
 

@@ -45,7 +45,7 @@ def write_summary(
     """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
     evaluations = load_evaluations(config, run, test)
     before = run / "summary.json"
-    known = (
+    known: dict[str, Any] = (
         json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
     )
     summary: dict[str, Any] = {

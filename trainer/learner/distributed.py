@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore
 
 from rollout import stream
 from timepro.system.network import is_loopback
@@ -78,14 +79,14 @@ def join(timeout_s: float) -> None:
         torch.cuda.set_device(where)
     dist.init_process_group(
         "nccl" if where.type == "cuda" else "gloo",
-        store=stream.PrefixStore(os.environ.get(STORE_PREFIX, "learner"), store),
+        store=PrefixStore(os.environ.get(STORE_PREFIX, "learner"), store),
         rank=int(os.environ[RANK]),
         world_size=int(os.environ[WORLD_SIZE]),
         timeout=timedelta(seconds=timeout_s),
     )
 
 
-def join_alone(timeout_s: float = 60.0) -> stream.TCPStore:
+def join_alone(timeout_s: float = 60.0) -> TCPStore:
     """Form a process group of this process alone: for tools that use the learner without a launcher.
 
     Returns:
@@ -152,7 +153,7 @@ def barrier() -> None:
     total(0.0)
 
 
-def _reduced(values: Mapping[str, float], operation: dist.ReduceOp) -> dict[str, float]:
+def _reduced(values: Mapping[str, float], operation: Any) -> dict[str, float]:
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
     dist.all_reduce(tensor, operation)
     return dict(zip(values, tensor.tolist(), strict=True))

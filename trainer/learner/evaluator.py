@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rollout.client import RolloutPool
@@ -90,12 +91,8 @@ class Evaluator:
             for start in range(0, len(samples), _PER_RANK * world):
                 part = samples[start : start + _PER_RANK * world]
                 mine = part[rank::world]
-                answers = self.recovery.attempt(
-                    lambda mine=mine: greedy_answers(
-                        self.pool, self.processor, mine, self.config.max_tokens, version=version
-                    ),
-                    version,
-                )
+                ask = partial(greedy_answers, self.pool, self.processor, mine, self.config.max_tokens, version=version)
+                answers = self.recovery.attempt(ask, version)
                 everybody = distributed.from_every(answers)
                 texts += [everybody[i % world][i // world] for i in range(len(part))]
                 bar.advance(len(part))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ class Learner:
             tensors = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             guard.attempt(lambda: save_file(tensors, folder / _ENCODER_FILE))
         for name, text in (own_files or {}).items():
-            guard.attempt(lambda n=name, t=text: (folder / n).write_text(t, encoding="utf-8"))
+            guard.attempt(partial((folder / name).write_text, text, encoding="utf-8"))
         guard.agree(folder)
         guard.attempt(lambda: note_checksums(folder, distributed.rank(), distributed.world_size()))
         guard.agree(folder)
@@ -291,7 +292,10 @@ class Learner:
 
 
 def _with(rows: Sequence[Row], key: str, found: Mapping[int, list[float]]) -> list[Row]:
-    return [replace(row, answers=[replace(a, **{key: found[id(a)]}) for a in row.answers]) for row in rows]
+    def named(answer: AnswerTokens) -> dict[str, Any]:
+        return {key: found[id(answer)]}
+
+    return [replace(row, answers=[replace(a, **named(a)) for a in row.answers]) for row in rows]
 
 
 def _empty_folder(folder: Path) -> None:

@@ -185,7 +185,8 @@ class WeightSender:
         config, host = self._config, distributed.own_address(self._config.host)
         if self._store is None:
             self._store = stream.host_store(host, config.port, config.timeout_s)
-        prefix, world, places = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes.values()), {}
+        prefix, world = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes.values())
+        places: dict[str, int] = {}
         joining: list[Future[Any]] = []
         for url, size in sizes.items():
             first = 1 + len(places)

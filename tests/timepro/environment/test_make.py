@@ -55,7 +55,9 @@ def fake_python(
     """
     path = folder / "python"
     old = "exit 0" if (3, 11) <= tuple(map(int, version.split(".")))[:2] <= (3, 13) else "exit 1"
-    no_cpu_build = "" if cpu_wheels else 'echo "ERROR: No matching distribution found for torch==2.13.0+cpu" >&2; exit 1'
+    no_cpu_build = (
+        "" if cpu_wheels else 'echo "ERROR: No matching distribution found for torch==2.13.0+cpu" >&2; exit 1'
+    )
     path.write_text(
         f"""#!/bin/bash
 echo "$*" >> "{folder}/calls"

@@ -27,7 +27,7 @@ def find(root: Path) -> Layout:
     sources = [_Split(root, name) for name in ("train", "val", "test") if (root / f"{name}.json").is_file()]
     if not sources:
         raise ValueError(f"{root}: none of train.json, val.json, test.json in it; unpack the label files there")
-    return Layout(list(sources), [])
+    return Layout(sources, [])
 
 
 @dataclass(frozen=True)

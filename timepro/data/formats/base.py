@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,7 +76,8 @@ class Source(Protocol):
     split: a path such as "train/audioset_strong": `--split train` and `--split train/audioset_strong` choose it.
     """
 
-    split: str
+    @property
+    def split(self) -> str: ...
 
     def count(self) -> int:
         """Number of clips, for the progress bar."""
@@ -89,7 +90,7 @@ class Source(Protocol):
 class Layout:
     """What was found below a root: sources to read, and files that are left alone with the reason why."""
 
-    sources: list[Source]
+    sources: Sequence[Source]
     ignored: list[tuple[str, str]]
 
 

@@ -63,7 +63,7 @@ def find(root: Path) -> Layout:
                 ignored.append((path.relative_to(root).as_posix(), "asks for no events"))
     if not sources:
         raise ValueError(f"{root}: no {GROUNDING}.json or {CAPTIONS}.json in it, in train/ or in test/")
-    return Layout(list(sources), ignored)
+    return Layout(sources, ignored)
 
 
 @dataclass(frozen=True)

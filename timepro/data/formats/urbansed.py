@@ -25,7 +25,7 @@ def find(root: Path) -> Layout:
     sources = [_Split(root, folder) for folder in folders if any(folder.glob("*.jams"))]
     if not sources:
         raise ValueError(f"{root}: no JAMS files in annotations/*/; the root is the folder URBAN-SED_v2.0.0")
-    return Layout(list(sources), [])
+    return Layout(sources, [])
 
 
 @dataclass(frozen=True)

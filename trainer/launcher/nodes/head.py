@@ -55,7 +55,9 @@ class Nodes:
     def __enter__(self) -> Nodes:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._link is None:
             return
         self._tell(self._others(range(self.node.count)), {"do": "leave", "failed": str(error) if error else ""})

@@ -27,10 +27,10 @@ class BadSignature(ValueError):
     """A message that was not written under our token."""
 
 
-def sign(token: str, session: str, key: str, body: dict[str, Any]) -> bytes:
+def sign(token: str, session: str, key: str, body: dict[str, Any]) -> str:
     """A message as it lies in the store: 64 hex digits of HMAC-SHA256, then JSON."""
     text = json.dumps(body).encode()
-    return _mac(token, session, key, text) + text
+    return (_mac(token, session, key, text) + text).decode()
 
 
 def verify(token: str, session: str, key: str, message: bytes) -> dict[str, Any]:

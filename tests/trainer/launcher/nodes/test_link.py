@@ -84,7 +84,7 @@ def test_a_forged_message_is_refused(store: TCPStore, links: tuple[Link, Link], 
 
 
 def test_signature_covers_the_body() -> None:
-    message = bytearray(sign(TOKEN, "s", "k", {"signal": 15}))
+    message = bytearray(sign(TOKEN, "s", "k", {"signal": 15}).encode())
     assert verify(TOKEN, "s", "k", bytes(message)) == {"signal": 15}
     message[-2] ^= 1
     with pytest.raises(BadSignature):
