@@ -11,6 +11,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -101,7 +103,7 @@ def cases(tasks: Sequence[str] | None = None) -> Iterator[tuple[str, Callable[[]
         for reference, events in REFERENCES.items():
             for answers, texts in ANSWERS.items():
                 name = f"{answers} answers, {reference}, task {task}"
-                yield name, lambda t=task, e=events, a=texts, n=name: group_of(a, e, t, n)
+                yield name, partial(group_of, texts, events, task, name)
 
 
 def check_reward(

@@ -222,7 +222,7 @@ def _parameter(node: yaml.Node, kind: Any, place: Place) -> dict[str, Any]:
         if key == "value":
             spec[key] = read_node(value, kind, here)
         elif key == "values":
-            spec[key] = read_node(value, list[kind], here)  # type: ignore[valid-type]
+            spec[key] = read_node(value, list[kind], here)
         else:
             spec[key] = read_node(value, Any, here)
     drawn = spec.get("distribution")
@@ -281,9 +281,10 @@ def _draw(sweep: Sweep, key: str, spec: Mapping[str, Any], rng: np.random.Genera
 
 def _range(sweep: Sweep, key: str, spec: Mapping[str, Any]) -> tuple[float, float]:
     low, high = spec.get("min"), spec.get("max")
-    if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (low, high)) or low > high:
+    numbers = [x for x in (low, high) if isinstance(x, (int, float)) and not isinstance(x, bool)]
+    if len(numbers) < 2 or numbers[0] > numbers[1]:
         raise ValueError(f"{sweep.path}: parameter {key}: expected value, values, or min and max with min <= max")
-    return low, high
+    return numbers[0], numbers[1]
 
 
 def _shown(value: Any) -> str:

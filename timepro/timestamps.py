@@ -53,7 +53,7 @@ class TimestampVocabulary:
     @property
     def decimals(self) -> int:
         """Digits behind the point that every token is written with."""
-        return max(0, -Decimal(str(self.stride)).normalize().as_tuple().exponent)
+        return max(0, -int(Decimal(str(self.stride)).normalize().as_tuple().exponent))
 
     def number(self, index: int) -> str:
         """The decimal string of grid point `index`, without the angle brackets."""

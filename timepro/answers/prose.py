@@ -204,6 +204,7 @@ class _ProseReader(Reader):
         self._set_header(None)
         self.repairs.append(f"times in columns: {excerpt(text)}")
         onset, offset = times[at], times[at + 1]
+        assert onset and offset, "both columns hold a time"
         self.add(onset["time"], offset["time"], tidy(", ".join(words)), onset["unit"], offset["unit"])
         return True
 
@@ -227,10 +228,15 @@ class _ProseReader(Reader):
         self.header, self.header_used = segment, False
 
 
+def _without_conjunctions(text: str) -> str:
+    start = _CONJUNCTION.match(text)  # of nothing, too
+    return text[start.end() :] if start else text
+
+
 def _core(gap: str) -> str:
     """What could be a label in a gap; empty where nothing but marks, separators and conjunctions is left."""
     text = tidy(gap)
-    text = text[_CONJUNCTION.match(text).end() :]
+    text = _without_conjunctions(text)
     text = tidy(_TRAILING.sub("", text.rstrip(" .")))
     return text if _LETTER.search(text) else ""
 
@@ -238,7 +244,7 @@ def _core(gap: str) -> str:
 def _named_before(gap: str, interval: re.Match[str]) -> str:
     if remark := _REMARK.match(gap):
         gap = gap[remark.end() :]
-    label = tidy(gap[_CONJUNCTION.match(gap).end() :])
+    label = tidy(_without_conjunctions(gap))
     if interval["lead"] or interval["between"]:
         label = named_in_quotes(tidy(_VERB.sub("", label)))
     return label if _LETTER.search(label) else ""

@@ -22,7 +22,7 @@ def field_types(schema: type) -> dict[str, Any]:
 @functools.cache
 def leaves(schema: type) -> dict[str, Any]:
     """All settings of a schema by dotted key, sections opened, with their types."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, kind in field_types(schema).items():
         if dataclasses.is_dataclass(bare(kind)):
             found |= {f"{name}.{key}": inner for key, inner in leaves(bare(kind)).items()}

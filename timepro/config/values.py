@@ -73,9 +73,9 @@ def compose(text: str, place: Place) -> yaml.Node | None:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
                 raise place.error(f"the alias *{event.anchor} is not read here; experiments share settings by base:")
-            if getattr(event, "tag", None) is not None:
-                raise place.error(f"the tag {event.tag} is not read here; each setting has its own type")
-        return typing.cast("yaml.Node | None", yaml.compose(text, Loader=_Loader))
+            if (tag := getattr(event, "tag", None)) is not None:
+                raise place.error(f"the tag {tag} is not read here; each setting has its own type")
+        return yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise place.error(f"not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -121,7 +121,7 @@ def read_text(text: str, kind: Any, place: Place) -> Any:
         ValueError: as `read_node`.
     """
     plain, word = bare(kind), text.strip()
-    node = _quoted(word)
+    node: yaml.Node | None = _quoted(word)
     if plain is str:
         return text if node is None else node.value
     if node is None and plain in (int, float, bool):
@@ -214,7 +214,7 @@ def _anything(node: yaml.Node, place: Place) -> Any:
     if isinstance(node, yaml.MappingNode):
         return {key: _anything(value, place.at(key)) for key, _, value in _pairs(node, place)}
     text = node.value
-    if node.style:
+    if isinstance(node, yaml.ScalarNode) and node.style:
         return text
     if text in _NULL:
         return None
@@ -244,7 +244,8 @@ def _shown(node: yaml.Node) -> str:
         return "a list"
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
-    return repr(node.value) if node.value or node.style else "nothing"
+    quoted = isinstance(node, yaml.ScalarNode) and node.style
+    return repr(node.value) if node.value or quoted else "nothing"
 
 
 def _is_null(node: yaml.Node) -> bool:

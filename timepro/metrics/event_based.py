@@ -12,6 +12,7 @@ Source of the definition: Mesaros, Heittola, Virtanen, "Metrics for polyphonic s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ class EventReference:
         return counts
 
 
-def match_counts(reference: Iterable[Event], estimated: Collection[Event], **settings: float) -> dict[str, Counts]:
+def match_counts(reference: Iterable[Event], estimated: Collection[Event], **settings: Any) -> dict[str, Counts]:
     """Counts of one clip: label -> (true positives, reference events, estimated events).
 
     Settings as in `EventReference`.
@@ -135,12 +136,12 @@ def match_counts(reference: Iterable[Event], estimated: Collection[Event], **set
     return EventReference(reference, **settings).class_counts(estimated)
 
 
-def event_f1(reference: Iterable[Event], estimated: Collection[Event], **settings: float) -> float:
+def event_f1(reference: Iterable[Event], estimated: Collection[Event], **settings: Any) -> float:
     """Micro Eb-F1 of one clip. Both sides empty: 1.0, one side empty: 0.0. Settings as in `EventReference`."""
     return f1_from_counts(*EventReference(reference, **settings).counts(estimated))
 
 
-def group_event_f1(reference: Iterable[Event], answers: Sequence[Collection[Event]], **settings: float) -> np.ndarray:
+def group_event_f1(reference: Iterable[Event], answers: Sequence[Collection[Event]], **settings: Any) -> np.ndarray:
     """Micro Eb-F1 of many answers to one clip, shape (G,) in the order of the answers; else as `event_f1`."""
     prepared = EventReference(reference, **settings)
     return np.array([f1_from_counts(*prepared.counts(answer)) for answer in answers], dtype=np.float64)

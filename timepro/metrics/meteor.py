@@ -227,7 +227,8 @@ class _Process:
         self._child.kill()
         self._child.wait(_QUIT_S)
         for stream in (self._child.stdin, self._child.stdout, self._errors):
-            stream.close()
+            if stream is not None:
+                stream.close()
 
     def _code(self) -> int | None:
         try:

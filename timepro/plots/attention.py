@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,7 +115,7 @@ def _scale(page: Page, top: float, mesh: QuadMesh) -> None:
     axes = page.figure.add_axes(place)
     bar = page.figure.colorbar(mesh, cax=axes, orientation="horizontal")
     bar.ax.minorticks_off()
-    highest = mesh.norm.vmax
+    highest: Any = mesh.norm.vmax
     marks = [m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500) if m <= highest]
     bar.set_ticks(marks, labels=[f"{m}\u00d7" if m > 1 else "\u22641\u00d7" for m in marks])
     bar.ax.tick_params(labelsize=SMALL, colors=GREY)

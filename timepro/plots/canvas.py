@@ -74,7 +74,7 @@ class Page:
         bottom = 1 - (top + height) / self.height
         return self.figure.add_axes((self.left / WIDTH, bottom, self.width / WIDTH, height / self.height))
 
-    def text(self, x: float, y: float, text: str, size: float, colour: str = DARK, **style: str) -> None:
+    def text(self, x: float, y: float, text: str, size: float, colour: str = DARK, **style: Any) -> None:
         """Write a text at x, y (inches), centred on y unless ``va`` says otherwise; size in points."""
         style = {"va": "center"} | style
         # Labels are data: a "$" in one must not start a formula.

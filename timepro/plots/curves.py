@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,8 @@ def _curves_figure(series: Mapping[str, Sequence[tuple[int, float]]], title: str
     rows = math.ceil(len(series) / columns)
     figure = Figure(figsize=(WIDTH, 0.5 + 1.85 * rows + (0.9 if columns < 3 else 0)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.04)
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.04)
     ruler = Ruler()
     shown = ruler.fit(title, LARGE + 1, WIDTH - 0.4)
     figure.suptitle(shown, fontsize=LARGE + 1, weight="bold", color=DARK, parse_math=False)
@@ -71,7 +72,7 @@ def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]]) -> int:
     values = np.array([value for _, value in ordered], float)
     values[~np.isfinite(values)] = np.nan
     colour = PALETTE[4]
-    marker = {"marker": "o", "markersize": 3} if len(ordered) <= 12 else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(ordered) <= 12 else {}
     axes.plot(steps, values, color=colour, alpha=0.35, linewidth=0.8, **marker)
     axes.plot(steps, _running_mean(values), color=colour, linewidth=2.0, solid_capstyle="round")
     axes.xaxis.set_major_locator(ticks(5, whole=True))

@@ -44,7 +44,7 @@ def release(group: int) -> None:
 def _tell(line: str) -> None:
     global _guard
     with contextlib.suppress(BrokenPipeError):
-        if _guard is not None and _guard.poll() is None:
+        if _guard is not None and _guard.stdin is not None and _guard.poll() is None:
             _guard.stdin.write(line + "\n")
             _guard.stdin.flush()
             return
@@ -54,6 +54,7 @@ def _tell(line: str) -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=True,
     )  # fmt: skip
+    assert _guard.stdin is not None, "it was asked for as a pipe"
     _guard.stdin.write("".join(f"+{number}\n" for number in sorted(_groups)))
     _guard.stdin.flush()
 

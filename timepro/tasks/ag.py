@@ -10,14 +10,12 @@ from timepro.tasks.base import (
     PRECISION,
     RECALL,
     UNPARSABLE,
-    Answers,
     Column,
-    Metrics,
-    References,
     Sample,
     Task,
     Times,
 )
+from timepro.tasks.types import Answers, Metrics, References
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,7 +91,9 @@ class MicroBatch:
     branched: bool
 
     def to(self, device: torch.device) -> MicroBatch:
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
 
@@ -123,7 +126,7 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
     starts = torch.tensor([len(row.prompt_ids) - 1 for row in rows])
     queries = (starts[:, None] + torch.arange(n_queries)).clamp(max=width - 1)
     sources: list[int] = []
-    tokens: list[tuple[int, int, float, float, float, float, bool]] = []
+    tokens: list[tuple[int, int, float, float, float, float, float, bool]] = []
     n_answers = 0
     for b, row in enumerate(rows):
         prompt = torch.tensor(row.prompt_ids)
@@ -144,12 +147,12 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
             none = [0.0] * len(answer.token_ids)
             known = (answer.sampled_logprobs or none, answer.reference_logprobs or none, answer.own_logprobs or none)
             tokens += [
-                (token, n_answers, *logprobs, answer.advantage, answer.weight, answer.supervised)
-                for token, *logprobs in zip(answer.token_ids, *known, strict=True)
+                (token, n_answers, sampled, reference, own, answer.advantage, answer.weight, answer.supervised)
+                for token, sampled, reference, own in zip(answer.token_ids, *known, strict=True)
             ]
             n_answers += 1
             end += inputs
-    targets, answer_of, sampled, reference, own, advantages, weights, supervised = zip(*tokens, strict=True)
+    targets, answer_of, sampled_all, reference_all, own_all, advantages, weights, supervised = zip(*tokens, strict=True)
     return MicroBatch(
         input_ids=input_ids,
         positions=positions,
@@ -160,9 +163,9 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
         sources=torch.tensor(sources),
         targets=torch.tensor(targets),
         answer_of=torch.tensor(answer_of),
-        sampled_logprobs=torch.tensor(sampled, dtype=torch.float32),
-        reference_logprobs=torch.tensor(reference, dtype=torch.float32),
-        own_logprobs=torch.tensor(own, dtype=torch.float32),
+        sampled_logprobs=torch.tensor(sampled_all, dtype=torch.float32),
+        reference_logprobs=torch.tensor(reference_all, dtype=torch.float32),
+        own_logprobs=torch.tensor(own_all, dtype=torch.float32),
         advantages=torch.tensor(advantages, dtype=torch.float32),
         weights=torch.tensor(weights, dtype=torch.float32),
         supervised=torch.tensor(supervised, dtype=torch.bool),

@@ -186,7 +186,7 @@ class WeightSender:
         if self._store is None:
             self._store = stream.host_store(host, config.port, config.timeout_s)
         prefix, world = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes.values())
-        places: dict[str, int] = {}
+        places: dict[int, str] = {}
         joining: list[Future[Any]] = []
         for url, size in sizes.items():
             first = 1 + len(places)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["online", "offline", "disabled"]
 
 
 @dataclass
@@ -16,18 +19,18 @@ class WandbConfig:
     mode: str = "auto"  # auto: online when logged in, else offline; or online, offline, disabled
 
 
-def wandb_mode(config: WandbConfig) -> str:
+def wandb_mode(config: WandbConfig) -> Mode:
     """The mode to run in.
 
     Raises:
         ValueError: an unknown mode.
     """
-    if config.mode not in ("auto", "online", "offline", "disabled"):
-        raise ValueError(f"wandb.mode is {config.mode!r}; it must be auto, online, offline or disabled")
-    if config.mode != "auto":
-        return config.mode
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
+    modes: tuple[Mode, ...] = ("online", "offline", "disabled")
+    for name, wanted in (("wandb.mode", config.mode), ("WANDB_MODE", os.environ.get("WANDB_MODE") or "auto")):
+        if wanted in modes:
+            return modes[modes.index(wanted)]
+        if wanted != "auto":
+            raise ValueError(f"{name} is {wanted!r}; it must be auto, online, offline or disabled")
     import wandb
 
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
