@@ -117,7 +117,9 @@ def _table(rows: Sequence[Mapping[str, Counts]], labels: Mapping[str, int]) -> c
     """Counts (N, 3 L) of all clips; sparse, since a clip holds few of many classes."""
     from scipy.sparse import csr_array
 
-    clip, column, value = [], [], []
+    clip: list[int] = []
+    column: list[int] = []
+    value: list[float] = []
     for index, row in enumerate(rows):
         for label, counts in row.items():
             clip += [index] * 3
