@@ -10,6 +10,7 @@ from timepro.answers.write import REWORD
 from timepro.checks.limits import ModelLimits
 from timepro.data.clips import Clip
 from timepro.data.manifest import iter_manifest, numbered_clips
+from timepro.data.spelling import side_notes
 from timepro.tasks.base import Sample
 from timepro.tasks.registry import find_task
 from timepro.tasks.samples import AUTO, resolved_times, samples_of
@@ -82,6 +83,16 @@ def check_samples(
             raise ValueError(
                 f"{purpose.key} ({manifest}) has no sample for task {task}: none of its {len(clips)} clips {lacks}"
             )
+
+
+def label_notes(train: Path, test: Path, tasks: Sequence[str]) -> list[str]:
+    """What somebody should know of the labels of two manifests: those that differ in spelling alone."""
+    if not any(find_task(task).labels_are_classes for task in tasks):
+        return []
+    labels = [
+        {e.label for clip in iter_manifest(path, check_audio=False) for e in clip.events} for path in (train, test)
+    ]
+    return side_notes(*labels, (str(train), str(test)))
 
 
 def label_times(manifest: Path | None, tasks: Sequence[str], times: str) -> str:

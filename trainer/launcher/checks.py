@@ -9,7 +9,7 @@ from rewards import build_reward
 from rollout.media import media_folders
 from rollout.settings import WorkerConfig, worker_gpus
 from timepro.checks.limits import ModelLimits
-from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_times, problems_text
+from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_notes, label_times, problems_text
 from timepro.data.manifest import iter_manifest
 from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
@@ -73,9 +73,7 @@ def _check_data(config: ExperimentConfig) -> None:
     if any(named) and not all(named):
         missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
         raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
-    limits = ModelLimits.of_checkpoint(Path(config.model.path)) if config.model.path else ModelLimits.of_tiny(
-        config.model.tiny
-    )  # fmt: skip
+    limits = _limits(config)
     if not all(named):
         if problem := limits.clip_problem(config.data.soundscape.max_duration):
             raise ValueError(f"data.soundscape.max_duration: the longest clip {problem}")
@@ -109,6 +107,19 @@ def audio_folders(manifests: Mapping[str, Path]) -> list[Path]:
     return media_folders(clip.audio for path in splits for clip in iter_manifest(path, check_audio=False))
 
 
+def _limits(config: ExperimentConfig) -> ModelLimits:
+    if config.model.path:
+        return ModelLimits.of_checkpoint(Path(config.model.path))
+    return ModelLimits.of_tiny(config.model.tiny)
+
+
+def _longest_clip(config: ExperimentConfig) -> float:
+    """Seconds of the longest clip that GRPO samples answers to."""
+    if not config.data.rl:
+        return config.data.soundscape.max_duration
+    return max(clip.duration for clip in iter_manifest(Path(config.data.rl), check_audio=False))
+
+
 def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
     """Learner ranks of all nodes."""
     return config.learner.ranks * len(learning(config.nodes, n_nodes))
@@ -124,16 +135,15 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     grpo, ranks = config.grpo, total_ranks(config, n_nodes)
     answers = grpo.groups.prompts_per_step * grpo.groups.group_size
     per_rank = -(-grpo.groups.prompts_per_step // ranks)
-    longest = config.data.soundscape.max_duration
-    frames = int(longest * 25)
-    prompt = frames + frames // config.model.tiny.astp_every if config.model.tiny.astp else frames
+    tasks = list(task_weights(config.task))
+    prompt = _limits(config).audio_tokens(_longest_clip(config))
     row = prompt + grpo.groups.group_size * grpo.groups.max_tokens
     rows = max(1, grpo.batch.micro_batch_tokens // row)
     micro, budget = -(-per_rank // rows), grpo.batch.micro_batch_tokens
     sizes = f"prompt {prompt}, answers {grpo.groups.group_size} x {grpo.groups.max_tokens}"
     manifest = Path(config.data.sft) if config.data.sft else None
     lines = [
-        f"label times in SFT     {label_times(manifest, list(task_weights(config.task)), config.sft.label_times)}",
+        f"label times in SFT     {label_times(manifest, tasks, config.sft.label_times)}",
         f"prompts a step         {grpo.groups.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
         f"answers a step         {answers} (groups of {grpo.groups.group_size})",
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",
@@ -144,4 +154,5 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     if config.data.test:
         folders = audio_folders({split: Path(getattr(config.data, split)) for split in SPLITS})
         lines.append(f"workers may read       {', '.join(map(str, folders))}")
+        lines += [f"note: {note}" for note in label_notes(Path(config.data.sft), Path(config.data.test), tasks)]
     return "\n".join(lines)

@@ -242,8 +242,27 @@ def test_ftar_reads_queries_and_captions(tmp_path: Path, trees) -> None:
 
 
 @pytest.mark.parametrize(
+    ("question", "query"),
+    [
+        ("When does 'a man's voice' sound?", "a man's voice"),
+        ("When is 'the dogs' barking' heard?", "the dogs' barking"),
+        ('When is "a man\'s  voice" heard?', "a man's voice"),
+        ("When is \u201ca dog\u201d heard?", "a dog"),
+        ("It's loud: when is 'a dog'?", "a dog"),
+        ("When is 'a man saying \"hi\"' heard?", 'a man saying "hi"'),
+    ],
+)
+def test_ftar_takes_the_one_text_in_quotes(tmp_path: Path, trees, question: str, query: str) -> None:
+    trees.dump(tmp_path / "train" / "temporal_audio_grounding.json", [ftar_item(question, "0.5-1.25")])
+    trees.audio(tmp_path / "audio" / "Y1.flac")
+    (clip,) = read("ftar", tmp_path)[1].values()
+    assert clip.queries[0].text == query
+
+
+@pytest.mark.parametrize(
     ("name", "item", "words"),
     [
+        ("temporal_audio_grounding", ftar_item("When \"a dog\" or 'a cat'?", "1-2"), "2 texts in quotes"),
         ("temporal_audio_grounding", ftar_item("When is it loud?", "1-2"), "no query in quotes"),
         ("temporal_audio_grounding", ftar_item("When 'a dog' or 'a cat'?", "1-2"), "2 texts in quotes in the question"),
         ("temporal_audio_grounding", ftar_item("When 'dog'?", "at 3 o'clock"), "not a list of intervals"),

@@ -16,7 +16,7 @@ from timepro.config import Limits, leaves, list_experiments, load_experiment
 from timepro.config.marks import bare, mark
 from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.data.manifest import write_manifest
-from trainer.launcher.checks import check
+from trainer.launcher.checks import check, describe
 from trainer.settings.experiment import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,3 +132,17 @@ def test_every_number_has_a_range_and_no_other_is_read() -> None:
         for value in outside:
             with pytest.raises(ValueError, match=rf"key {re.escape(key)}: .* is out of range; it must be"):
                 load_experiment("sed_grpo", [f"{key}={bare(kind)(value)!r}"], ExperimentConfig, EXPERIMENTS)
+
+
+def test_a_dry_run_tells_of_the_named_manifests(tmp_path: Path, manifest: Path) -> None:
+    soundfile.write(tmp_path / "b.wav", np.zeros(16000 * 8), 16000)
+    clip = Clip("b", tmp_path / "b.wav", 8.0, (ManifestEvent(0.4, 0.8, "Dog bark"),))
+    write_manifest(tmp_path / "b.jsonl", [clip])
+    named = {"sft": manifest, "rl": tmp_path / "b.jsonl", "validation": manifest, "test": tmp_path / "b.jsonl"}
+    overrides = [f"data.{split}={path}" for split, path in named.items()]
+    config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
+    check(config)
+    text = describe(config)
+    assert "label times in SFT     exact" in text  # the manifest has no annotated ones
+    assert "(prompt 240," in text  # 8 s: 200 frames, a timestamp for every fifth
+    assert f"label 'dog_bark' in {manifest} and 'Dog bark' in {tmp_path / 'b.jsonl'} differ in spelling alone" in text

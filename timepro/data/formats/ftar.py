@@ -5,7 +5,8 @@
                    "dataset", "task", "split", "duration"}
     ROOT/audio/ or ROOT/    the audio, under the end of its path: WavCaps/AudioSet_SL_flac/Y1.flac, ... or Y1.flac
 
-Grounding: the query is what stands in quotes in the question, the answer its intervals, `1.2-3.4, 5-6.1`.
+Grounding: the query is what stands in quotes in the question, single or double, the answer its intervals,
+`1.2-3.4, 5-6.1`.
 Captions: `7.90 - 8.32, 8.71 - 8.81, brief sounds are heard. 0.00 - 10.00, The sound of a truck dominates.` gives an
 event an interval, with the sentence as caption and, since there are no classes, as label too.
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,6 +49,7 @@ _ONE = rf"{_TIME}\s*+-\s*+{_TIME}"
 _GROUP = re.compile(rf"(?:(?<=\s)|^)(?:{_ONE}\s*+,\s*+)++")  # intervals, each with a comma: a caption follows
 _BETWEEN = re.compile(r"(?:[\s,;.]|and)*+")
 # A quote opens in front of a word and closes behind one; what stands between letters is an apostrophe.
+_DOUBLE = (re.compile(r'"[^"]+"'), re.compile("\u201c[^\u201c\u201d]+\u201d"))
 _OPENING, _CLOSING = re.compile(r"(?<!\w)'(?=\S)"), re.compile(r"(?<=\S)'(?!\w)")
 _PARTED = "caption with ';', which parts events in an answer: written with ','"
 
@@ -123,14 +126,19 @@ def _grounding(question: str, answer: str, number: int) -> RawQuery:
 
 
 def _quoted(question: str) -> str:
-    """The one text in quotes; it may hold apostrophes, also at the end of a word ('the dogs' barking')."""
+    """The one text in quotes. Single ones may hold apostrophes, also at the end of a word ('the dogs' barking')."""
+    spans = [match.span() for pattern in _DOUBLE for match in pattern.finditer(question)]
     opening = [quote.start() for quote in _OPENING.finditer(question)]
-    closing = [quote.end() for quote in _CLOSING.finditer(question)]
-    if not opening or not closing or closing[-1] <= opening[0] + 2:
+    for start, end in pairwise([*opening, len(question)]):
+        closing = [quote.end() for quote in _CLOSING.finditer(question, start + 1, end)]
+        spans += [(start, closing[-1])] if closing else []
+    outer = [s for s in spans if not any(o != s and o[0] <= s[0] and s[1] <= o[1] for o in spans)]
+    texts = [text for start, end in outer if (text := question[start + 1 : end - 1].strip())]
+    if not texts:
         raise ValueError(f"no query in quotes in the question {shown(question)}")
-    if len(opening) > 1:
-        raise ValueError(f"{len(opening)} texts in quotes in the question {shown(question)}; which is asked for?")
-    return question[opening[0] + 1 : closing[-1] - 1]
+    if len(texts) > 1:
+        raise ValueError(f"{len(texts)} texts in quotes in the question {shown(question)}; which is asked for?")
+    return texts[0]
 
 
 def _captions(answer: str, number: int) -> Iterator[RawEvent]:
