@@ -38,7 +38,7 @@ train: setup ## run an experiment: make train EXP=name ARGS="key=value ..."
 sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="--slots 2 key=value ..."
 	@exec "$(VENV)/bin/timepro" sweep $(SWEEP)$(if $(SCALE),_$(SCALE)) $(ARGS)
 
-test: lint ## install, check style, run the tests in PROCESSES=2: make test ARGS="-m 'not e2e'"
+test: lint ## install, check style and types, run the tests in PROCESSES=2: make test ARGS="-m 'not e2e'"
 	@exec "$(VENV)/bin/python" -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 15 $(ARGS)
 
 test-faults: setup ## kill and stop the processes of a run in every phase; about half an hour
@@ -50,9 +50,11 @@ test-multinode: setup ## run the main job over two network namespaces, with faul
 parity: setup ## compare vLLM with transformers, cell by cell: make parity ARGS="--layouts on"
 	@exec "$(VENV)/bin/python" experiments/parity/matrix.py $(ARGS)
 
-lint: setup ## check style
+lint: setup ## check style and types
 	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/ruff" format --check --quiet .
+	@"$(VENV)/bin/python" -m mypy
 
 clean: ## remove caches and build leftovers; keeps VENV and runs/
-	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	@find $(wildcard timepro rewards rollout trainer tests) -name __pycache__ -type d -prune -exec rm -rf {} +

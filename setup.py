@@ -62,7 +62,7 @@ setup(
         "psds": PSDS,
         "captions": CAPTIONS,
         "labels": LABELS,
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "sed_eval", *CAPTIONS, *LABELS],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "types-psutil", "types-PyYAML", "types-requests", "sed_eval", *CAPTIONS, *LABELS],
     },
     entry_points={
         "console_scripts": ["timepro = timepro.cli:main"],
