@@ -90,7 +90,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _without_command(words: list[str]) -> int:
-    """`--help`, `--version`, nothing at all, or a word that is no command."""
+    """`--help`, `--version`, nothing at all, or a word that is not a command."""
     width = max(len(name) for name, _, _ in COMMANDS)
     rows = "\n".join(f"  {name:{width}}  {line}" for name, line, _ in COMMANDS)
     parser = argparse.ArgumentParser(

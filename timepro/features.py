@@ -23,7 +23,7 @@ class Processor:
     """Tokenizer, feature extractor and ASTP layout of one checkpoint folder.
 
     Raises:
-        ValueError: the folder is no checkpoint of a supported family.
+        ValueError: the folder is not a checkpoint of a supported family.
     """
 
     def __init__(self, folder: str | Path) -> None:

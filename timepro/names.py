@@ -1,4 +1,4 @@
-"""Names: of runs and trials, which are folders too, and which known name somebody meant."""
+"""Names: of runs and trials, which are folders too, and which known name an unknown one may mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds, for whoever draws or compares runs: evaluations, summary, training curves, classes.
+"""What a run's folder holds, for drawing and comparing runs: evaluations, summary, training curves, classes.
 
 Paths that a run's files record are relative to its folder, so that a run can be moved or copied together with its data.
 A run moved alone finds its data from the place where it was made, which `run.json` keeps.
@@ -68,7 +68,7 @@ def read_evaluation(path: Path) -> list[Evaluated]:
     """The lines of a run's `eval/STAGE.jsonl`. Their tasks are then known by name in this process.
 
     Raises:
-        ValueError: a line that is none, by file and line.
+        ValueError: a line that cannot be read, by file and line.
     """
     run, found = path.parent.parent, []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -199,7 +199,7 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
         curves by name of the run and of the metric, and what is left out, in words.
 
     Raises:
-        ValueError: what is no run, a metric that no run has recorded (with near names), or nothing to draw.
+        ValueError: what is not a run, a metric that no run has recorded (with near names), or nothing to draw.
     """
     for run in runs:
         require_run(run)

@@ -38,7 +38,7 @@ def results_table(title: str, rows: Sequence[tuple[str, Mapping[str, float]]], c
         table.add_column(Text(heading), justify="right", no_wrap=True)
         cells.append(_cells(f"table {title!r}, column {key!r}", [values.get(key) for _, values in rows], form, better))
     for number, (name, _) in enumerate(rows):
-        table.add_row(Text(name), *(column[number] for column in cells))  # Text: "[...]" in a name is no markup
+        table.add_row(Text(name), *(column[number] for column in cells))  # Text: "[...]" in a name is not markup
     return table
 
 
@@ -49,7 +49,7 @@ def _cells(where: str, values: Sequence[float | None], form: str, better: str) -
         raise ValueError(f"{where}: format {form!r} does not work ({problem}); use for example '.3f'") from None
     comparable = {i: value for i, value in enumerate(values) if value is not None and math.isfinite(value)}
     best = None
-    if better and len(comparable) > 1:  # a value alone is no winner
+    if better and len(comparable) > 1:  # a value alone is not a winner
         best = shown[(max if better == "+" else min)(comparable, key=lambda i: comparable[i])]
     return [Text(text, style="bold" if i in comparable and text == best else "") for i, text in enumerate(shown)]
 

@@ -26,7 +26,7 @@ class TimestampVocabulary:
         duration: the range covered, in seconds; times lie in `[0, duration)`.
 
     Raises:
-        ValueError: a stride or range that is not positive, or a range that is no multiple of the stride.
+        ValueError: a stride or range that is not positive, or a range that is not a multiple of the stride.
     """
 
     stride: float = 0.04

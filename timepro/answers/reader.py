@@ -58,7 +58,7 @@ class Reader:
             self.events.append(Event(onset, offset, label))
 
     def stray(self, text: str) -> None:
-        """Report text that is no part of an event."""
+        """Report text that is not part of an event."""
         if stripped := text.strip(" \n"):
             kind = "other separator" if not stripped.strip(",;.") else "stray text ignored:"
             self.repairs.append(f"{kind} {excerpt(stripped)}")

@@ -152,6 +152,6 @@ def _json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {path.parent} is no checkpoint folder of this project") from None
+        raise ValueError(f"{path}: no such file; {path.parent} is not a checkpoint folder of this project") from None
     except ValueError as problem:
         raise ValueError(f"{path}: not valid JSON ({problem}); the checkpoint is damaged") from None

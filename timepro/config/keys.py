@@ -1,4 +1,4 @@
-"""Dotted keys of a schema: which there are, and what somebody meant who wrote another one."""
+"""Dotted keys of a schema: which there are, and which one an unknown key may mean."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _joined(key: str) -> str:
 
 
 def _meant(schema: type, key: str) -> list[str]:
-    """At most four keys that somebody may have meant: alike in the last part, and then in all of it."""
+    """At most four keys that may be meant: alike in the last part, and then in all of it."""
     holder, _, last = key.rpartition(".")
     ranked = [(closeness, other) for other in _all_keys(schema) if (closeness := _closeness(last, other)) >= 0.7]
     best = max((closeness for closeness, _ in ranked), default=0.0)

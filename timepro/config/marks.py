@@ -65,7 +65,7 @@ Decibels = Annotated[float, between(-120, 120)]
 
 @dataclass(frozen=True)
 class Formerly:
-    """What a setting or section was called before; whoever uses that name is told the present one."""
+    """What a setting or section was called before; a user of that name is told the present one."""
 
     name: str
 

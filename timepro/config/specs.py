@@ -1,7 +1,7 @@
 """Settings that name an object with parameters, such as `rewards`: a name, or `{name: ..., parameter: ...}`.
 
 Parameters belong to the name they were written for. Whoever names another object, in a file or by an override, starts
-from that object's own defaults; whoever writes parameters alone changes those of the object that is there.
+from that object's own defaults; parameters without a name change those of the object that is there.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def program_in_folder(path: Path) -> str:
     program = program_of(path) or ("" if path.stat().st_size else "Audacity")
     if not program:
         raise ValueError(
-            f"{path}: is no label file of one recording (Audacity, Sonic Visualiser, Raven, Praat, JAMS); "
+            f"{path}: this is not a label file of one recording (Audacity, Sonic Visualiser, Raven, Praat, JAMS); "
             "a table of several files is named itself, not its folder"
         )
     return program

@@ -24,7 +24,7 @@ from timepro.data.table import NAN_ROW
 from timepro.data.values import is_missing
 from timepro.events import Event
 
-_MAX_LINE = 64 * 2**20  # bytes; a longer line is no file with its events
+_MAX_LINE = 64 * 2**20  # bytes; a longer line is not a file with its events
 _MAX_JSON = 2**30  # bytes; a larger list would not fit into memory beside its events
 
 

@@ -54,7 +54,7 @@ class EventMaker:
             place: file and line.
 
         Raises:
-            Bad: a value that is none.
+            Bad: a value of the wrong kind.
         """
         predicted = self.role == "predictions"
         start, end = (_time(value, naming(name), predicted) for value, name in ((onset, "onset"), (offset, "offset")))

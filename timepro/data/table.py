@@ -19,7 +19,7 @@ from timepro.data.manifest import shown
 from timepro.data.values import is_missing
 
 MAX_LINE = 1 << 16
-"""Bytes of the longest row that is read; a longer line is no row of events."""
+"""Bytes of the longest row that is read; a longer line is not a row of events."""
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 CAPTION = "caption"  # an optional column
@@ -102,7 +102,7 @@ class Table:
         optional: those of them that the header may lack.
 
     Raises:
-        ValueError: the first line is no header with these columns.
+        ValueError: the first line is not a header with these columns.
     """
 
     def __init__(self, path: Path, columns: Mapping[str, str], optional: Sequence[str] = ()) -> None:

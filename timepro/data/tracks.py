@@ -130,7 +130,7 @@ def _read_audacity(path: Path) -> Iterator[TrackEvent | tuple[str, int]]:
             continue
         found = _AUDACITY.fullmatch(line)
         if found is None:
-            raise ValueError(f"{path}:{number}: {line[:80]!r} is no line of a label track: onset, offset, label")
+            raise ValueError(f"{path}:{number}: {line[:80]!r} is not a line of a label track: onset, offset, label")
         yield TrackEvent(found[1], found[2], (found[3] or "").strip(), number)
 
 
@@ -231,7 +231,9 @@ def _read_textgrid(path: Path, tier: str) -> Track:
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, reportingMode="error")
     except (PraatioException, LookupError, ValueError) as problem:
-        raise ValueError(f"{path}: is no TextGrid that can be read ({problem}); save it again as text") from None
+        raise ValueError(
+            f"{path}: this is not a TextGrid that can be read ({problem}); save it again as text"
+        ) from None
     tiers = {t.name: t for t in grid.tiers if isinstance(t, textgrid.IntervalTier)}
     if tier not in tiers and (tier or len(tiers) != 1):
         there = ", ".join(map(repr, tiers)) or "none"

@@ -84,7 +84,9 @@ class Qwen2Audio(ModelFamily):
         for live, published in _PUBLISHED.items():
             if parameter.startswith(live):
                 return published + parameter.removeprefix(live)
-        raise ValueError(f"{parameter!r} is no parameter of Qwen2-Audio; this version of transformers is not supported")
+        raise ValueError(
+            f"{parameter!r} is not a parameter of Qwen2-Audio; this version of transformers is not supported"
+        )
 
     def tiny_config(self, config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:
         from transformers import Qwen2AudioConfig

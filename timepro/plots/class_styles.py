@@ -15,7 +15,7 @@ CAPACITY = len(PALETTE) * len(HATCHES)
 class Style:
     """A bar's look.
 
-    known: whether the label is a class of the run; what is none is drawn as a dashed outline.
+    known: whether the label is a class of the run; others are drawn as a dashed outline.
     """
 
     colour: str

@@ -52,7 +52,7 @@ def project_modules() -> list[str]:
 
 
 def module_file(module: str) -> Path | None:
-    """A module's file, or its package's `__init__.py`; None where the name is no module of this project."""
+    """A module's file, or its package's `__init__.py`; None where the name is not a module of this project."""
     path = _ROOT.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():

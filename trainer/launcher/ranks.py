@@ -86,7 +86,7 @@ class RankWatch:
         self._stopped_since: dict[int, float] = {}
 
     def failure(self) -> str:
-        """Which rank has ended badly or stands still, and its last words; empty while none does."""
+        """Which rank has ended badly or stands still, and its last words; empty while all is well."""
         # A rank that was killed takes others down with it, who may be gone just as early: it is named first.
         for local, process in sorted(enumerate(self._ranks), key=lambda item: item[1].poll() != -signal.SIGKILL):
             code, rank = process.poll(), self._plan.first + local

@@ -1,4 +1,4 @@
-"""Running a sweep here: one process a trial, several at a time, whatever becomes of single ones."""
+"""Running a sweep here: one process a trial, several at a time, even if some of them fail."""
 
 from __future__ import annotations
 

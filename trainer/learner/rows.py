@@ -24,7 +24,7 @@ class AnswerTokens:
         token_ids: T tokens, the stop token included.
         sampled_logprobs: T, as returned with the answer; empty for a supervised answer.
         reference_logprobs: T, under the reference model; empty where there is none.
-        own_logprobs: T, under the learner's weights before the step's first update; empty where nobody asks.
+        own_logprobs: T, under the learner's weights before the step's first update; empty where they are not needed.
         advantage: 0 for a supervised answer.
         supervised: cross-entropy instead of the policy gradient.
         weight: 0 leaves the answer out of the loss.

@@ -73,7 +73,7 @@ class _Text:
         return bool(piece)
 
     def next(self) -> str:
-        """The next character that is no white space, "" at the end of the file."""
+        """The next character that is not white space, "" at the end of the file."""
         while True:
             while self.at < len(self.held) and self.held[self.at] in _SPACE:
                 self.at += 1
