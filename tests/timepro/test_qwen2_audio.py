@@ -88,5 +88,5 @@ def test_the_folder_has_the_published_names_and_hf_loads_every_weight(tiny_qwen2
 
 
 def test_an_unknown_parameter_is_refused(processor):
-    with pytest.raises(ValueError, match="'model.vision.weight' is no parameter of Qwen2-Audio"):
+    with pytest.raises(ValueError, match="'model.vision.weight' is not a parameter of Qwen2-Audio"):
         processor.family.checkpoint_name("model.vision.weight")

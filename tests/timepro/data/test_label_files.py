@@ -174,7 +174,7 @@ def test_a_folder_of_label_files_is_a_file_of_events(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'a' has labels in another file"):
         read(tmp_path)
     (tmp_path / "a.csv").write_text(HEADER.replace("\t", ","))
-    with pytest.raises(ValueError, match=r"a\.csv: is no label file of one recording"):
+    with pytest.raises(ValueError, match=r"a\.csv: this is not a label file of one recording"):
         read(tmp_path)
 
 
@@ -235,14 +235,14 @@ def test_a_textgrids_tier_of_intervals_is_read(tmp_path: Path, encoding: str) ->
     with pytest.raises(ValueError, match="no tier 'dogs' --tier NAME, of intervals: 'sounds'"):
         read(path, tier="dogs")
     path.write_text("File type")
-    with pytest.raises(ValueError, match=r"take\.TextGrid: is no TextGrid that can be read"):
+    with pytest.raises(ValueError, match=r"take\.TextGrid: this is not a TextGrid that can be read"):
         read(path)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("x.txt", "0.5\t1.5\tDog\nhello\n", r"x\.txt:2: 'hello' is no line of a label track"),
+        ("x.txt", "0.5\t1.5\tDog\nhello\n", r"x\.txt:2: 'hello' is not a line of a label track"),
         ("x.txt", "5.0\t5.0\tpoint\n", r"x\.txt:1: .*not before"),
         ("x.txt", "0.5\t1.5\n", r"x\.txt:1: column 'event_label'"),
         ("x.txt", "hello\n", r"x\.txt:1: the header 'hello' has no column 'filename'"),

@@ -119,7 +119,7 @@ def test_a_stated_duration_is_compared_with_the_audio(tmp_path: Path, audio: Pat
         (("t.csv", "--audio", "audio"), "is it --columns 'filename=file,onset=start,offset=end,event_label=class'?"),
         (("t.csv", "--audio", "audio", "--columns", "label=class"), "is not OURS=YOURS"),
         (("labels", "--audio", "audio"), "labels: no label files in it"),
-        (("m.jsonl", "--audio", "audio"), "'.jsonl' is no ending of a table"),
+        (("m.jsonl", "--audio", "audio"), "'.jsonl' is not the ending of a table"),
     ],
 )
 def test_wrong_use_is_named(tmp_path: Path, audio: Path, capsys, monkeypatch, arguments: tuple, words: str) -> None:

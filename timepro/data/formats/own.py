@@ -49,7 +49,7 @@ def find(labels: Path, audio: Path, options: ReadOptions, split: str = "", unlis
     if labels.is_file() and not program_of(labels):
         if labels.suffix.lower() not in _TABLES:
             raise ValueError(
-                f"{labels}: {labels.suffix or 'no ending'!r} is not an ending of a table ({', '.join(_TABLES)}) or of a "
+                f"{labels}: {labels.suffix or 'no ending'!r} is not the ending of a table ({', '.join(_TABLES)}) or "
                 "label file; a manifest needs no reading (timepro data show)"
             )
         columns = options.columns or {name: name for name in (*COLUMNS, CAPTION)}
