@@ -65,7 +65,7 @@ def clip_meteor(
 
     measure: "joined" compares the captions of a clip joined with blanks, in order of onset, offset and caption.
     "matched" pairs events one to one so that the sum of their IoU in time is largest (an optimal assignment on the
-    events in that order, so that ties do not depend on the answer's; pairs that do not overlap are left out) and takes the
+    events in that order, so that ties do not depend on the answer's; a pair without overlap is left out) and takes the
     mean over the reference events of their pair's METEOR: an unmatched reference counts 0, a surplus estimate costs
     nothing.
     """
