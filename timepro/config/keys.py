@@ -107,14 +107,15 @@ def unknown_key(schema: type, key: str, inside: Sequence[str] = ()) -> str:
 
 def _present_name(schema: type, key: str) -> str:
     """What a key of an older version is called now, or nothing."""
-    for old, new in former_names(schema).items():
-        if key == old:
-            return new
-        if key.startswith(f"{old}."):
-            ending = _joined(key.removeprefix(f"{old}."))
-            found = [leaf for leaf in leaves(schema) if leaf.startswith(f"{new}.") and _joined(leaf).endswith(ending)]
-            return min(found, key=len, default="")
-    return ""
+    names = former_names(schema)
+    section, _, rest = key.partition(".")
+    if key in names or not rest:
+        return names.get(key, "")
+    within = f"{names.get(section, section)}."
+    found = [new for old, new in names.items() if old.startswith(within) and _joined(old).endswith(_joined(rest))]
+    if section in names:  # the settings of a section that is called otherwise now, wherever in it they stand
+        found += [leaf for leaf in leaves(schema) if leaf.startswith(within) and _joined(leaf).endswith(_joined(rest))]
+    return min(found, key=len, default="")
 
 
 def _joined(key: str) -> str:

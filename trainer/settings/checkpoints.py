@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from timepro.config.marks import Count, Natural
+from timepro.config.marks import Count, Formerly, Natural
 
 ON_FAILURE = ("continue", "stop")
 
@@ -14,8 +15,10 @@ class CheckpointsConfig:
     """Resumable checkpoints of one training."""
 
     save_every: Natural = 0  # steps between checkpoints; 0: at the end and on a signal
-    keep: Count = 2  # the newest; an older one serves where the newest is damaged
-    on_failure: str = "continue"  # or "stop": what follows when a checkpoint cannot be written
+    # The newest; an older one serves where the newest is damaged.
+    keep: Annotated[Count, Formerly("keep_checkpoints")] = 2
+    # Or "stop": what follows when a checkpoint cannot be written.
+    on_failure: Annotated[str, Formerly("on_save_failure")] = "continue"
 
     def check(self, where: str) -> None:
         """Raises ValueError, with `where` before the key's name."""
