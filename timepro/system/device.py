@@ -20,6 +20,24 @@ def on_gpu() -> bool:
 
 
 @functools.cache
+def gpu_memory_gib() -> tuple[float, ...]:
+    """Memory of each visible GPU, in the driver's order; empty where the driver does not say."""
+    done = subprocess.run(
+        ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    lines = done.stdout.split() if done.returncode == 0 else []
+    sizes = [float(line) / 1024 for line in lines if line.replace(".", "", 1).isdigit()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or len(sizes) != len(lines):
+        return tuple(sizes) if len(sizes) == len(lines) else ()
+    chosen = [part.strip() for part in visible.split(",") if part.strip()]
+    if all(part.isdigit() and int(part) < len(sizes) for part in chosen):
+        return tuple(sizes[int(part)] for part in chosen)
+    return tuple(sizes[: len(chosen)]) if len(set(sizes)) == 1 else ()  # named by UUID: only equal cards are known
+
+
+@functools.cache
 def n_gpus() -> int:
     """GPUs that the driver lists, less what `CUDA_VISIBLE_DEVICES` hides."""
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)

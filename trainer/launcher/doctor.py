@@ -17,10 +17,11 @@ import psutil
 from rich.table import Table
 
 from timepro.hints import tool
-from timepro.system.device import n_gpus, on_gpu
+from timepro.system.device import gpu_memory_gib, n_gpus, on_gpu
 from timepro.system.network import interface_of, listening_socket, require_free
-from trainer.launcher.checks import check
+from trainer.launcher.checks import check, total_ranks
 from trainer.launcher.console import console
+from trainer.launcher.needs import card_problems, host_gib, needs_of
 from trainer.launcher.nodes.head import role_table
 from trainer.launcher.nodes.meeting import join, meet
 from trainer.launcher.nodes.node import Node, generating, learning
@@ -48,8 +49,9 @@ class Finding:
 def examine(config: ExperimentConfig, node: Node) -> list[Finding]:
     """Look at everything that a run of `config` needs of this machine."""
     checks: list[tuple[str, Callable[[ExperimentConfig, Node], tuple[str, str]]]] = [
-        ("settings", _settings), ("machine", _machine), ("GPUs", _cards), ("shared memory", _shared_memory),
-        ("runs folder", _runs_folder), ("network", _network), ("ports", _ports), ("W&B", _tracking),
+        ("settings", _settings), ("machine", _machine), ("GPUs", _cards), ("memory", _memory),
+        ("shared memory", _shared_memory), ("runs folder", _runs_folder),
+        ("network", _network), ("ports", _ports), ("W&B", _tracking),
     ]  # fmt: skip
     findings = []
     for what, look in checks:
@@ -126,16 +128,41 @@ def _machine(config: ExperimentConfig, node: Node) -> tuple[str, str]:
 
 
 def _cards(config: ExperimentConfig, node: Node) -> tuple[str, str]:
+    named = {"learner.gpus": config.learner.gpus, "rollout.gpus": config.rollout.gpus}
     if not on_gpu():
+        wanted = [f"{key}={cards}" for key, cards in named.items() if cards]
+        if wanted and os.environ.get("TIMEPRO_DEVICE", "").lower() != "cpu":
+            return "fail", f"none, but {' and '.join(wanted)}: run it where there are cards, or set both to nothing"
         return "ok", "none; everything runs on the CPU"
     count = n_gpus()
-    named = {"learner.gpus": config.learner.gpus, "rollout.gpus": config.rollout.gpus}
     roles = {"learner.gpus": learning(config.nodes, node.count), "rollout.gpus": generating(config.nodes, node.count)}
     for key, cards in named.items():
         wrong = [c for c in cards.split(",") if c.strip().isdigit() and int(c) >= count]
         if wrong and node.rank in roles[key]:
             return "fail", f"{key} names {', '.join(wrong)}, but there are {count} GPUs: 0 to {count - 1}"
     return "ok", f"{count}; learner: {config.learner.gpus or 'all'}, workers: {config.rollout.gpus or 'all'}"
+
+
+def _memory(config: ExperimentConfig, node: Node) -> tuple[str, str]:
+    gpu, gib = on_gpu(), 2.0**30
+    ranks = config.learner.ranks if node.rank in learning(config.nodes, node.count) else 0
+    workers = config.rollout.workers if node.rank in generating(config.nodes, node.count) else 0
+    if config.model.path and not Path(config.model.path).is_dir():
+        return "fail", f"{config.model.path} is not there, so what the run needs is not known"
+    needs = needs_of(config, total_ranks(config, node.count), gpu)
+    wanted, memory = host_gib(needs, ranks, workers, gpu), psutil.virtual_memory()
+    said = (
+        f"{needs.parameters / 1e9:.2f} billion parameters: at least {needs.rank:.1f} GiB a rank and "
+        f"{needs.worker + needs.cache:.1f} a worker, {wanted:.1f} GiB of main memory in all"
+    )
+    problems = card_problems(config, needs, list(gpu_memory_gib()) if gpu else [], ranks, workers)
+    if wanted > memory.total / gib:
+        problems.append(f"there are {memory.total / gib:.1f} GiB of main memory")
+    if problems:
+        return "fail", f"{said}; but {'; '.join(problems)}"
+    if wanted > memory.available / gib:
+        return "note", f"{said}; only {memory.available / gib:.1f} GiB are free now"
+    return "ok", said
 
 
 def _shared_memory(config: ExperimentConfig, node: Node) -> tuple[str, str]:
