@@ -240,7 +240,7 @@ def test_it_opens_sorted_by_change_with_a_first_page(opened, page) -> None:
     rows = opened.get("[...document.querySelectorAll('#comparison tbody th')].map((e) => e.textContent)")
     assert {"Eb-F1 micro", "Eb-F1 macro", "mIoU", "unparsable", "answers without events", "clips"} <= set(rows)
     named = opened.get("[...document.querySelectorAll('.columns span')].map((e) => e.textContent)")
-    assert named == ["clip", *heads[1:], "change", "to be heard", "sound"]
+    assert named == ["clip", *heads[1:], "change", "reference labels", "sound"]
     cells = opened.get("document.querySelectorAll('.clip > button')[0].childElementCount")
     assert cells == len(named)
     assert opened.get("document.querySelectorAll('#curves svg').length") == 2

@@ -1,4 +1,4 @@
-"""Files that the commands draw into: the ending decides the format, and two default names never meet.
+"""Files that the commands draw into: the ending decides the format, and different pictures get different names.
 
 Nothing heavy is imported here, so that a wrong ending is refused before any work begins.
 """

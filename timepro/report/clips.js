@@ -57,7 +57,7 @@ function inside(clip) {
   return body;
 }
 function columns() {
-  const names = ["clip", ...data.systems.map((s) => s.name), ...(last > 0 ? ["change"] : []), "to be heard", "sound"];
+  const names = ["clip", ...data.systems.map((s) => s.name), ...(last > 0 ? ["change"] : []), "reference labels", "sound"];
   const head = node("div", { class: "columns", "aria-hidden": "true" }, ...names.map((name) => node("span", {}, name)));
   byId("clips").before(head);
   document.documentElement.style.setProperty("--columns", `minmax(7rem, 1.4fr) repeat(${data.systems.length + (last > 0 ? 1 : 0)}, minmax(3.4rem, 6rem)) minmax(5rem, 2fr) 3rem`);
@@ -68,7 +68,7 @@ function row(clip) {
   const head = node("button", { type: "button", "aria-expanded": "false" }, cell(clip.id, "clip", "id"));
   clip.answers.forEach((answer, k) => head.append(cell(answer.ok ? answer.score.toFixed(2) : "unreadable", data.systems[k].name)));
   if (last > 0) head.append(cell(change === 0 ? "0.00" : signed(change, 2), "change", change > 0 ? "score up" : change < 0 ? "score down" : "score"));
-  head.append(cell([...new Set(clip.reference.map((e) => e[2] || "event"))].join(", ") || "nothing", "to be heard", "labels"));
+  head.append(cell([...new Set(clip.reference.map((e) => e[2] || "event"))].join(", ") || "nothing", "reference labels", "labels"));
   head.append(cell(clip.audio ? "\u266a" : "", "sound"));
   const made = node("article", { class: "clip", id: "clip-" + clip.id }, head);
   head.addEventListener("click", () => {
