@@ -13,10 +13,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from timepro.astp import AstpLayout, expand_prompt
+from timepro.chat import prompt_ids
 from timepro.data.audio import read_audio
 from timepro.families import ModelFamily, family_of
-
-AUDIO_TAG = "<|audio_bos|><|AUDIO|><|audio_eos|>"  # both families' spelling of one clip
 
 
 class Processor:
@@ -74,8 +73,7 @@ class Processor:
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of a prompt with one audio placeholder: what a worker is sent, which expands it itself."""
-        encoded = self.tokenizer.apply_chat_template(messages(question), add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        return prompt_ids(self.tokenizer, self.family.tokens, question)
 
     def expanded_prompt(self, question: str, n_frames: int) -> list[int]:
         """Token ids of a prompt with its placeholder expanded, as the worker expands it.
@@ -97,8 +95,3 @@ class Processor:
         """An answer's text, without its final stop token."""
         ids = token_ids[:-1] if token_ids and token_ids[-1] == self.eos_token_id else token_ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
-
-
-def messages(question: str) -> list[dict[str, str]]:
-    """The chat of one sample: the clip, then the question."""
-    return [{"role": "user", "content": AUDIO_TAG + question}]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from timepro.astp import CONFIG_KEY, AstpLayout
+from timepro.chat import prompt_ids
 from timepro.checkpoints import (
     INDEX_FILE,
     Change,
@@ -45,6 +46,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
     "special_tokens_map.json",
 )  # fmt: skip
+_TEMPLATE_FILE = "chat_template.json"  # the processor's; a newer `chat_template.jinja` the tokenizer reads itself
 _SCALE_ROWS = 4096  # rows whose spread stands for all embeddings'
 Say = Callable[[str], None]
 
@@ -85,7 +87,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        copy_others(source, partial, but=("config.json", *_TOKENIZER_FILES))
+        copy_others(source, partial, but=("config.json", *_TOKENIZER_FILES, _TEMPLATE_FILE))
         tokenizer.save_pretrained(partial)
         matrices = _find(files, family)
         first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
@@ -145,6 +147,7 @@ def _extended_tokenizer(
         tokenizer.eos_token = turn_end
     if tokenizer.pad_token is None:
         tokenizer.pad_token = family.tokens.end_of_text
+    _take_chat_template(source, tokenizer, family, say)
     if present:
         ids = tokenizer.convert_tokens_to_ids(wanted)
         if ids != list(range(ids[0], ids[0] + len(ids))):
@@ -155,6 +158,34 @@ def _extended_tokenizer(
     first = tokenizer.convert_tokens_to_ids(wanted[0])
     say(f"added {len(wanted)} timestamps, {wanted[0]} to {wanted[-1]}, as tokens {first} to {first + len(wanted) - 1}")
     return tokenizer, False
+
+
+def _take_chat_template(source: Path, tokenizer: Any, family: ModelFamily, say: Say) -> None:
+    """Give the tokenizer the chat template of the checkpoint's processor, where that has one in a file of its own.
+
+    The target gets one template, the tokenizer's, which the processor reads too.
+
+    Raises:
+        ValueError: neither has one that writes a clip, or the processor's file is damaged.
+    """
+    path = source / _TEMPLATE_FILE
+    if path.is_file():
+        try:
+            template = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: no chat template under the key 'chat_template' ({error!r}); fetch it again"
+            ) from None
+        if tokenizer.chat_template != template:
+            kept = "the tokenizer has none" if tokenizer.chat_template is None else "the tokenizer's own is left out"
+            say(f"prompts follow {_TEMPLATE_FILE}; {kept}")
+        tokenizer.chat_template = template
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"{source}: no chat template in tokenizer_config.json, chat_template.jinja or {_TEMPLATE_FILE}; fetch the "
+            "published folder whole, or write one into chat_template.jinja"
+        )
+    prompt_ids(tokenizer, family.tokens, "When?")
 
 
 def _find(files: Iterable[Path], family: ModelFamily) -> dict[str, StoredTensor]:
@@ -257,4 +288,6 @@ def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, lay
     for part in (text_side, decoder):
         if part is decoder or "vocab_size" in part:
             part["vocab_size"] = n_rows
+    # Not the published architecture: whoever loads that would leave the timestamps out and get other answers, unsaid.
+    config["architectures"] = [family.vllm_architecture]
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -177,6 +178,44 @@ def test_a_family_from_outside_is_found_built_and_loaded(toy, tmp_path):
     assert_keeps_its_promises(toy, folder)
     processor = Processor(folder)
     assert processor.answer_ids("none")[-1] == processor.tokenizer.convert_tokens_to_ids("<|toy_end|>")
+
+
+@pytest.mark.parametrize("form", ["audio", "audio_url", "input_audio"])
+def test_a_prompt_is_what_every_chat_interface_makes_of_it(family, checkpoint, form):
+    from transformers import AutoProcessor
+
+    ours = Processor(checkpoint)
+    prompt = ours.tokenizer.decode(ours.prompt_ids("When is it?"))
+    assert prompt.count(family.tokens.audio) == 1
+    published = AutoProcessor.from_pretrained(checkpoint)
+    content = [{"type": form}, {"type": "text", "text": "When is it?"}]
+    for side in (published, ours.tokenizer):
+        chat = [{"role": "user", "content": content}]
+        assert side.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) == prompt
+        chat = [{"role": "user", "content": family.tokens.clip + "When is it?"}]
+        assert side.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) == prompt
+    with pytest.raises(Exception, match="this model takes text and audio, no part of type image"):
+        ours.tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+
+
+@pytest.mark.slow  # imports vLLM
+def test_vllm_gives_the_chat_template_parts_and_not_its_own_words(checkpoint):
+    from vllm.renderers.hf import _detect_content_format
+
+    template = Processor(checkpoint).tokenizer.chat_template
+    assert _detect_content_format(template, default="string") == "openai"
+
+
+@pytest.mark.slow  # imports vLLM
+def test_vllm_without_the_plugin_refuses_the_folder(family, checkpoint):
+    code = (
+        "from vllm.engine.arg_utils import EngineArgs; "
+        f"EngineArgs(model={str(checkpoint)!r}, max_model_len=512).create_model_config()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=os.environ | {"VLLM_PLUGINS": ""}
+    )
+    assert done.returncode != 0 and f"Model architectures ['{family.vllm_architecture}']" in done.stderr
 
 
 @pytest.mark.slow  # imports vLLM

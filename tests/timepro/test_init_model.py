@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from reference_models import load_reference
 from timepro.astp import AstpLayout
+from timepro.chat import messages
 from timepro.cli import main
+from timepro.families import family_of
 from timepro.features import Processor
 from timepro.init_model import TimestampSettings, init_model
 from timepro.tiny.build import build_tiny_checkpoint
@@ -121,6 +123,74 @@ def test_the_folder_serves_this_project(target, family):
     assert processor.eos_token_id not in banned
     assert not banned & set(processor.answer_ids("dog 0.40-1.20; siren 2.00-29.96"))
     assert set(range(len(processor.tokenizer), policy.lm_head.weight.shape[0])) <= banned
+
+
+def with_template(source, folder, template=None, file="chat_template.json"):
+    """The published folder with its chat template in another file, or without one."""
+    shutil.copytree(source, folder)
+    own = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    if template is not None:
+        (folder / file).write_text(json.dumps({"chat_template": template(own)}))
+    return folder
+
+
+def test_a_tokenizer_without_a_chat_template_gets_the_processors(source, target, tmp_path, family):
+    said = []
+    folder = with_template(source, tmp_path / "source", lambda own: own)
+    init_model(folder, tmp_path / "out", TimestampSettings(), say=said.append)
+    assert "prompts follow chat_template.json; the tokenizer has none" in said
+    assert Processor(tmp_path / "out").prompt_ids("When?") == Processor(target).prompt_ids("When?")
+    assert not (tmp_path / "out" / "chat_template.json").exists()  # the processor would read it in the other's place
+
+
+def test_the_processors_chat_template_is_everybodys_in_the_new_folder(source, tmp_path):
+    from transformers import AutoProcessor
+
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    template = (folder / "chat_template.jinja").read_text().replace("assistant\n", "assistant says:\n")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    said = []
+    init_model(folder, tmp_path / "out", TimestampSettings(), say=said.append)
+    assert "prompts follow chat_template.json; the tokenizer's own is left out" in said
+    processor = Processor(tmp_path / "out")
+    text = AutoProcessor.from_pretrained(tmp_path / "out").apply_chat_template(
+        messages("When?"), add_generation_prompt=True, tokenize=False
+    )
+    assert text.endswith("assistant says:\n") and text == processor.tokenizer.decode(processor.prompt_ids("When?"))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, r"no chat template in tokenizer_config.json, chat_template.jinja or chat_template.json; fetch"),
+        (lambda own: None, "no chat template in tokenizer_config.json"),
+        (
+            lambda own: "{{ messages[0]['content'] }}",
+            r"its chat template writes <\|AUDIO\|> 0 times for a message with",
+        ),
+        (lambda own: own.replace("<|AUDIO|>", "<|AUDIO|><|AUDIO|>"), r"writes <\|AUDIO\|> 2 times"),
+    ],
+)
+def test_a_folder_without_a_chat_template_that_writes_a_clip_is_refused(source, tmp_path, template, message):
+    folder = with_template(source, tmp_path / "source", template)
+    with pytest.raises(ValueError, match=message):
+        init_model(folder, tmp_path / "out", TimestampSettings(), say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_chat_template_is_named(source, tmp_path):
+    folder = with_template(source, tmp_path / "source")
+    for content in ("{", "[]", '{"template": ""}'):
+        (folder / "chat_template.json").write_text(content)
+        with pytest.raises(ValueError, match="chat_template.json: no chat template under the key 'chat_template'"):
+            init_model(folder, tmp_path / "out", TimestampSettings(), say=lambda line: None)
+
+
+def test_the_folder_names_its_own_architecture(target, family):
+    stored = json.loads((target / "config.json").read_text())
+    assert stored["architectures"] == [family_of(target).vllm_architecture]
 
 
 def test_tied_heads_stay_tied(tmp_path, family):

@@ -120,7 +120,7 @@ class ModelLimits:
         if self.tokenizer is None:
             return self.most_question_tokens(question)
         if question not in self._tokens:
-            self._tokens[question] = _prompt_length(self.tokenizer, question)
+            self._tokens[question] = _prompt_length(self.tokenizer, self.family, question)
         return self._tokens[question]
 
 
@@ -137,15 +137,14 @@ def _length(audio: Path, samples: int, duration: float) -> tuple[int, float]:
     return -(-header.frames * SAMPLE_RATE // header.samplerate), header.frames / header.samplerate
 
 
-def _prompt_length(folder: Path, question: str) -> int:
+def _prompt_length(folder: Path, family: ModelFamily, question: str) -> int:
     """Tokens of the prompt without the clip's. Slow to start: asked for only where the bound does not do."""
     from transformers import AutoTokenizer
 
-    from timepro.features import messages
+    from timepro.chat import prompt_ids
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    encoded = tokenizer.apply_chat_template(messages(question), add_generation_prompt=True, return_dict=True)
-    return len(encoded["input_ids"]) - 1  # the placeholder stands for the clip
+    return len(prompt_ids(tokenizer, family.tokens, question)) - 1  # the placeholder stands for the clip
 
 
 def _json(path: Path) -> dict:

@@ -20,7 +20,8 @@ class SpecialTokens:
     """How a family's tokenizer spells what is not text. The defaults are Qwen's.
 
     Args:
-        named: tokens by the name under which the family's processor asks its tokenizer for them.
+        named: tokens by the name under which the family's processor asks its tokenizer for them; `audio_token` is the
+            audio placeholder.
     """
 
     end_of_text: str = "<|endoftext|>"
@@ -35,6 +36,17 @@ class SpecialTokens:
         ("vision_bos_token", "<|vision_bos|>"),
         ("vision_eos_token", "<|vision_eos|>"),
     )
+
+    @property
+    def audio(self) -> str:
+        """The audio placeholder."""
+        return dict(self.named)["audio_token"]
+
+    @property
+    def clip(self) -> str:
+        """One clip in a prompt: the placeholder, and the marks around it where there are some."""
+        named = dict(self.named)
+        return f"{named.get('audio_bos_token', '')}{self.audio}{named.get('audio_eos_token', '')}"
 
     def all(self) -> list[str]:
         """Every special token, in the order in which a new tokenizer gets them."""
@@ -73,7 +85,7 @@ class ModelFamily(ABC):
     source_types: tuple[str, ...]  # model types that `timepro init-model` reads
     transformers_class: str  # the Hugging Face class, in `transformers`
     vllm: VllmClasses
-    vllm_architecture: str  # what `config.json` and vLLM's registry call the class with timestamps
+    vllm_architecture: str  # of the class with timestamps, in `config.json` and vLLM's registry
     frame_rate: float  # audio frames a second behind the encoder
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
     decoder_prefix: str  # of the decoder's parameters in the Hugging Face model
@@ -174,7 +186,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
-        """Write a tiny model's `config.json` and its processor's files as the published folder has them."""
+        """Write a tiny model's `config.json`, its architecture `vllm_architecture`, and its processor's files."""
 
 
 def pooled_frames(mel_frames: int) -> int:

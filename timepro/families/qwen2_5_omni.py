@@ -77,7 +77,7 @@ class Qwen25Omni(ModelFamily):
 
     def whole_config(self, raw: dict[str, Any]) -> dict[str, Any]:
         if raw["model_type"] == "qwen2_5_omni_thinker":
-            raw = {"model_type": self.model_type, "architectures": ["Qwen2_5OmniModel"], "thinker_config": raw}
+            raw = {"model_type": self.model_type, "thinker_config": raw}
         raw["enable_audio_output"] = False  # without talker and vocoder, whose weights are not kept
         return raw
 
@@ -108,7 +108,7 @@ class Qwen25Omni(ModelFamily):
             audio_config=encoder_sizes(config) | dict(n_window=config.encoder_window, output_dim=width),
             vision_config=_SMALLEST_VISION | dict(out_hidden_size=width),
             text_config=text,
-            audio_token_index=token_id("<|AUDIO|>"),
+            audio_token_index=token_id(self.tokens.audio),
             image_token_index=token_id("<|IMAGE|>"),
             video_token_index=token_id("<|VIDEO|>"),
             audio_start_token_id=token_id("<|audio_bos|>"),
@@ -143,7 +143,7 @@ class Qwen25Omni(ModelFamily):
             enable_audio_output=False,
             tie_word_embeddings=model_config.tie_word_embeddings,
         )
-        whole.architectures = ["Qwen2_5OmniModel"]
+        whole.architectures = [self.vllm_architecture]
         whole.dtype = "float32"
         whole.save_pretrained(folder)
         vision = dict(patch_size=14, merge_size=2, temporal_patch_size=2)

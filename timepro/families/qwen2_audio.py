@@ -96,7 +96,7 @@ class Qwen2Audio(ModelFamily):
         return Qwen2AudioConfig(
             audio_config=encoder_sizes(config),
             text_config=decoder_sizes(config, self.tokens, tokenizer, rows),
-            audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+            audio_token_index=tokenizer.convert_tokens_to_ids(self.tokens.audio),
             tie_word_embeddings=config.tie_word_embeddings,
             pad_token_id=tokenizer.convert_tokens_to_ids(self.tokens.end_of_text),
         )
@@ -115,7 +115,7 @@ class Qwen2Audio(ModelFamily):
     def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
         from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
-        model_config.architectures = ["Qwen2AudioForConditionalGeneration"]
+        model_config.architectures = [self.vllm_architecture]
         model_config.dtype = "float32"
         model_config.save_pretrained(folder)
         extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)

@@ -10,10 +10,15 @@ from timepro.timestamps import TimestampVocabulary
 
 
 def chat_template(tokens: SpecialTokens) -> str:
-    """Messages in, the published models' turn format out; audio placeholders are already part of the content."""
+    """Messages in, the published models' turn format out. Content is text, or a list of text and audio parts."""
     return (
         f"{{% for message in messages %}}{tokens.turn_start}{{{{ message['role'] }}}}\n"
-        f"{{{{ message['content'] }}}}{tokens.turn_end}\n{{% endfor %}}"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}"
+        f"{{% elif part['type'] in ('audio', 'audio_url', 'input_audio') %}}{tokens.clip}"
+        "{% else %}{{ raise_exception('this model takes text and audio, no part of type ' ~ part['type']) }}{% endif %}"
+        f"{{% endfor %}}{{% endif %}}{tokens.turn_end}\n{{% endfor %}}"
         f"{{% if add_generation_prompt %}}{tokens.turn_start}assistant\n{{% endif %}}"
     )
 

@@ -10,7 +10,6 @@ import pytest
 
 from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.events import Event
-from timepro.features import AUDIO_TAG, messages
 from timepro.tasks import find_task
 from timepro.tasks.samples import samples_of, samples_of_tasks, task_weights, tokenizer_texts
 
@@ -91,12 +90,6 @@ def test_what_a_clip_lacks_is_named():
         samples_of([clip(events=(bare,))], "dac")
     with pytest.raises(ValueError, match="clip c: query 'siren' has no annotated_intervals"):
         samples_of([clip(queries=(Query("siren", ((0.0, 1.0),)),))], "ag", times="annotated")
-
-
-def test_the_chat_is_the_clip_and_then_the_question():
-    (message,) = messages("When?")
-    assert message == {"role": "user", "content": AUDIO_TAG + "When?"}
-    assert AUDIO_TAG.count("<|AUDIO|>") == 1
 
 
 def test_the_tokenizers_texts_hold_every_question():
