@@ -76,7 +76,7 @@ def parameters_of(folder: Path) -> float:
     config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
     inner = config.get("thinker_config", {})
     stated = [part.get(key) for part in (config, inner) for key in ("dtype", "torch_dtype") if part.get(key)]
-    return size / _BYTES.get(stated[0] if stated else "float32", 4)
+    return size / _BYTES.get(str(stated[0]) if stated else "float32", 4)
 
 
 def host_gib(needs: Needs, n_ranks: int, n_workers: int, gpu: bool) -> float:

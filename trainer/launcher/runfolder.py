@@ -66,7 +66,11 @@ def is_finished_with(folder: Path, config: ExperimentConfig) -> bool:
     if not is_finished(folder):
         return False
     saved = folder / "config.yaml"
-    differ = changes(asdict(load_resolved(saved, ExperimentConfig)), asdict(config))
+    try:
+        before = load_resolved(saved, ExperimentConfig)
+    except ValueError as error:
+        raise ValueError(f"{error}; {folder} was finished by another version: move it away") from None
+    differ = changes(asdict(before), asdict(config))
     other = sorted(f"{key}={old} (now {new})" for key, old, new in differ if key.split(".")[0] not in PLACES)
     if other:
         raise ValueError(

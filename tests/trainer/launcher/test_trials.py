@@ -111,6 +111,11 @@ def test_a_result_of_other_settings_does_not_stand_for_a_trial(tmp_path: Path) -
     assert is_finished_with(tmp_path, replace(config, name="other", learner=replace(config.learner, ranks=1)))
     with pytest.raises(ValueError, match=r"is finished with other settings, seed=0 \(now 1\): move it away"):
         is_finished_with(tmp_path, replace(config, seed=1))
+    (tmp_path / "config.yaml").write_text("trainer: {max_steps: 3}\n")
+    with pytest.raises(
+        ValueError, match=r"config\.yaml:1: unknown key trainer.*was finished by another version: move it"
+    ):
+        is_finished_with(tmp_path, config)
 
 
 @pytest.mark.parametrize(
