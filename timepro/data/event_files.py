@@ -47,10 +47,16 @@ def read_event_file(
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it cannot be read; names file, line and column or key.
+        ValueError: it cannot be read; names file, line and column or key of all problems.
     """
     path, options = Path(path), options or ReadOptions()
     make = EventMaker(role, Repairs() if repairs is None else repairs)
+    files = _read(path, make, options)
+    make.problems.refuse(path)
+    return files
+
+
+def _read(path: Path, make: EventMaker, options: ReadOptions) -> dict[str, FileEvents]:
     if path.is_dir():
         return _read_folder(path, make, options)
     _require(path)
@@ -112,7 +118,8 @@ def _read_table(path: Path, make: EventMaker, options: ReadOptions) -> dict[str,
     for row in event_rows(Table(path, columns, (CAPTION,))):
         place = f"{path}:{row.line}"
         if row.problem:
-            raise ValueError(f"{place}: {row.problem}")
+            make.problems.add(place, row.problem)
+            continue
         entry = files.setdefault(row.name, FileEvents())
         if row.repair:
             make.repairs.add(row.repair, place)
@@ -121,7 +128,7 @@ def _read_table(path: Path, make: EventMaker, options: ReadOptions) -> dict[str,
         try:
             entry.events.append(make(row.onset, row.offset, row.label, column, place))
         except Bad as problem:
-            raise ValueError(f"{place}: {problem}") from None
+            make.problems.add(place, problem)
     return files
 
 
@@ -149,6 +156,7 @@ def _from_track(path: Path, program: str, name: str, make: EventMaker, options: 
         try:
             made = make(event.onset, event.offset, event.label, column, place)
         except Bad as problem:
-            raise ValueError(f"{place}: {problem}") from None
+            make.problems.add(place, problem)
+            continue
         files.setdefault(event.recording or name, FileEvents()).events.append(made)
     return files

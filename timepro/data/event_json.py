@@ -29,7 +29,10 @@ _MAX_JSON = 2**30  # bytes; a larger list would not fit into memory beside its e
 
 
 def read_json(path: Path, make: EventMaker) -> dict[str, FileEvents]:
-    """File name -> events, of a ``.json`` or ``.jsonl`` file. Raises ValueError that names file, line and key."""
+    """File name -> events, of a ``.json`` or ``.jsonl`` file; problems are noted by file, line and key.
+
+    Raises ValueError for what is no JSON, or no list.
+    """
     files: dict[str, FileEvents] = {}
     whole: set[str] = set()  # files that one object gives all events of
     for place, item in _lines(path) if path.suffix.lower() == ".jsonl" else _items(path):
@@ -45,7 +48,7 @@ def read_json(path: Path, make: EventMaker) -> dict[str, FileEvents]:
             else:
                 _add_single(files.setdefault(name, FileEvents()), item, make, place)
         except Bad as problem:
-            raise ValueError(f"{place}: {problem}") from None
+            make.problems.add(place, problem)
     return files
 
 

@@ -35,16 +35,41 @@ class FileEvents:
     samples: list[list[Event]] | None = None
 
 
+_SHOWN = 20  # problems of a file in a message
+
+
 class Bad(Exception):
     """A problem inside one row or object; the reader adds file and line."""
 
 
+class Problems:
+    """Collects what is wrong with a file, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, place: str, message: object) -> None:
+        """Note a problem; place: file and line."""
+        self.found.append((place, str(message)))
+
+    def refuse(self, path: object) -> None:
+        """Raise ValueError with the problems, the first of them in full; do nothing where there are none."""
+        lines = [f"{place}: {message}" for place, message in self.found[:_SHOWN]]
+        if len(lines) == 1:
+            raise ValueError(lines[0])
+        if lines:
+            more = len(self.found) - len(lines)
+            heading = f"{path} has {len(self.found):,} problems:"
+            raise ValueError("\n  ".join([heading, *lines, *([f"and {more:,} more"] if more else [])]))
+
+
 @dataclass(frozen=True)
 class EventMaker:
-    """Makes checked events of one side, and lists what it mended."""
+    """Makes checked events of one side; lists what it mended, and takes note of problems for `read_event_file`."""
 
     role: Role
     repairs: Repairs
+    problems: Problems = field(default_factory=Problems)
 
     def __call__(self, onset: Any, offset: Any, label: Any, naming: Callable[[str], str], place: str) -> Event:
         """One event.

@@ -277,3 +277,17 @@ def test_the_cases_files_are_read() -> None:
     found, repaired = read(case("label_files", "aud.txt"), "predictions")
     assert found == {"aud": FileEvents([Event(1, 2, "Dog"), Event(5, 5, "point")])}
     assert len(repaired) == 2  # the line of frequencies, and the point
+
+
+def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path) -> None:
+    rows = "a\t1\t2\tDog\n" + "".join(f"a\t{i}\t0.5\tDog\n" for i in range(1, 31)) + "a\t1\n"
+    with pytest.raises(ValueError) as caught:
+        read(write(tmp_path, "x.tsv", HEADER + rows))
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("x.tsv has 31 problems:") and lines[-1] == "  and 11 more" and len(lines) == 22
+    assert "x.tsv:3: column 'offset'" in lines[1] and "x.tsv:22: " in lines[20]
+    two = [{"filename": "a", "events": [{"onset": 2, "offset": 1, "label": "x"}]}, {"filename": ""}]
+    with pytest.raises(ValueError, match=r"has 2 problems:\n.*x\.jsonl:1: .*\n.*x\.jsonl:2: 'filename' is ''"):
+        read(write(tmp_path, "x.jsonl", "".join(json.dumps(item) + "\n" for item in two)))
+    with pytest.raises(ValueError, match=r"has 2 problems:\n.*x\.txt:1: .*\n.*x\.txt:2: "):
+        read(write(tmp_path, "x.txt", "2\t1\tDog\n3\t3\tDog\n"))
