@@ -22,7 +22,7 @@ class FoldersConnector(MediaConnector):
         return super(FoldersConnector, self._for(url)).load_from_url(url, media_io, fetch_timeout=fetch_timeout)
 
     async def load_from_url_async(self, url: str, media_io: Any, *, fetch_timeout: int | None = None) -> Any:
-        connector = super(FoldersConnector, self._for(url))
+        connector: Any = super(FoldersConnector, self._for(url))
         return await connector.load_from_url_async(url, media_io, fetch_timeout=fetch_timeout)
 
     def _for(self, url: str) -> FoldersConnector:

@@ -11,7 +11,7 @@ from timepro.checks.limits import ModelLimits
 from timepro.data.clips import Clip
 from timepro.data.manifest import iter_manifest, numbered_clips
 from timepro.data.spelling import side_notes
-from timepro.tasks.base import Sample
+from timepro.tasks.base import Sample, Times
 from timepro.tasks.registry import find_task
 from timepro.tasks.samples import AUTO, resolved_times, samples_of
 
@@ -89,10 +89,10 @@ def label_notes(train: Path, test: Path, tasks: Sequence[str]) -> list[str]:
     """What somebody should know of the labels of two manifests: those that differ in spelling alone."""
     if not any(find_task(task).labels_are_classes for task in tasks):
         return []
-    labels = [
+    one, other = (
         {e.label for clip in iter_manifest(path, check_audio=False) for e in clip.events} for path in (train, test)
-    ]
-    return side_notes(*labels, (str(train), str(test)))
+    )
+    return side_notes(one, other, (str(train), str(test)))
 
 
 def label_times(manifest: Path | None, tasks: Sequence[str], times: str) -> str:
@@ -119,7 +119,7 @@ def problems_text(problems: Sequence[SampleProblem]) -> str:
     return "\n".join(lines)
 
 
-def _times(manifest: Path, clips: Sequence[Clip], purpose: Purpose) -> dict[str, str]:
+def _times(manifest: Path, clips: Sequence[Clip], purpose: Purpose) -> dict[str, Times]:
     """The label times of each task. Raises ValueError, once and not clip by clip, where annotated ones are missing."""
     times = {task: resolved_times(clips, task, purpose.times) for task in purpose.tasks}
     for task, chosen in times.items():
@@ -145,7 +145,7 @@ def _lacks_annotated_times(clip: Clip, task: str) -> bool:
     return False
 
 
-def _samples(clip: Clip, tasks: Sequence[str], times: dict[str, str]) -> tuple[list[Sample], list[str]]:
+def _samples(clip: Clip, tasks: Sequence[str], times: dict[str, Times]) -> tuple[list[Sample], list[str]]:
     found: list[Sample] = []
     wrong = []
     for task in tasks:

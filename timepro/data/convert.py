@@ -139,7 +139,7 @@ def _below(split: str, other: str) -> bool:
 
 
 def _read(
-    name: str, sources: list[Source], report: Report, rules: Rules, workers: int, visible: bool, writer: _Writer
+    name: str, sources: Sequence[Source], report: Report, rules: Rules, workers: int, visible: bool, writer: _Writer
 ) -> None:
     total = sum(source.count() for source in sources)
     with ProgressBar(name, total, "clips", visible) as bar:

@@ -43,7 +43,7 @@ def relabelled(
     Raises:
         ValueError: a label that neither the map nor the reference has.
     """
-    named = labels | {label: label for label in known if label not in labels}
+    named: dict[str, str | None] = {**{label: label for label in known}, **labels}
     lists = [events for f in files.values() for events in (f.events, *(f.samples or ()))]
     found = dict.fromkeys(event.label for events in lists for event in events)
     if lost := [label for label in found if label not in named]:

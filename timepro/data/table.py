@@ -166,7 +166,8 @@ def _event_row(row: Row) -> EventRow:
         found = f"is {value!r}, which stands for no value" if value else "is empty"
         advice = "fill it, or empty all three for a file without events"
         return EventRow(row.line, name, problem=f"column {missing[0]!r} {found}; {advice}")
-    return EventRow(row.line, name, *values, caption=row.cells.get(CAPTION) or None)
+    onset, offset, label = values
+    return EventRow(row.line, name, onset, offset, label, caption=row.cells.get(CAPTION) or None)
 
 
 # ---------------------------------------------------------------- the header

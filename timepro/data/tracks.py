@@ -112,10 +112,9 @@ def read_track(path: Path, program: str, options: TrackOptions = TrackOptions())
             raise ValueError(f"{path}: {problem}") from None
         return Track(program, events, duration)
     read = _read_audacity if program == "Audacity" else _read_sonic
-    events, left_out = [], []
-    for entry in read(path):
-        (events if isinstance(entry, TrackEvent) else left_out).append(entry)
-    return Track(program, tuple(events), left_out=tuple(left_out))
+    entries = list(read(path))
+    found = tuple(entry for entry in entries if isinstance(entry, TrackEvent))
+    return Track(program, found, left_out=tuple(entry for entry in entries if not isinstance(entry, TrackEvent)))
 
 
 # ---------------------------------------------------------------- lines
@@ -165,7 +164,10 @@ def _read_sonic(path: Path) -> Iterator[TrackEvent | tuple[str, int]]:
 def _sonic_columns(line: str) -> tuple[int, int, int] | None:
     """Where time, duration and label stand, by a header that newer versions write."""
     names = [name.upper() for name in line.replace('"', "").strip().split(",")]
-    return tuple(names.index(name) for name in _SONIC_HEADER) if set(_SONIC_HEADER) <= set(names) else None
+    if not set(_SONIC_HEADER) <= set(names):
+        return None
+    time, length, label = (names.index(name) for name in _SONIC_HEADER)
+    return time, length, label
 
 
 # ---------------------------------------------------------------- Raven
@@ -274,7 +276,8 @@ def read_jams(jams: Any) -> tuple[float | None, tuple[TrackEvent, ...]]:
 
 
 def _end(observation: dict[str, Any]) -> Any:
-    onset, length = observation.get("time"), observation.get("duration")
+    onset: Any = observation.get("time")
+    length: Any = observation.get("duration")
     try:
         return round(onset + length, 6)  # the sum of two decimals need not be one
     except (TypeError, ValueError, OverflowError):

@@ -76,11 +76,13 @@ class Head(nn.Module):
         super().__init__()
         if chunk_mib <= 0:
             raise ValueError(f"batch.logit_chunk_mib is {chunk_mib}; it must be above 0")
-        if linear.bias is not None:
+        bias: Tensor | None = linear.bias
+        if bias is not None:
             raise ValueError("the checkpoint's output head has a bias; only heads without one are supported")
-        self.weight = linear.weight
-        self.chunk = max(1, int(chunk_mib * 2**20) // (4 * linear.weight.shape[0]))  # tokens
+        self.weight: Any = linear.weight  # shared with the model: a parameter
+        self.chunk: int = max(1, int(chunk_mib * 2**20) // (4 * linear.weight.shape[0]))  # tokens
         self.soft_time: SoftTime | None = None  # of supervised answers, in training alone
+        self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
 
     def forward(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Policy(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         family: ModelFamily,
         layout: AstpLayout,
         lora: LoraConfig | None = None,
@@ -42,7 +43,7 @@ class Policy(nn.Module):
         super().__init__()
         self.family = family
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
-        self.text_model = family.text_model(model)
+        self.text_model: Any = family.text_model(model)
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
         self.lm_head = Head(model.lm_head, banned[banned < model.lm_head.weight.shape[0]], logit_chunk_mib)
         self.embeddings = model.get_input_embeddings()
@@ -119,7 +120,8 @@ class Policy(nn.Module):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
         """Optimiser groups: no decay for embeddings (frozen rows must not shrink) and for vectors."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in self.parameters():
             if not parameter.requires_grad:
                 continue
