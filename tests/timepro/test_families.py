@@ -180,6 +180,18 @@ def test_a_family_from_outside_is_found_built_and_loaded(toy, tmp_path):
     assert processor.answer_ids("none")[-1] == processor.tokenizer.convert_tokens_to_ids("<|toy_end|>")
 
 
+def test_a_family_from_outside_is_part_of_what_names_a_kept_checkpoint(toy, tmp_path):
+    from trainer.launcher.stage_keys import model_key, sft_key
+
+    def keys() -> tuple[str, str]:
+        return model_key(TinyModelConfig(family=toy.name), ["siren"], []), sft_key({}, ["sed"])
+
+    before = keys()
+    path = tmp_path / "toy_family.py"
+    path.write_text(path.read_text() + "# changed\n")
+    assert all(old != new for old, new in zip(before, keys(), strict=True))
+
+
 @pytest.mark.parametrize("form", ["audio", "audio_url", "input_audio"])
 def test_a_prompt_is_what_every_chat_interface_makes_of_it(family, checkpoint, form):
     from transformers import AutoProcessor

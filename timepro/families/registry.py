@@ -79,6 +79,13 @@ def family_of(folder: str | Path, source: bool = False) -> ModelFamily:
     return families[model_type]
 
 
+def outside_sources() -> list[Path]:
+    """The files of the families of other packages, sorted: what a checkpoint depends on beside this project's code."""
+    package = __name__.rpartition(".")[0]
+    outside = [type(family) for family in all_families() if not type(family).__module__.startswith(f"{package}.")]
+    return sorted({Path(inspect.getfile(family)) for family in outside})
+
+
 def _own() -> Iterator[tuple[str, Any]]:
     """The families in this package's modules, with where they are."""
     package = __name__.rpartition(".")[0]

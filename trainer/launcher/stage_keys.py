@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from timepro.families.registry import outside_sources
 from timepro.system.source import import_closure
 from timepro.tasks.registry import source_of
 from timepro.tiny.config import TinyModelConfig
@@ -46,13 +47,13 @@ def data_key(config: ExperimentConfig, split: str) -> str:
 def model_key(tiny: TinyModelConfig, labels: Sequence[str], texts: Sequence[str]) -> str:
     """Of a tiny checkpoint."""
     inputs = {"tiny": asdict(tiny), "labels": list(labels), "texts": list(texts)}
-    return digest(inputs, import_closure(*MADE_BY["model"]))
+    return digest(inputs, [*import_closure(*MADE_BY["model"]), *outside_sources()])
 
 
 def sft_key(inputs: Mapping[str, Any], tasks: Iterable[str]) -> str:
-    """Of a fine-tuned checkpoint; tasks from outside this project bring their own file."""
+    """Of a fine-tuned checkpoint; tasks and families from outside this project bring their own files."""
     own = [file for task in tasks if (file := source_of(task)) is not None]
-    return digest(inputs, [*import_closure(*MADE_BY["sft"]), *own])
+    return digest(inputs, [*import_closure(*MADE_BY["sft"]), *own, *outside_sources()])
 
 
 def folder_key(folder: Path) -> str:
