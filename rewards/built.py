@@ -118,6 +118,16 @@ class BuiltReward:
         asks = getattr(self.reward, "asks", None)
         return asks is None or child in asks(group)
 
+    def check_task(self, task: str) -> None:
+        """Refuse a task that this reward has no value for, before there is a group of it.
+
+        Raises:
+            ValueError: from a reward's own method `for_task`, which gives the child that a task's groups go to.
+        """
+        for_task = getattr(self.reward, "for_task", None)
+        for child in self.children if for_task is None else (for_task(task),):
+            child.check_task(task)
+
     def nodes(self) -> Iterator[BuiltReward]:
         """This reward and all that it is composed of."""
         yield self

@@ -31,7 +31,15 @@ class ByTask:
         """The reward that will be called for a group: the others have no work with it."""
         return [self.rewards[group.task]] if group.task in self.rewards else []
 
+    def for_task(self, task: str) -> Reward:
+        """The reward of a task.
+
+        Raises:
+            ValueError: none is named for it.
+        """
+        if task not in self.rewards:
+            raise ValueError(f"no reward is named for task {task!r}; add the key {task!r} to by_task")
+        return self.rewards[task]
+
     def __call__(self, group: Group) -> np.ndarray:
-        if group.task not in self.rewards:
-            raise ValueError(f"no reward is named for task {group.task!r}; add the key {group.task!r} to by_task")
-        return self.rewards[group.task](group)
+        return self.for_task(group.task)(group)

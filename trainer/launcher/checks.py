@@ -28,8 +28,11 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
         ValueError: naming the key and what to set.
     """
     check_run_name(config.name)
-    task_weights(config.task)
-    parts = build_reward(config.rewards).part_names
+    tasks = task_weights(config.task)  # first, since the rewards may name the tasks that it finds
+    reward = build_reward(config.rewards)
+    parts = reward.part_names
+    for task in tasks if config.grpo.enabled else ():
+        reward.check_task(task)
     if unknown := [name for name in config.grpo.advantage.parts if name not in parts]:
         raise ValueError(
             f"grpo.advantage.parts names {', '.join(unknown)}; the configured reward records {', '.join(parts)}"

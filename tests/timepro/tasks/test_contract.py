@@ -148,6 +148,15 @@ def test_by_task_refuses_what_is_no_task_and_a_task_twice(toy):
         build_reward("by_task")
 
 
+def test_a_reward_that_a_task_lacks_is_missed_before_there_is_a_group():
+    inner = {"name": "by_task", "as": "inner", "ag": "miou"}
+    reward = build_reward({"name": "by_task", "sed": "count", "ag": {"name": "tie_break", "main": "iou", "aux": inner}})
+    reward.check_task("sed")
+    reward.check_task("ag")
+    with pytest.raises(ValueError, match="no reward is named for task 'dac'; add the key 'dac' to by_task"):
+        reward.check_task("dac")
+
+
 @pytest.mark.slow
 def test_a_slow_reward_knows_the_tasks_from_outside_in_its_worker(toy, tmp_path, monkeypatch):
     """Named short, as the configuration may once the experiment has found the task by its import path."""

@@ -101,6 +101,13 @@ def test_check_names_the_key_that_is_wrong() -> None:
             check(config)
 
 
+def test_a_task_without_a_reward_is_refused_before_anything_starts() -> None:
+    overrides = ["task={sed: 1, ag: 1}", "rewards={name: by_task, ag: miou}"]
+    config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
+    with pytest.raises(ValueError, match="no reward is named for task 'sed'; add the key 'sed' to by_task"):
+        check(config)
+
+
 def test_samples_that_the_model_cannot_take_are_refused_before_anything_starts(tmp_path: Path, manifest: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31), 16000)
     clips = [Clip("long", tmp_path / "long.wav", 31.0, (ManifestEvent(0.4, 0.8, "dog_bark", "a; b"),))]
