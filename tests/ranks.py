@@ -16,7 +16,7 @@ from trainer.messages import LOCAL_RANK, RANK, STORE_HOST, STORE_PORT, WORLD_SIZ
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float = 240.0) -> list[str]:
+def run_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float = 420.0) -> list[str]:
     """What each rank wrote to its standard output.
 
     Args:

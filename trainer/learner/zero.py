@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,11 @@ def import_deepspeed() -> Any:
 
 
 def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, Any]:
-    """DeepSpeed's own configuration. Accumulation is driven by hand: the number of micro-batches varies by step."""
+    """DeepSpeed's own configuration. Accumulation is driven by hand: the number of micro-batches varies by step.
+
+    Raises:
+        ValueError: `zero.extra` asks for another stage than 3, or for no block where there must be one.
+    """
     on_cpu = distributed.device().type == "cpu"
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
@@ -59,6 +63,7 @@ def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, 
         "gradient_clipping": optimiser.max_grad_norm,
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW also where its state is in main memory
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": not on_cpu,
@@ -69,10 +74,27 @@ def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, 
         },
     }
     if compute_dtype(zero) is torch.bfloat16:
-        config["bf16"] = {"enabled": True}
+        # Micro-batches and ranks are summed in float32: in bfloat16 a hundred of them lose most of what each adds.
+        summed = {"communication_data_type": "fp32", "data_types": {"grad_accum_dtype": "fp32"}}
+        config |= {"bf16": {"enabled": True}, **summed}
     if zero.offload_optimiser:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-    return config | zero.extra
+    config = _merged(config, zero.extra)
+    if config["zero_optimization"].get("stage") != 3:
+        raise ValueError(
+            f"zero.extra sets zero_optimization.stage to {config['zero_optimization'].get('stage')!r}; the learner "
+            "needs stage 3: leave the key out"
+        )
+    return config
+
+
+def _merged(config: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with what `extra` says, key by key at every depth."""
+    merged = dict(config)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> Any:
@@ -94,6 +116,11 @@ def initialise_frozen(policy: Policy, zero: ZeroConfig) -> Any:
     engine, *_ = deepspeed.initialize(model=policy, config=deepspeed_config(OptimiserConfig(), zero))
     engine.eval()
     return engine
+
+
+def optimiser_bytes(engine: Any) -> int:
+    """Bytes of this rank's float32 weights and of AdamW's two moments for them."""
+    return sum(3 * part.numel() * 4 for part in engine.optimizer.fp32_partitioned_groups_flat)
 
 
 def set_learning_rate(engine: Any, value: float) -> None:

@@ -15,6 +15,6 @@ class ZeroConfig:
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
     reduce_bucket: Count = 50_000_000
     persistence_threshold: Natural = 100_000  # smaller parameters stay whole on every rank
-    offload_optimiser: bool = False
+    offload_optimiser: bool = False  # float32 weights and AdamW's moments in main memory; AdamW then runs on the CPU
     collective_timeout_s: Positive = 1800.0
-    extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's own configuration as it is
+    extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's configuration, key by key
