@@ -42,12 +42,14 @@ class Purpose:
         tasks: those that are trained or scored on it.
         times: label times of the supervised answers: "exact", "annotated" or "auto".
         max_tokens: of a generated answer; 0 where none is generated.
+        row_tokens: what prompt and answer may take in a learner's micro-batch; 0: not looked at.
     """
 
     key: str
     tasks: Sequence[str]
     times: str = "exact"
     max_tokens: int = 0
+    row_tokens: int = 0
 
 
 def check_samples(
@@ -167,21 +169,23 @@ def _wrong(
         wrong += [f"{event.label!r} {_LOST}" for event in events if not limits.can_write(event.label)]
         if problem := limits.time_problem(max((event.offset for event in events), default=0.0)):
             wrong.append(problem)
-        if max_model_len and purpose.max_tokens:
-            wrong += _too_long(sample, purpose, limits, max_model_len)
+        if purpose.max_tokens:
+            room = {"rollout.max_model_len": max_model_len, "grpo.batch.micro_batch_tokens": purpose.row_tokens}
+            for key, tokens in room.items():
+                wrong += _too_long(sample, purpose.max_tokens, limits, key, tokens) if tokens else []
     return wrong
 
 
-def _too_long(sample: Sample, purpose: Purpose, limits: ModelLimits, max_model_len: int) -> list[str]:
+def _too_long(sample: Sample, max_tokens: int, limits: ModelLimits, key: str, room: int) -> list[str]:
     audio = limits.audio_tokens(sample.duration)
-    if audio + limits.most_question_tokens(sample.question) + purpose.max_tokens <= max_model_len:
+    if audio + limits.most_question_tokens(sample.question) + max_tokens <= room:
         return []
     question = limits.question_tokens(sample.question)
-    total = audio + question + purpose.max_tokens
-    if total <= max_model_len:
+    total = audio + question + max_tokens
+    if total <= room:
         return []
     bound = "at most " if limits.tokenizer is None else ""
     return [
         f"its prompt ({audio} tokens of audio and timestamps, {bound}{question} of text) and an answer of "
-        f"{purpose.max_tokens} are {bound}{total} tokens, more than rollout.max_model_len={max_model_len}"
+        f"{max_tokens} are {bound}{total} tokens, more than {key}={room}"
     ]

@@ -38,7 +38,8 @@ def build_tiny_checkpoint(
         raise ValueError(f"{folder} already holds a checkpoint; give another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = TimestampVocabulary(config.timestamps.stride, config.timestamps.duration)
-    tokenizer = build_tokenizer(words, texts, None if as_published else vocabulary, family.tokens)
+    timestamps = None if as_published else vocabulary
+    tokenizer = build_tokenizer(words, texts, timestamps, family.tokens, config.vocabulary)
     rows = padded_rows(len(tokenizer))
     model_config = family.tiny_config(config, tokenizer, rows)
     if not as_published:

@@ -32,6 +32,7 @@ class TinyModelConfig:
     encoder_feed_forward: Count = 192
     encoder_window: Count = 100  # Omni: audio frames a block attends over, before pooling: 2 s, as published
     tie_word_embeddings: bool = False
+    vocabulary: Natural = 0  # tokens at least, filled up with some that no text gives; published models have 152,064
     timestamps: TimestampsConfig = field(default_factory=TimestampsConfig)
     timestamp_init: str = "smooth"
     astp: bool = True

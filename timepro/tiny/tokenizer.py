@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +29,7 @@ def build_tokenizer(
     texts: Iterable[str],
     vocabulary: TimestampVocabulary | None,
     special: SpecialTokens = SpecialTokens(),  # noqa: B008 - frozen
+    at_least: int = 0,
 ) -> Any:
     """Train a byte-level BPE tokenizer and add the special and timestamp tokens.
 
@@ -36,6 +38,7 @@ def build_tokenizer(
         texts: sentences of prompts and captions.
         vocabulary: timestamps, added last, so that their ids are consecutive; None: as published, without any.
         special: the family's special tokens.
+        at_least: tokens without the timestamps; fillers that no text gives make up the number.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -54,6 +57,7 @@ def build_tokenizer(
     tokenizer.train_from_iterator(
         corpus, trainers.BpeTrainer(vocab_size=2048, initial_alphabet=alphabet, show_progress=False)
     )
+    tokenizer = _filled(tokenizer, at_least - len(special.all()))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special.all()])
     if vocabulary is not None:
         # Ordinary added tokens, not special ones: an answer written in them must survive decoding.
@@ -66,3 +70,14 @@ def build_tokenizer(
         extra_special_tokens=dict(special.named),
         chat_template=chat_template(special),
     )
+
+
+def _filled(tokenizer: Any, size: int) -> Any:
+    """The tokenizer with a vocabulary of at least so many, every second filler with a space before it."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    for number in range(size - len(vocabulary)):
+        vocabulary[f"{chr(0x120) if number % 2 else ''}filler{number}"] = len(vocabulary)
+    return Tokenizer.from_str(json.dumps(state))

@@ -80,12 +80,15 @@ def _check_data(config: ExperimentConfig) -> None:
     if not all(named):
         if problem := limits.clip_problem(config.data.soundscape.max_duration):
             raise ValueError(f"data.soundscape.max_duration: the longest clip {problem}")
+        _check_longest_row(config, limits)
         return
     # Read here, so that a bad clip is not found after hours of another stage.
     tasks = list(task_weights(config.task))
     purposes = [
         Purpose("data.sft", tasks, config.sft.label_times),
-        Purpose("data.rl", tasks, max_tokens=config.grpo.groups.max_tokens),
+        Purpose(
+            "data.rl", tasks, max_tokens=config.grpo.groups.max_tokens, row_tokens=config.grpo.batch.micro_batch_tokens
+        ),
         Purpose("data.validation", tasks, config.sft.label_times, config.evaluation.max_tokens),
         Purpose("data.test", tasks, max_tokens=config.evaluation.max_tokens),
     ]
@@ -95,6 +98,17 @@ def _check_data(config: ExperimentConfig) -> None:
     if problems:
         raise ValueError(problems_text(list(dict.fromkeys(problems))))  # a manifest may serve several splits
     audio_folders({split: Path(path) for split, path in zip(SPLITS, named, strict=True)})
+
+
+def _check_longest_row(config: ExperimentConfig, limits: ModelLimits) -> None:
+    """Of soundscapes that are yet to be made: the longest with one answer must fit a micro-batch."""
+    audio, answer = limits.audio_tokens(config.data.soundscape.max_duration), config.grpo.groups.max_tokens
+    budget = config.grpo.batch.micro_batch_tokens
+    if audio + answer > budget:
+        raise ValueError(
+            f"grpo.batch.micro_batch_tokens is {budget}; the longest soundscape ({audio} tokens of audio and "
+            f"timestamps) and an answer of grpo.groups.max_tokens={answer} do not fit"
+        )
 
 
 def audio_folders(manifests: Mapping[str, Path]) -> list[Path]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 
 from timepro.features import Processor
 from timepro.system.files import write_json
@@ -23,8 +22,9 @@ from trainer.learner.export import export_checkpoint
 from trainer.learner.frames import FrameCache
 from trainer.learner.lora import ADAPTER_FOLDER, export_adapter, trained_share
 from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.offload import OffloadedActivations
 from trainer.learner.policy import Policy, load_policy
-from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches
+from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches, split_rows
 from trainer.learner.soft_time import SoftTime
 from trainer.learner.write_guard import WriteGuard
 from trainer.settings.batch import BatchConfig
@@ -83,6 +83,7 @@ class Learner:
         self.engine: Any = None
         self._reference: Any = None
         self._refused_in_a_row = 0
+        self._offload_said = False
         self.frames = FrameCache(self.encoder, self.processor, batch.frame_cache_gib)
 
     def _load(self, dtype: torch.dtype, lora: LoraConfig | None) -> tuple[Policy, nn.Module]:
@@ -100,6 +101,9 @@ class Learner:
     def start(self) -> None:
         """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""
         self.engine = zero.initialise(self._policy, *self._config)
+        if self._config[1].offload_optimiser:
+            gib = zero.optimiser_bytes(self.engine) / 2**30
+            distributed.say(f"zero.offload_optimiser: {gib:,.3f} GiB of optimiser state a rank are in main memory")
 
     def update(
         self, rows: Sequence[Row], loss_function: LossFunction, temperature: float, learning_rate: float
@@ -112,15 +116,14 @@ class Learner:
                 already divided by the GLOBAL count, and numbers for the log by name, the same names every time.
 
         Raises:
-            ValueError: `max_refused_steps` steps in a row were refused.
+            FailedTogether: `max_refused_steps` steps in a row were refused.
         """
         parts = self._cut(rows)
         zero.set_learning_rate(self.engine, learning_rate)
         numbers: list[dict[str, float]] = []
-        on_gpu = distributed.device().type == "cuda"
         for number, part in enumerate(parts):
             micro = self._collate(part)
-            with save_on_cpu(pin_memory=on_gpu) if self.batch.offload_activations else nullcontext():
+            with self._offloading():
                 logprobs, entropies = self.engine(micro, temperature)
             loss, reported = loss_function(logprobs, entropies, micro)
             zero.backward(self.engine, loss, last=number == len(parts) - 1)
@@ -129,11 +132,28 @@ class Learner:
         self._count_refused(taken)
         return Updated(sums.joined(numbers), norm, not taken, len(parts))
 
+    @contextmanager
+    def _offloading(self) -> Iterator[None]:
+        """Around a forward pass; says the first time what it moves."""
+        if not self.batch.offload_activations:
+            yield
+            return
+        hooks = OffloadedActivations(self._policy.parameters(), distributed.device().type == "cuda")
+        with hooks:
+            yield
+        if not self._offload_said:
+            self._offload_said = True
+            moved, weights = hooks.moved_bytes / 2**20, hooks.weight_bytes / 2**20
+            distributed.say(
+                f"batch.offload_activations: {moved:,.1f} MiB of the first micro-batch went to main memory "
+                f"({weights:,.1f} MiB of weights did not)"
+            )
+
     def _count_refused(self, taken: bool) -> None:
         self._refused_in_a_row = 0 if taken else self._refused_in_a_row + 1
         limit = self._config[0].max_refused_steps
         if self._refused_in_a_row >= limit:
-            raise ValueError(
+            raise distributed.FailedTogether(
                 f"the gradient was not finite in {limit} steps in a row (max_refused_steps); none of them changed the "
                 "weights. Look for NaN in the checkpoint, or lower the learning rate"
             )
@@ -188,8 +208,13 @@ class Learner:
         self.engine.train()
         return found
 
+    def fitting(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows, split where they do not fit a micro-batch. Raises ValueError for an answer that cannot fit."""
+        return split_rows(rows, self.batch.micro_batch_tokens)
+
     def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Rows in micro-batches, as many on every rank: ZeRO-3 gathers parameters together. A collective."""
+        rows = self.fitting(rows)
         plan = plan_micro_batches([row.length for row in rows], self.batch.micro_batch_tokens)
         n_micro = int(distributed.largest(len(plan)))
         parts = [[rows[i] for i in part] for part in plan]

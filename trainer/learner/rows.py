@@ -43,12 +43,13 @@ class AnswerTokens:
 class Row:
     """A prompt (P expanded token ids, F audio placeholders among them) with its answers.
 
-    `frames` are the clip's encoded audio frames (F, H).
+    `frames` are the clip's encoded audio frames (F, H), and `sample` is the sample's id, for messages.
     """
 
     prompt_ids: list[int]
     frames: Tensor
     answers: list[AnswerTokens]
+    sample: str = ""
 
     @property
     def length(self) -> int:
@@ -173,25 +174,44 @@ def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> Micr
     )
 
 
+def split_rows(rows: Sequence[Row], token_budget: int) -> list[Row]:
+    """Rows that fit a micro-batch: one whose answers do not fit together becomes several with the same prompt.
+
+    Raises:
+        ValueError: a prompt that does not fit with one of its answers; names the sample.
+    """
+    fitting = []
+    for row in rows:
+        part: list[AnswerTokens] = []
+        length = len(row.prompt_ids)
+        for answer in row.answers:
+            n = len(answer.token_ids) - 1
+            if part and length + n > token_budget:
+                fitting.append(replace(row, answers=part))
+                part, length = [], len(row.prompt_ids)
+            if length + n > token_budget:
+                raise ValueError(
+                    f"sample {row.sample or 'without a name'}: its prompt of {len(row.prompt_ids)} tokens and one "
+                    f"answer of {n + 1} do not fit the {token_budget} tokens of a micro-batch; raise "
+                    "batch.micro_batch_tokens, or shorten the clip or the answers"
+                )
+            part.append(answer)
+            length += n
+        fitting.append(row if len(part) == len(row.answers) else replace(row, answers=part))
+    return fitting
+
+
 def plan_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Cut rows into micro-batches whose padded size stays within a budget: longest first, first fit.
 
     Args:
-        lengths: tokens of each row.
+        lengths: tokens of each row, none above the budget (`split_rows`).
         token_budget: most padded tokens (rows x longest row) of a micro-batch.
 
     Returns:
         lists of row indices; every row is in exactly one.
-
-    Raises:
-        ValueError: a row longer than the budget.
     """
-    too_long = [length for length in lengths if length > token_budget]
-    if too_long:
-        raise ValueError(
-            f"a prompt with its answers has {max(too_long)} tokens, over the micro-batch budget of {token_budget}; "
-            "raise micro_batch_tokens, or lower the group size or the clip length"
-        )
+    assert max(lengths, default=0) <= token_budget, "rows have not been split"
     batches: list[list[int]] = []
     widest: list[int] = []  # the first row of a micro-batch is its longest
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -209,4 +229,4 @@ def empty_like(row: Row) -> Row:
     """A row that weighs nothing: pads a rank's micro-batches to the number that all ranks run."""
     answer = row.answers[0]
     blank = replace(answer, advantage=0.0, weight=0.0)
-    return Row(row.prompt_ids, row.frames, [blank])
+    return replace(row, answers=[blank])

@@ -32,7 +32,7 @@ def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: flo
         exact: take the reference instead of the (perhaps lagged) target.
     """
     prompt = processor.expanded_prompt(sample.question, len(frames))
-    return Row(prompt, frames, [target_answer(processor, sample, weight, exact)])
+    return Row(prompt, frames, [target_answer(processor, sample, weight, exact)], sample.id)
 
 
 def target_answer(processor: Processor, sample: Sample, weight: float = 1.0, exact: bool = False) -> AnswerTokens:
@@ -71,6 +71,9 @@ class Sft:
 
         Returns:
             steps, seconds, final training and validation loss, and the signal that stopped it (0 for none).
+
+        Raises:
+            FailedTogether: a step failed on some rank; there is a checkpoint.
         """
         config, optimiser, learner = self.config, self.config.optimiser, self.learner
         learner.start()
@@ -89,7 +92,13 @@ class Sft:
                     break
                 factor = learning_rate_factor(step, progress, optimiser.warmup_steps, optimiser.flat, optimiser.floor)
                 rate = optimiser.learning_rate * factor
-                loss, measured = self._step(rate)
+                place = self.order.state()
+                try:
+                    loss, measured = self._step(rate)
+                except distributed.FailedTogether:
+                    self.order.restore(place)  # a resumed run takes this step's samples again
+                    self._save(step, time.monotonic() - started)
+                    raise
                 step += 1
                 bar.advance(note=f"loss {loss:.3f}")
                 if step % config.log_every == 0:
@@ -117,7 +126,9 @@ class Sft:
 
     def _step(self, rate: float) -> tuple[float, dict[str, float]]:
         indices = self.order.take(self.config.batch_size)
-        rows = self._rows([self.samples[i] for i in share(indices, distributed.rank(), distributed.world_size())])
+        mine = share(indices, distributed.rank(), distributed.world_size())
+        with distributed.together("building rows"):
+            rows = self._rows([self.samples[i] for i in mine])
         count = distributed.total(weighted_token_count(rows, supervised=True))
 
         def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -130,7 +141,8 @@ class Sft:
 
     def _rows(self, samples: Sequence[Sample]) -> list[Row]:
         frames = self.learner.frames([sample.audio for sample in samples])
-        return [target_row(self.learner.processor, s, f) for s, f in zip(samples, frames, strict=True)]
+        rows = [target_row(self.learner.processor, s, f) for s, f in zip(samples, frames, strict=True)]
+        return self.learner.fitting(rows)  # here, where a failure is one of all ranks
 
     def _restored(self, checkpoint: Path | None) -> tuple[int, float]:
         """Steps done and seconds taken before."""

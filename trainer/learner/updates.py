@@ -69,6 +69,7 @@ def build_rows(
 
     Raises:
         RuntimeError: learner and worker do not expand a prompt alike.
+        ValueError: an answer does not fit a micro-batch.
     """
     frames = learner.frames([group.sample.audio for group in scored])
     rows = []
@@ -84,7 +85,8 @@ def build_rows(
                 f"learner and worker expand the prompt of {group.sample.id} differently "
                 f"({len(prompt)} and {len(group.prompt_token_ids)} tokens): not the same checkpoint or plugin"
             )
-        rows.append(Row(prompt, clip, answers))
+        rows.append(Row(prompt, clip, answers, group.sample.id))
+    learner.fitting(rows)  # what cannot fit is found here, where a failure is one of all ranks
     return rows
 
 

@@ -181,6 +181,9 @@ def test_prompts_that_leave_no_room_for_an_answer_are_named(tmp_path: Path, tiny
     assert f"an answer of 50 are {len(prompt) + 50} tokens, more than rollout.max_model_len={len(prompt) + 49}" in str(
         found
     )
+    purpose = Purpose("data.rl", ("sed",), max_tokens=50, row_tokens=len(prompt) + 49)
+    (found,) = check_samples(manifest, purpose, limits, len(prompt) + 50)
+    assert f"more than grpo.batch.micro_batch_tokens={len(prompt) + 49}" in str(found)
 
 
 def test_without_a_tokenizer_the_bound_is_said_to_be_one(tmp_path: Path, tiny_checkpoint: Path) -> None:

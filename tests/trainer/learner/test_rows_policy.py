@@ -16,7 +16,17 @@ from reference_models import load_reference, reference_logits
 from timepro.astp import AstpLayout
 from timepro.features import Processor
 from trainer.learner.policy import Policy, load_policy
-from trainer.learner.rows import PADDING, PROMPT, AnswerTokens, Row, collate, empty_like, plan_micro_batches, tree_mask
+from trainer.learner.rows import (
+    PADDING,
+    PROMPT,
+    AnswerTokens,
+    Row,
+    collate,
+    empty_like,
+    plan_micro_batches,
+    split_rows,
+    tree_mask,
+)
 
 
 @dataclass
@@ -319,9 +329,24 @@ def test_micro_batches_hold_every_row_once_within_the_budget(seed):
             assert len(plan[a] + plan[b]) * max(lengths[i] for i in plan[a] + plan[b]) > budget
 
 
-def test_a_row_above_the_budget_names_the_setting():
-    with pytest.raises(ValueError, match=r"has 12 tokens, .*budget of 10; raise micro_batch_tokens"):
-        plan_micro_batches([3, 12, 11], 10)
+def test_a_group_that_does_not_fit_becomes_rows_with_the_same_prompt(setup):
+    row = setup.row("What?", clip(setup, 1.0, 14), answers_of(setup, LONG, SHORT, TIMES, LONG))
+    longest = len(row.prompt_ids) + len(row.answers[0].token_ids) - 1
+    for budget in (row.length, row.length - 1, longest + 4, longest):
+        parts = split_rows([row], budget)
+        assert [id(a) for part in parts for a in part.answers] == [id(a) for a in row.answers]
+        assert all(part.prompt_ids == row.prompt_ids and part.length <= budget for part in parts)
+        assert (len(parts) == 1) == (budget == row.length)
+        plan = plan_micro_batches([part.length for part in parts], budget)
+        found = torch.cat([setup.score([parts[i]])[0] for i in sorted(i for batch in plan for i in batch)])
+        torch.testing.assert_close(found, setup.score([row])[0], rtol=0, atol=1e-5)
+
+
+def test_an_answer_that_fits_no_micro_batch_is_refused_by_its_clip():
+    answers = [AnswerTokens([1] * 4), AnswerTokens([1] * 6)]
+    row = Row([1] * 8, torch.zeros(0, 4), answers, sample="yard.wav@sed")
+    with pytest.raises(ValueError, match=r"sample yard.wav@sed: its prompt of 8 tokens and one answer of 6 do not"):
+        split_rows([row], 12)
 
 
 def test_an_empty_row_weighs_nothing_and_still_runs(setup):
