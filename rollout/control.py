@@ -43,7 +43,7 @@ class WorkerControl:
 
         def ask(url: str) -> list[str]:
             body = {"method": "timepro_group", "timeout": _ASK_S}
-            with contextlib.suppress(requests.RequestException, RuntimeError, KeyError):
+            with contextlib.suppress(RuntimeError, KeyError):
                 return list(self.post(url, "collective_rpc", body, _ASK_S)["results"])
             return []
 
@@ -79,9 +79,9 @@ class WorkerControl:
         """Have the workers put their old weights back and generate again, those that can."""
 
         def undo(url: str) -> None:
-            with contextlib.suppress(requests.RequestException, RuntimeError):
+            with contextlib.suppress(RuntimeError):
                 self.post(url, "collective_rpc", {"method": "timepro_abort_update", "timeout": _ASK_S}, _ASK_S)
-            with contextlib.suppress(requests.RequestException, RuntimeError):
+            with contextlib.suppress(RuntimeError):
                 self.post(url, "resume", None, _ASK_S)
 
         list(self._threads.map(undo, urls))
@@ -90,8 +90,7 @@ class WorkerControl:
         """Post to several workers at the same time; their replies, in order.
 
         Raises:
-            RuntimeError: a worker answered with an error.
-            requests.RequestException: one did not answer.
+            RuntimeError: a worker answered with an error, or not at all.
         """
         return list(self._threads.map(lambda url: self.post(url, route, body), urls))
 
@@ -118,10 +117,15 @@ class WorkerControl:
             timeout_s: deadline of the reply; None for none, 0 for the one of this object.
 
         Raises:
-            RuntimeError, requests.RequestException: as `on_all`.
+            RuntimeError: as `on_all`.
         """
         limit = self._timeout_s if timeout_s == 0 else timeout_s
-        response = self._session.post(f"{url}/{route}", json=body, timeout=(_CONNECT_S, limit))
+        try:
+            response = self._session.post(f"{url}/{route}", json=body, timeout=(_CONNECT_S, limit))
+        except requests.ReadTimeout:
+            raise RuntimeError(f"{url}/{route} did not answer within {limit:g} s") from None
+        except requests.ConnectionError:  # all of whose causes would fill the screen
+            raise RuntimeError(f"{url}/{route}: no connection; has the worker ended?") from None
         if response.status_code != 200:
             raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text[:300]}")
         return response.json() if response.content else {}
