@@ -18,7 +18,7 @@ if VERSION is None:
     raise ValueError('timepro/__init__.py has no line `__version__ = "..."`, which is where the version is kept')
 README = HERE / "README.md"
 
-BASE = ["aiohttp", "numpy", "psutil", "PyYAML", "requests", "rich", "scipy", "soundfile"]
+BASE = ["aiohttp", "numpy", "omegaconf", "psutil", "PyYAML", "requests", "rich", "scipy", "soundfile"]
 # Both platforms. torchaudio, torchvision and torchcodec come with vLLM; named here where our own code imports them.
 STACK = [
     "torch",

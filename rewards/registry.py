@@ -18,7 +18,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -252,7 +252,7 @@ def _check_settings(entry: _Entry, name: str, settings: dict[str, Any], where: s
 
 
 def _plain(spec: Any) -> Any:
-    """Plain dicts and lists from nested mappings and sequences."""
+    """Plain dicts and lists from nested mappings and sequences, OmegaConf's among them."""
     if isinstance(spec, Mapping):
         return {key: _plain(value) for key, value in spec.items()}
-    return [_plain(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
+    return [_plain(value) for value in spec] if isinstance(spec, Sequence) and not isinstance(spec, str) else spec

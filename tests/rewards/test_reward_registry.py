@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from rewards import Completion, Group, available_rewards, build_reward, register, registry
 from timepro import plugins
@@ -58,14 +59,15 @@ def test_what_is_no_spec_is_refused(spec):
         build_reward(spec)
 
 
-def test_nested_specs():
+@pytest.mark.parametrize("given", [dict, OmegaConf.create])
+def test_nested_specs(given):
     spec = {
         "name": "adaptive",
         "main": {"name": "eb_f1", "onset_collar": 0.1},
         "aux": {"name": "weighted", "as": "help", "terms": [{"reward": {"name": "miou", "as": "iou"}, "weight": 2}]},
         "epsilon": 1e-3,
     }
-    reward = build_reward(spec)
+    reward = build_reward(given(spec))
     assert reward.reward.epsilon == 1e-3
     assert reward.reward.main.reward.settings["onset_collar"] == 0.1
     assert reward.reward.aux.name == "help"

@@ -14,7 +14,8 @@ import yaml
 from timepro.config.keys import field_types, find_key, setting_type
 from timepro.config.marks import Spec, bare, mark
 from timepro.config.specs import merge_spec, set_in_spec
-from timepro.config.values import Place, build, compose, read_node, read_text
+from timepro.config.structured import build
+from timepro.config.values import Place, compose, read_node, read_text
 from timepro.names import near
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def load_experiment(name: str, overrides: Sequence[str], schema: type[T], folder
     values.setdefault("name", own_name)
     for text in overrides:
         Override.parse(text, schema).apply(values)
-    return typing.cast(T, build(schema, values))
+    return build(schema, values)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from timepro.config.values import Place, build, compose, read_node
+from timepro.config.structured import build
+from timepro.config.values import Place, compose, read_node
 from timepro.system.files import write_text
 
 T = TypeVar("T")
@@ -33,4 +33,4 @@ def load_resolved(path: Path, schema: type[T]) -> T:
     """
     place = Place(str(path), schema)
     node = compose(path.read_text(encoding="utf-8"), place)
-    return typing.cast(T, build(schema, read_node(node, schema, place) if node else {}))
+    return build(schema, read_node(node, schema, place) if node else {})

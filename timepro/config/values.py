@@ -13,7 +13,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,15 +133,6 @@ def read_text(text: str, kind: Any, place: Place) -> Any:
     if plain is Any and not word:
         return ""
     return read_node(node, kind, place)
-
-
-def build(schema: type, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from what `read_node` gave; keys that are left out have their defaults."""
-    kinds, given = field_types(schema), {}
-    for key, value in values.items():
-        kind = bare(kinds[key])
-        given[key] = build(typing.cast(type, kind), value) if dataclasses.is_dataclass(kind) else value
-    return schema(**given)
 
 
 def _section(node: yaml.Node, schema: type, place: Place) -> dict[str, Any]:

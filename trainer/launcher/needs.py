@@ -73,7 +73,9 @@ def parameters_of(folder: Path) -> float:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if not size:
         raise ValueError(f"{folder} holds no *.safetensors files, so what a run needs of memory is not known")
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    config = (
+        json.loads((folder / "config.json").read_text(encoding="utf-8")) if (folder / "config.json").is_file() else {}
+    )
     inner = config.get("thinker_config", {})
     stated = [part.get(key) for part in (config, inner) for key in ("dtype", "torch_dtype") if part.get(key)]
     return size / _BYTES.get(str(stated[0]) if stated else "float32", 4)

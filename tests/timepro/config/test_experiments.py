@@ -140,6 +140,14 @@ def test_a_dollar_sign_is_a_character(load):
     assert load({"main": "comment: ${nothing.here}"}).comment == "${nothing.here}"
 
 
+@pytest.mark.parametrize("text", ["\\${x}", "\\\\${x}", "a${b}\\", "${${x}}", "\\", "${oc.env:HOME}", "a\\$${c}"])
+def test_no_text_is_taken_for_a_reference(load, tmp_path, text):
+    loaded = load({"main": ""}, f"comment={text}", f"rewards.name={text}")
+    assert (loaded.comment, loaded.rewards) == (text, {"name": text})
+    save_resolved(loaded, tmp_path / "config.yaml")
+    assert load_resolved(tmp_path / "config.yaml", type(loaded)) == loaded
+
+
 def test_an_unknown_key_names_its_place_and_near_keys(load):
     with pytest.raises(
         ValueError, match=r"main\.yaml:1: unknown key trainer\.max_step \(did you mean trainer\.max_ste"

@@ -1,0 +1,41 @@
+"""Values that were read as OmegaConf's structured configurations: over the defaults, checked, made objects.
+
+OmegaConf is imported where it is used: an unknown experiment or key is answered before.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_INTERPOLATION = re.compile(r"(\\*)\$\{")  # with the backslashes in front, which OmegaConf would halve
+
+
+def build(schema: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a dataclass from nested values; keys that are left out have their defaults.
+
+    Texts stay as they are: `${...}` is no reference to another key, since experiments share settings by `base:`.
+
+    Raises:
+        ValueError: a key that the schema does not have, a value of another type, or one that the dataclass refuses.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), _escaped(values))
+        return typing.cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _escaped(value: Any) -> Any:
+    """Values in which OmegaConf finds no interpolation."""
+    if isinstance(value, Mapping):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return _INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
