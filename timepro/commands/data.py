@@ -158,7 +158,8 @@ def _show(options: argparse.Namespace) -> int:
     if not found.audio_problems:
         return 0
     return _fail(
-        f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio, see above", 2
+        f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio, see above (--no-audio: not looked at)",
+        2,
     )
 
 
