@@ -157,10 +157,8 @@ def _show(options: argparse.Namespace) -> int:
     print(f"picture: {picture}")
     if not found.audio_problems:
         return 0
-    return _fail(
-        f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio, see above (--no-audio: not looked at)",
-        2,
-    )
+    what = f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
+    return _fail(f"{what}, see above; --no-audio does not look at it", 2)
 
 
 def _mix(options: argparse.Namespace) -> int:
