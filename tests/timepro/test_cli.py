@@ -97,6 +97,8 @@ def test_only_the_table_names_modules_of_other_packages() -> None:
         (["inspect", "runs/gone"], "runs/gone is not a folder"),
         (["attention", "runs/gone/checkpoint", "clip.wav"], "runs/gone/checkpoint does not exist"),
         (["evaluate", "gone.tsv", "gone.jsonl"], "gone.jsonl"),
+        (["init-model", "gone", "new"], "gone is neither a folder nor a hub name"),
+        (["init-model", "rewards", "timepro"], "timepro exists already"),
         (["check-reward", "eb_f2"], "unknown reward 'eb_f2'"),
         (["data", "show", "gone.jsonl"], "gone.jsonl"),
     ],

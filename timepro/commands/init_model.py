@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.commands.inputs import require_absent
+from timepro.hub import fetch
 from timepro.timestamps import INITIALISATIONS
 
 EXAMPLES = """\
@@ -42,13 +44,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the checkpoint; returns the exit code."""
-    from timepro.init_model import TimestampSettings, fetch, init_model
-
-    settings = TimestampSettings(
-        options.stride, options.duration, options.every, options.position, options.answers, options.init, options.seed
-    )
     try:
-        init_model(fetch(options.source, options.revision), options.target, settings)
+        require_absent(options.target)
+        source = fetch(options.source, options.revision)
+        from timepro.init_model import TimestampSettings, init_model
+
+        settings = TimestampSettings(
+            options.stride, options.duration, options.every, options.position, options.answers, options.init,
+            options.seed,
+        )  # fmt: skip
+        init_model(source, options.target, settings)
     except (ValueError, OSError) as error:
         print(f"timepro: {error}", file=sys.stderr)
         return 2

@@ -26,3 +26,13 @@ def require_checkpoint(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         what = "holds no config.json" if folder.is_dir() else "does not exist"
         raise ValueError(f"{folder} {what}; name a checkpoint's folder, such as runs/NAME/checkpoint")
+
+
+def require_absent(path: Path) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        ValueError: the path exists.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists already; give another folder, or remove it first")
