@@ -20,7 +20,7 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup doctor train sweep test test-faults test-multinode parity lint clean
+.PHONY: help setup doctor train sweep test test-faults test-scale test-multinode parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -43,6 +43,9 @@ test: lint ## install, check style and types, run the tests in PROCESSES=2: make
 
 test-faults: setup ## kill and stop the processes of a run in every phase; about half an hour
 	@exec "$(VENV)/bin/python" -m pytest -m faults tests/faults -s $(ARGS)
+
+test-scale: setup ## run the paper's experiments in miniature on checkpoints of the published shape
+	@exec "$(VENV)/bin/python" -m pytest -m scale tests/scale $(ARGS)
 
 test-multinode: setup ## run the main job over two network namespaces, with faults; needs root and the ip command
 	@exec "$(VENV)/bin/python" -m pytest -m multinode tests/multinode $(ARGS)

@@ -1,0 +1,60 @@
+"""Supervised fine-tuning when a step fails: what is done is kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trainer.learner import sft
+from trainer.learner.distributed import FailedTogether
+from trainer.learner.learner import Updated
+from trainer.learner.order import Mixture
+from trainer.learner.rows import AnswerTokens
+from trainer.settings.sft import SftConfig
+
+
+class Learner:
+    """Takes steps until a row does not fit."""
+
+    processor = None
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def start(self) -> None: ...
+
+    def frames(self, audio: list[str]) -> list[str]:
+        return audio
+
+    def fitting(self, rows: list[Any]) -> list[Any]:
+        if self.updates == 2:
+            raise ValueError("sample b does not fit")
+        return rows
+
+    def update(self, rows: list[Any], loss: Any, temperature: float, learning_rate: float) -> Updated:
+        self.updates += 1
+        return Updated({"loss": 1.0}, 1.0, False, 1)
+
+
+def test_a_step_that_fails_is_saved_before_and_taken_again_by_a_resumed_run(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, order = [], Mixture([8], [1.0], 0)
+    samples = [SimpleNamespace(audio=str(i)) for i in range(8)]
+    monkeypatch.setattr(
+        sft, "target_row", lambda processor, sample, frames: SimpleNamespace(answers=[AnswerTokens([1])])
+    )
+    training = sft.Sft(
+        learner=Learner(), samples=samples, order=order, validation=[], config=SftConfig(batch_size=2),
+        checkpoints=SimpleNamespace(save=lambda learner, step, state, with_encoder: saved.append((step, state))),
+        stop=SimpleNamespace(agreed=lambda: 0), max_steps=4, max_seconds=0.0, title="SFT",
+        tracker=SimpleNamespace(resume_from=lambda *a: None, log=lambda *a: None),
+    )  # fmt: skip
+    with pytest.raises(FailedTogether, match="building rows failed: rank 0: ValueError: sample b does not fit"):
+        training.train(None)
+    undisturbed = Mixture([8], [1.0], 0)
+    undisturbed.take(4)
+    ((step, state),) = saved
+    assert step == state["step"] == 2 and state["cursor"] == undisturbed.state()
