@@ -14,7 +14,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.=,+-]+")
 _KEPT = "cache"  # in the folder of runs: stages that several runs share
 
 
-def check_run_name(name: str, key: str = "name") -> None:
+def check_run_name(name: str) -> None:
     """Refuse a name that is not a folder below the folder of runs.
 
     Raises:
@@ -35,7 +35,7 @@ def check_run_name(name: str, key: str = "name") -> None:
     elif parts[0] == _KEPT:
         wrong = f"the folder {_KEPT}/ keeps stages that several runs share"
     if wrong:
-        raise ValueError(f"{key}={name!r} cannot name a run's folder: {wrong}; write, for example, name=my_run")
+        raise ValueError(f"name={name!r} cannot name a run's folder: {wrong}; write, for example, name=my_run")
 
 
 def folder_name(words: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ def read_arms(trials: Sequence[Trial], folders: Sequence[Path]) -> list[Arm]:
         stages = {path.stem: read_counts(path) for path in sorted((folder / "eval").glob("*.jsonl"))}
         if not any(stage in stages for stage in FINAL):
             continue
-        shared = [pair for pair in trial.arguments if not pair.startswith(f"{SEED}=")]  # names an arm
+        shared = [pair for pair in trial.naming if not pair.startswith(f"{SEED}=")]  # names an arm
         seed = next((value for key, value in trial.settings if key == SEED), 0)
         name = trial_name(shared)
         arms.setdefault(name, Arm(name)).counts[str(seed)] = stages
