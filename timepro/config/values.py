@@ -224,7 +224,7 @@ def _wrong(node: yaml.Node, kind: type, place: Place) -> ValueError:
         if node.style:
             advice = ", without quotes"
         elif kind is bool and node.value.lower() in ("yes", "no", "on", "off", "y", "n", "0", "1"):
-            advice = f", here {'true' if node.value.lower() in ('yes', 'on', 'y', '1') else 'false'}"
+            advice = f"; write {'true' if node.value.lower() in ('yes', 'on', 'y', '1') else 'false'}"
         elif kind is float and _FLOAT.fullmatch(node.value):
             advice = " that a 64-bit float can hold"
     return place.error(f"{_shown(node)} is not {_WANTED[kind]}{advice}", node)

@@ -140,8 +140,10 @@ def test_what_is_not_a_number_is_refused(load, text: str) -> None:
 def test_a_switch_is_true_or_false(load, text: str) -> None:
     assert load("part.switch=true").part.switch is True
     assert load("part.switch=False").part.switch is False
-    with pytest.raises(ValueError, match=r"key part\.switch: .* is not true or false"):
+    with pytest.raises(ValueError, match=r"key part\.switch: .* is not true or false") as error:
         load(f"part.switch={text}")
+    advice = {"yes": "true", "on": "true", "1": "true", "no": "false", "off": "false", "0": "false"}.get(text)
+    assert ("write" in str(error.value)) == (advice is not None) and (advice or "") in str(error.value)
 
 
 def test_a_value_that_may_be_none(load) -> None:
