@@ -25,7 +25,7 @@ from timepro.runs import record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
-from trainer.launcher.checks import audio_folders, check, total_ranks, total_workers
+from trainer.launcher.checks import audio_folders, total_ranks, total_workers
 from trainer.launcher.console import console
 from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
@@ -45,17 +45,16 @@ _GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
 
 
 def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = None) -> Path:
-    """Run all stages; returns the run's folder.
+    """Run all stages of a configuration that `check` has let pass; returns the run's folder.
 
     Args:
         node: this one, node 0 of several; by default it is alone.
 
     Raises:
-        ValueError: a bad configuration or bad data.
+        ValueError: bad data.
         RuntimeError: a process failed.
         Interrupted: a signal ended the run; `resume` continues it.
     """
-    check(config, node.count if node else 1)
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config))
     with signals_raise(), MemoryWatch() as memory, Nodes(config, node or Node()) as nodes:
         run = open_run(config, resume)
