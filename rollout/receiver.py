@@ -21,8 +21,10 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.logger import init_logger
 
 from rollout import stream
+from rollout.adapters import Adapters
 from rollout.alive import signs_of_life
 from rollout.checksum import StreamChecksum
+from rollout.whole_layers import require_whole_layers
 
 logger = init_logger("vllm.timepro.receiver")
 _LOADING_LIMIT_S = 300.0  # of one step of loading: a bucket, or preparing the layers before and after a stream
@@ -39,6 +41,7 @@ class GroupInfo(WeightTransferInitInfo):
     world_size: int
     timeout_s: float
     bucket_bytes: int
+    adapters: bool  # whether the stream brings adapters, or whole weights
     device: str  # "cpu" (gloo) or "cuda" (NCCL): where the stream's buffers lie, whatever the model lies on
 
 
@@ -50,6 +53,7 @@ class StreamInfo(WeightTransferUpdateInfo):
     dtypes: list[str]
     shapes: list[list[int]]
     version: int
+    adapter_scale: float = 0.0  # what adapters' parts are multiplied by
 
 
 class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
@@ -64,9 +68,15 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self._store: Any = None
         self._info: GroupInfo | None = None
         self._buffers_on = torch.device("cpu")
+        self._scale = 0.0
         self.last_update: dict[str, Any] = {}
 
     def init_transfer_engine(self, info: GroupInfo) -> None:
+        if info.adapters != (self._adapters is not None):
+            kinds = ("adapters", "whole weights") if info.adapters else ("whole weights", "adapters")
+            raise RuntimeError(
+                f"the learner sends {kinds[0]}, this worker was started for {kinds[1]}; start both with the same lora.*"
+            )
         self.shutdown()
         parallel = self.parallel_config
         rank = info.first_rank + parallel.data_parallel_index * parallel.world_size + parallel.rank
@@ -83,14 +93,35 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
 
         with signs_of_life(_LOADING_LIMIT_S):
             self.restore()  # an update that its learner never finished would poison this one
-            initialize_layerwise_reload(self.model)
+            if self._adapters is None:
+                initialize_layerwise_reload(self.model)
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         with signs_of_life(_LOADING_LIMIT_S):
+            if self._adapters is not None:
+                self._adapters.apply(self._scale)
+                return
             finalize_layerwise_reload(self.model, self.model_config)
             self._renew_tied_heads()
+
+    @property
+    def _adapters(self) -> Adapters | None:
+        """The model's adapters, where it was started with some: then they are all that a stream brings."""
+        return getattr(self.model, "adapters", None)
+
+    def _load(self, tensors: list[tuple[str, torch.Tensor]]) -> None:
+        if self._adapters is not None:
+            self._adapters.stage(tensors)
+        else:
+            self.model.load_weights(tensors)
+
+    def _require_whole(self) -> None:
+        if self._adapters is not None:
+            self._adapters.check()
+        else:
+            require_whole_layers(self.model)
 
     def _renew_tied_heads(self) -> None:
         """Prepare heads anew that share their weight with the input embeddings.
@@ -144,7 +175,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                     continue
                 begun = time.monotonic()
                 checksum.add(buffer)
-                self.model.load_weights(
+                self._load(
                     [
                         (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
                         for s in bucket.slots
@@ -156,7 +187,10 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             raise RuntimeError(
                 f"checksum mismatch in weight stream {update.version}: sent {sent:016x}, received {received:016x}"
             )
+        self._require_whole()
+        self._scale = update.adapter_scale
         self.last_update = {
+            "dtype": str(self.model_config.dtype).removeprefix("torch."),
             "version": update.version,
             "checksum": received,
             "bytes": sum(sizes),
@@ -193,6 +227,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         from vllm.model_executor.model_loader.reload import layerwise
 
         restored = 0
+        if self._adapters is not None:
+            self._adapters.discard()
         for layer in self.model.modules():
             state = layerwise.get_layerwise_info(layer)
             if not state.can_load():

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from timepro.config.marks import Count, Natural, Port, Positive, between
 
+ADAPTERS_KEY = "timepro_adapters"  # of vLLM's additional configuration
+
 
 @dataclass
 class WorkerConfig:
@@ -33,6 +35,14 @@ class WorkerConfig:
     request_timeout_s: Positive = 300.0
     max_in_flight: Count = 64  # prompts at a time from one learner rank
     retries: Natural = 2
+
+
+@dataclass(frozen=True)
+class AdapterShape:
+    """The LoRA adapters that a worker makes room for when it starts."""
+
+    rank: int
+    targets: tuple[str, ...]  # published names of linear layers, "q_proj" for example
 
 
 def worker_gpus(config: WorkerConfig, index: int) -> str:

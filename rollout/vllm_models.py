@@ -1,6 +1,7 @@
 """vLLM's own model classes with the Audio-Side Time Prompt: timestamps in the prompt, banned tokens in the logits.
 
-What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list. A family
+What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list; another
+one adds LoRA adapters (`adapters.py`). A family
 names the classes of vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the
 family's architecture, made when it is first asked for.
 """
@@ -17,6 +18,7 @@ from vllm.model_executor.models.interfaces import supports_mrope
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
+from rollout.adapters import AdaptersMixin
 from timepro.astp import AstpLayout, interleave
 from timepro.families import ModelFamily, all_families
 
@@ -88,7 +90,8 @@ def model_class(family: ModelFamily) -> type:
             f"family {family.name}: this version of vLLM does not have what its `vllm` names ({error}); "
             "install the version in timepro/environment, or mend the family"
         ) from error
-    mixins = (BannedTokensMixin, ConsecutivePositionsMixin) if supports_mrope(model) else (BannedTokensMixin,)
+    mixins: tuple[type, ...] = (AdaptersMixin, BannedTokensMixin)
+    mixins += (ConsecutivePositionsMixin,) if supports_mrope(model) else ()
     made = type(
         family.vllm_architecture, (*mixins, model), {"__module__": __name__, "__doc__": f"{names.model} with ASTP."}
     )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import requests
@@ -19,7 +20,7 @@ import requests
 from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
 from rollout.media import CONNECTOR, MEDIA_VARIABLE
-from rollout.settings import WorkerConfig, worker_gpus
+from rollout.settings import ADAPTERS_KEY, AdapterShape, WorkerConfig, worker_gpus
 from timepro.families import family_of
 from timepro.system import device, guard
 from timepro.system.network import interface_of, is_loopback, own_addresses
@@ -28,11 +29,12 @@ from timepro.system.processes import group_alive, log_tail
 SERVED_NAME = "policy"
 
 
-def worker_command(config: WorkerConfig, folder: Path, port: int) -> list[str]:
+def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: AdapterShape | None = None) -> list[str]:
     """The command line of one worker.
 
     Args:
         folder: checkpoint folder.
+        adapters: which the weight stream will bring; None where it brings whole weights.
     """
     family = family_of(folder)
     dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
@@ -50,6 +52,8 @@ def worker_command(config: WorkerConfig, folder: Path, port: int) -> list[str]:
     # Log-probabilities of what was really sampled from: after temperature and bans.
     command += ["--logprobs-mode", "processed_logprobs", "--enable-scale-out", "--generation-config", "vllm"]
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+    if adapters is not None:
+        command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
     if not config.compile:
         command.append("--enforce-eager")
     if device.on_gpu():

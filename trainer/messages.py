@@ -26,6 +26,7 @@ class JobSpec:
         kind: "sft" or "grpo".
         config: the resolved experiment.
         checkpoint: folder to start from.
+        adapter: folder of the adapter to go on with, which belongs to the checkpoint; empty: a fresh one.
         manifest: training samples.
         validation, test: manifests to evaluate on.
         output: where the trained checkpoint folder goes.
@@ -45,6 +46,7 @@ class JobSpec:
     work: str
     title: str
     run_id: str
+    adapter: str = ""
     test: str = ""
     workers: list[str] = field(default_factory=list)
     max_seconds: float = 0.0

@@ -19,6 +19,7 @@ import full_size
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
 from trainer.learner import zero
+from trainer.learner.merging import Narrowing
 from trainer.learner.policy import Policy
 from trainer.settings.lora import LoraConfig
 
@@ -94,9 +95,16 @@ def test_the_weight_stream_holds_every_trained_tensor_once(published) -> None:
     streamed = [(s.name, zero.whole_shape(s.parameters[0])) for s in policy_of(model, family).streamed()]
     assert len(streamed) == len(dict(streamed))
     assert dict(streamed) == {name: shape for name, shape in shapes.items() if name not in encoders}
-    adapted = [(s.name, zero.whole_shape(s.parameters[0])) for s in policy_of(model, family, rank=8).streamed()]
+    policy = policy_of(model, family, rank=8)
+    published = [(s.name, zero.whole_shape(s.parameters[0])) for s in policy.published(Narrowing())]
     linear = {n: s for n, s in shapes.items() if n not in encoders and ".layers." in n and n.endswith("_proj.weight")}
-    assert len(adapted) == len(dict(adapted)) and dict(adapted) == linear
+    assert len(published) == len(dict(published)) and dict(published) == linear
+    adapters = [(s.name, zero.whole_shape(s.parameters[0])) for s in policy.streamed()]
+    assert len(dict(adapters)) == len(adapters) == 2 * len(linear)
+    inside = [(name.rpartition(".layers.")[2], shape) for name, shape in linear.items()]
+    wanted = {f"layers.{name.removesuffix('weight')}lora_A.weight": (8, shape[1]) for name, shape in inside}
+    wanted |= {f"layers.{name.removesuffix('weight')}lora_B.weight": (shape[0], 8) for name, shape in inside}
+    assert dict(adapters) == wanted
 
 
 def test_vllm_writes_every_element_once(published) -> None:

@@ -5,7 +5,7 @@ A key that no dataclass has is an error that lists near names, and the type of a
 """
 
 from timepro.config.experiments import Override, experiment_folders, list_experiments, load_experiment
-from timepro.config.keys import find_key, leaves
+from timepro.config.keys import by_key, find_key, leaves
 from timepro.config.marks import Formerly, Limits, Spec, above, at_least, between
 from timepro.config.saved import load_resolved, save_resolved, to_yaml
 from timepro.config.specs import spec_of
@@ -18,6 +18,7 @@ __all__ = [
     "above",
     "at_least",
     "between",
+    "by_key",
     "experiment_folders",
     "find_key",
     "leaves",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import functools
+import keyword
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +16,28 @@ from timepro.config.marks import Formerly, Spec, bare, mark
 
 @functools.cache
 def field_types(schema: type) -> dict[str, Any]:
-    """A dataclass's fields and their types, marks included."""
+    """A dataclass's keys and the types of their fields, marks included."""
     hints = typing.get_type_hints(schema, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    return {key_of(field.name): hints[field.name] for field in dataclasses.fields(schema)}
+
+
+def key_of(field: str) -> str:
+    """A field's key: its name, without the `_` that keeps a word of Python's own (`continue`) from being one."""
+    return field.removesuffix("_")
+
+
+def field_of(key: str) -> str:
+    """The field of a key."""
+    return f"{key}_" if keyword.iskeyword(key) else key
+
+
+def by_key(config: Any) -> dict[str, Any]:
+    """A configuration as nested dictionaries, under its keys."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found[key_of(field.name)] = by_key(value) if dataclasses.is_dataclass(value) else copy.deepcopy(value)
+    return found
 
 
 @functools.cache

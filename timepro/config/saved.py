@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from timepro.config.keys import by_key
 from timepro.config.structured import build
 from timepro.config.values import Place, compose, read_node
 from timepro.system.files import write_text
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def to_yaml(config: Any) -> str:
     """A configuration as YAML that `load_resolved` reads back to the same values."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=120)
+    return yaml.safe_dump(by_key(config), sort_keys=False, width=120)
 
 
 def save_resolved(config: Any, path: Path) -> None:

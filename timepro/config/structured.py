@@ -5,10 +5,14 @@ OmegaConf is imported where it is used: an unknown experiment or key is answered
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from timepro.config.keys import field_of, field_types
+from timepro.config.marks import bare
 
 T = TypeVar("T")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")  # with the backslashes in front, which OmegaConf would halve
@@ -26,10 +30,20 @@ def build(schema: type[T], values: Mapping[str, Any]) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), _escaped(values))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), _escaped(_by_field(schema, values)))
         return typing.cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _by_field(schema: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under the names of a dataclass's fields instead of its keys."""
+    kinds, found = field_types(schema), {}
+    for key, value in values.items():
+        kind = bare(kinds[key]) if key in kinds else None
+        section = dataclasses.is_dataclass(kind) and isinstance(value, Mapping)
+        found[field_of(key)] = _by_field(kind, value) if section else value
+    return found
 
 
 def _escaped(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rewards import build_reward
 from rollout.media import media_folders
 from rollout.settings import WorkerConfig, worker_gpus
+from timepro.adapter_folder import adapter_base
 from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_notes, label_times, problems_text
 from timepro.data.manifest import iter_manifest
@@ -39,6 +40,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
         )
     check_nodes(config.nodes, n_nodes)
     _check_learner(config, len(learning(config.nodes, n_nodes)))
+    _check_lora(config)
     config.grpo.check()
     config.sft.checkpoints.check("sft.checkpoints")
     _check_workers(config.rollout, total_workers(config, n_nodes))
@@ -58,6 +60,21 @@ def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
     ):
         if batch < ranks:
             raise ValueError(f"{key} is {batch}, less than {where}: a rank would have no work")
+
+
+def _check_lora(config: ExperimentConfig) -> None:
+    lora = config.lora
+    if not lora.continue_:
+        return
+    if not lora.rank:
+        raise ValueError("lora.continue=true goes on with the adapter of SFT, but lora.rank=0 trains all weights")
+    if config.sft.enabled and config.sft.encoder_warmup.steps:
+        raise ValueError(
+            "lora.continue=true starts RL from the checkpoint before SFT, whose audio encoder SFT must leave as it is: "
+            "set sft.encoder_warmup.steps=0, or lora.continue=false"
+        )
+    if config.model.path and not config.sft.enabled:
+        adapter_base(Path(config.model.path), lora.rank, lora.alpha)
 
 
 def _check_workers(config: WorkerConfig, n_workers: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rollout.client import RolloutPool
 from rollout.evaluation import evaluate
+from timepro.adapter_folder import ADAPTER_FOLDER, adapter_base
 from timepro.checks.samples import label_times
 from timepro.config import save_resolved
 from timepro.data.sounds import SOUNDS
@@ -157,7 +158,7 @@ class Pipeline:
         key = sft_key(inputs, task_weights(config.task))
         times = label_times(self.data["sft"], list(task_weights(config.task)), config.sft.label_times)
         folder, _ = cached_stage(
-            "sft", self.cache, key, lambda folder: self._sft_job(base, folder, 0.0, "SFT"), self.log,
+            "sft", self.cache, key, lambda folder: self._sft_job(base, "", folder, 0.0, "SFT"), self.log,
             f"supervised fine-tuning on {times} times",
         )  # fmt: skip
         return folder / "checkpoint", key
@@ -187,11 +188,13 @@ class Pipeline:
             f"{groups.prompts_per_step} x {groups.group_size} answers a step"
         )
         started = time.monotonic()
-        with self._workers(start) as workers:
+        checkpoint, adapter = self._adapter_start(start)
+        with self._workers(checkpoint) as workers:
             job = JobSpec(
                 kind="grpo",
                 config=str(run / "config.yaml"),
-                checkpoint=str(start),
+                checkpoint=str(checkpoint),
+                adapter=adapter,
                 manifest=str(self.data["rl"]),
                 test=str(self.data["test"]),
                 validation=str(self.data["validation"]),
@@ -232,17 +235,25 @@ class Pipeline:
         console.print(f"[bold]control[/]  SFT continued for {clock(seconds)}, as long as GRPO took")
         started, folder = time.monotonic(), self.run / "control"
         folder.mkdir(exist_ok=True)
-        self._sft_job(start, folder, seconds, "SFT continued")
+        self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued")
         self.log.seconds["control"] = time.monotonic() - started
         self.evaluate_alone(folder / "checkpoint", "control")
 
-    def _sft_job(self, base: Path, folder: Path, max_seconds: float, title: str) -> Mapping[str, Any]:
+    def _adapter_start(self, start: Path) -> tuple[Path, str]:
+        """Where a stage after SFT starts: its checkpoint, and the adapter over it to go on with (empty: none)."""
+        lora = self.config.lora
+        if not lora.continue_:
+            return start, ""
+        return adapter_base(start, lora.rank, lora.alpha), str(start / ADAPTER_FOLDER)
+
+    def _sft_job(self, base: Path, adapter: str, folder: Path, max_seconds: float, title: str) -> Mapping[str, Any]:
         """Run SFT in a stage's folder."""
         save_resolved(self.config, folder / "config.yaml")
         job = JobSpec(
             kind="sft",
             config=str(folder / "config.yaml"),
             checkpoint=str(base),
+            adapter=adapter,
             manifest=str(self.data["sft"]),
             validation=str(self.data["validation"]),
             output=str(folder / "checkpoint"),

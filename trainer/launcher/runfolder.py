@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from timepro.config import load_resolved, save_resolved
+from timepro.config import by_key, load_resolved, save_resolved
 from timepro.sweeps import PLACES
 from timepro.system.files import write_json
 from trainer.launcher.console import console
@@ -35,7 +34,7 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
         if not (run / _IDENTITY).is_file():
             raise ValueError(f"there is nothing to resume in {run}; start without --resume")
         before = load_resolved(run / "config.yaml", ExperimentConfig)
-        for key, old, new in changes(asdict(before), asdict(config)):
+        for key, old, new in changes(by_key(before), by_key(config)):
             console.print(f"[bold]run[/]  resumed with {key}={new} (was {old})")
         save_resolved(config, run / "config.yaml")
         return run
@@ -70,7 +69,7 @@ def is_finished_with(folder: Path, config: ExperimentConfig) -> bool:
         before = load_resolved(saved, ExperimentConfig)
     except ValueError as error:
         raise ValueError(f"{error}; {folder} was finished by another version: move it away") from None
-    differ = changes(asdict(before), asdict(config))
+    differ = changes(by_key(before), by_key(config))
     other = sorted(f"{key}={old} (now {new})" for key, old, new in differ if key.split(".")[0] not in PLACES)
     if other:
         raise ValueError(

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from rollout.settings import WorkerConfig
+from rollout.settings import AdapterShape, WorkerConfig
 from rollout.worker import Worker, worker_command, worker_environment
 from timepro.system.network import free_port, require_free
 from timepro.system.processes import log_tail
@@ -32,10 +32,18 @@ class WorkerSet:
         media: folders of audio that may be given by path.
         token: what they want to see with every request; empty: a new one.
         label: of this machine, where there are several: it begins the workers' names.
+        adapters: which the weight stream will bring; None where it brings whole weights.
     """
 
     def __init__(
-        self, config: WorkerConfig, folder: Path, media: Sequence[Path], logs: Path, token: str = "", label: str = ""
+        self,
+        config: WorkerConfig,
+        folder: Path,
+        media: Sequence[Path],
+        logs: Path,
+        token: str = "",
+        label: str = "",
+        adapters: AdapterShape | None = None,
     ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
@@ -49,19 +57,21 @@ class WorkerSet:
         self._asked = time.monotonic()
         try:
             for index in range(config.workers):
-                self._start(index, folder, media, logs)
+                self._start(index, folder, media, logs, adapters)
         except BaseException:  # a port in use, or a signal: those that run already must not stay behind
             self.end()
             raise
 
-    def _start(self, index: int, folder: Path, media: Sequence[Path], logs: Path) -> None:
+    def _start(
+        self, index: int, folder: Path, media: Sequence[Path], logs: Path, adapters: AdapterShape | None
+    ) -> None:
         config = self.config
         port = config.base_port + index if config.base_port else free_port(config.host)
         require_free(config.host, port)
         self.workers.append(
             Worker(
                 f"{self._label}{index}",
-                worker_command(config, folder, port),
+                worker_command(config, folder, port, adapters),
                 worker_environment(config, self.token, index, media),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{self._label}{index}.log",
@@ -132,7 +142,8 @@ class Fleet:
         rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
         nodes.start_workers(folder, media, logs)
         here = nodes.generates_here()
-        self._here = WorkerSet(rollout, folder, media, logs, self.token) if here else None
+        shape = config.lora.shape
+        self._here = WorkerSet(rollout, folder, media, logs, self.token, adapters=shape) if here else None
 
     def wait(self) -> None:
         """Wait until every worker serves; raises RuntimeError with its last words if one does not."""

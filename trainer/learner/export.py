@@ -8,9 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from trainer.learner.merging import Narrowing
 
-def export_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) -> None:
+
+def export_checkpoint(
+    source: Path, target: Path, changed: dict[str, Tensor], narrowing: Narrowing | None = None
+) -> None:
     """Copy a checkpoint folder with some tensors replaced, one weight file at a time, complete or not at all.
+
+    Args:
+        narrowing: puts changed tensors into the files' type, and measures what that costs.
 
     Raises:
         ValueError: a changed tensor that no weight file of the source holds, or one of another shape.
@@ -18,6 +25,7 @@ def export_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) ->
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    narrowing = narrowing or Narrowing()
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -35,7 +43,7 @@ def export_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) ->
                 new = left.pop(name)
                 if new.shape != old.shape:
                     raise ValueError(f"{path}: {name} is {tuple(old.shape)}, the trained tensor {tuple(new.shape)}")
-                tensors[name] = new.to(old.dtype).contiguous()
+                tensors[name] = narrowing(name, new, old).contiguous()
         save_file(tensors, partial / path.name, metadata=metadata)
     if left:
         raise ValueError(

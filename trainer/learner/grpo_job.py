@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rewards import build_reward
@@ -27,10 +27,12 @@ from trainer.settings.experiment import ExperimentConfig
 
 def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """GRPO with evaluation before and after; exports the checkpoint. Returns the signal that stopped it, or 0."""
-    learner = Learner(Path(job.checkpoint), config.grpo.optimiser, config.zero, config.grpo.batch, config.lora)
-    learner.start()
-    if config.grpo.kl.coefficient:
-        learner.add_reference()
+    # Without dropout: an answer's probability is that of the model that sampled it.
+    learner = Learner(
+        Path(job.checkpoint), config.grpo.optimiser, config.zero, config.grpo.batch, replace(config.lora, dropout=0.0),
+        config.seed, Path(job.adapter) if job.adapter else None,
+    )  # fmt: skip
+    learner.start(reference=config.grpo.kl.coefficient > 0)
     token, rollout = os.environ[TOKEN_VARIABLE], config.rollout
     pool = RolloutPool(
         job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries,

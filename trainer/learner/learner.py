@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timepro.adapter_folder import ADAPTER_FOLDER
 from timepro.features import Processor
 from timepro.system.files import write_json
 from trainer.learner import distributed, sums, zero
+from trainer.learner.adapter_files import export_adapter, read_adapter
 from trainer.learner.checkpoint_files import STATE, damage, note_checksums
 from trainer.learner.export import export_checkpoint
 from trainer.learner.frames import FrameCache
-from trainer.learner.lora import ADAPTER_FOLDER, export_adapter, trained_share
+from trainer.learner.lora import trained_share
 from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.merging import Narrowing
 from trainer.learner.offload import OffloadedActivations
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches, split_rows
@@ -58,6 +61,8 @@ class Learner:
 
     Args:
         folder: checkpoint to start from.
+        seed: of the adapters' start and their dropout.
+        adapter: folder of the adapters to go on with; None starts fresh ones.
     """
 
     def __init__(
@@ -67,11 +72,16 @@ class Learner:
         zero_config: ZeroConfig,
         batch: BatchConfig,
         lora: LoraConfig,
+        seed: int = 0,
+        adapter: Path | None = None,
     ) -> None:
-        self.folder, self.batch, self.lora = folder, batch, lora
+        self.folder, self.batch, self.lora, self._seed = folder, batch, lora, seed
         self.processor = Processor(folder)
         dtype = zero.compute_dtype(zero_config)
         policy, encoder = self._load(dtype, lora)
+        self._continues = adapter is not None
+        if adapter is not None:
+            policy.start_from(read_adapter(adapter, self.processor.family.decoder_prefix), str(adapter))
         if lora.rank:
             trained, whole = trained_share(list(policy.parameters()))
             distributed.say(f"LoRA: {trained:,} of {whole:,} parameters are trained")
@@ -88,7 +98,7 @@ class Learner:
 
     def _load(self, dtype: torch.dtype, lora: LoraConfig | None) -> tuple[Policy, nn.Module]:
         layout, chunk = self.processor.layout, self.batch.logit_chunk_mib
-        return load_policy(self.folder, self.processor.family, layout, dtype, lora, chunk)
+        return load_policy(self.folder, self.processor.family, layout, dtype, lora, self._seed, chunk)
 
     def soften_times(self, config: SoftTimeConfig) -> None:
         """Spread supervised times over their neighbours while training.
@@ -98,9 +108,19 @@ class Learner:
         """
         self._policy.lm_head.soft_time = SoftTime.of(config, self.processor.layout)
 
-    def start(self) -> None:
-        """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up."""
+    def start(self, reference: bool = False) -> None:
+        """Put the policy under ZeRO-3. Separate from the constructor: SFT may first warm the encoder up.
+
+        Args:
+            reference: keep the model that training starts from, for `with_reference`: partitioned too, or the adapters
+                that were gone on with, or none.
+        """
+        if reference and self._continues:
+            self._policy.keep_start()
         self.engine = zero.initialise(self._policy, *self._config)
+        if reference and self.lora.rank == 0:
+            policy, _ = self._load(zero.compute_dtype(self._config[1]), None)
+            self._reference = zero.initialise_frozen(policy.requires_grad_(False).eval(), self._config[1])
         if self._config[1].offload_optimiser:
             gib = zero.optimiser_bytes(self.engine) / 2**30
             distributed.say(f"zero.offload_optimiser: {gib:,.3f} GiB of optimiser state a rank are in main memory")
@@ -149,6 +169,11 @@ class Learner:
                 f"({weights:,.1f} MiB of weights did not)"
             )
 
+    def seed_dropout(self, step: int) -> None:
+        """Draw a step's dropout alike in an unbroken run and a resumed one; every rank its own."""
+        if self.lora.rank and self.lora.dropout:
+            torch.manual_seed((self._seed * 1_000_003 + step) * 1_000_003 + distributed.rank())
+
     def _count_refused(self, taken: bool) -> None:
         self._refused_in_a_row = 0 if taken else self._refused_in_a_row + 1
         limit = self._config[0].max_refused_steps
@@ -176,18 +201,11 @@ class Learner:
         self.engine.train()
         return distributed.total(loss), distributed.total(weighted_token_count(rows, supervised=True))
 
-    def add_reference(self) -> None:
-        """Keep the model that training starts from, as it is now: partitioned too, or the adapters' own base."""
-        if self.lora.rank == 0:
-            dtype = zero.compute_dtype(self._config[1])
-            policy, _ = self._load(dtype, None)
-            self._reference = zero.initialise_frozen(policy.requires_grad_(False).eval(), self._config[1])
-
     @torch.no_grad()
     def with_reference(self, rows: Sequence[Row], temperature: float) -> list[Row]:
         """The rows with the reference's log-probabilities of their answers. A collective."""
         frozen = self.lora.rank == 0
-        with nullcontext() if frozen else self._policy.without_adapters():
+        with nullcontext() if frozen else self._policy.as_started():
             found = self._logprobs(self._reference if frozen else self.engine, rows, temperature)
         return _with(rows, "reference_logprobs", found)
 
@@ -295,19 +313,23 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that HF, vLLM and this project load. A collective."""
-        trained = {name: tensor for name, tensor in zero.stream_weights(self.engine) if tensor is not None}
+        narrowing = Narrowing()
+        trained = {name: tensor for name, tensor in zero.stream_weights(self.engine, narrowing) if tensor is not None}
         if distributed.rank() == 0:
             names = {f"{self._encoder_prefix()}{n}": p.detach().cpu() for n, p in self.encoder.state_dict().items()}
-            export_checkpoint(self.folder, folder, trained | names)
+            export_checkpoint(self.folder, folder, trained | names, narrowing)
         self._export_adapter(folder / ADAPTER_FOLDER)
+        if distributed.rank() == 0 and self.lora.rank and (report := narrowing.report()) is not None:
+            write_json(folder / ADAPTER_FOLDER / "merged.json", asdict(report))
+            distributed.say(f"{folder}: {report}; {ADAPTER_FOLDER}/ has all of it")
         distributed.barrier()
 
     def _export_adapter(self, folder: Path) -> None:
         tensors = {}
-        for name, parameter in self._policy.adapters():
-            with zero.gathered(self.engine, [parameter]):
+        for tensor in self._policy.streamed() if self.lora.rank else ():
+            with zero.gathered(self.engine, tensor.parameters):
                 if distributed.rank() == 0:
-                    tensors[name] = parameter.detach().cpu().clone()
+                    tensors[tensor.name] = tensor.merge().cpu().clone()
         if tensors:
             export_adapter(folder, self.lora, tensors, self.processor.family.decoder_prefix, self.folder)
 

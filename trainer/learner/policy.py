@@ -6,7 +6,7 @@ micro-batch, and its outputs can be kept (`trainer.learner.frames`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
 from trainer.learner.head import Head
-from trainer.learner.lora import Streamed, add_lora, lora_layers, merged, plain
+from trainer.learner.lora import Streamed, adapter_tensors, add_lora, lora_layers, plain, set_adapters, using
+from trainer.learner.merging import Narrowing, merged
 from trainer.learner.rows import MicroBatch, tree_mask
 from trainer.settings.lora import LoraConfig
 
@@ -29,6 +30,7 @@ class Policy(nn.Module):
         model: the Hugging Face model; its text model and head are taken, not copied.
         layout: names the timestamp rows, which are frozen, and the banned tokens.
         lora: adapters instead of full fine-tuning, where its rank is above 0.
+        seed: of the adapters' start.
         logit_chunk_mib: see `Head`.
     """
 
@@ -38,6 +40,7 @@ class Policy(nn.Module):
         family: ModelFamily,
         layout: AstpLayout,
         lora: LoraConfig | None = None,
+        seed: int = 0,
         logit_chunk_mib: float = 64.0,
     ) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class Policy(nn.Module):
         self.embeddings = model.get_input_embeddings()
         self._lora = lora if lora is not None and lora.rank > 0 else None
         if self._lora:
-            add_lora(self.text_model, self._lora)
+            add_lora(self.text_model, self._lora, seed)
             self.lm_head.requires_grad_(False)
         else:
             self._freeze_timestamps(layout)
@@ -90,33 +93,47 @@ class Policy(nn.Module):
         temperatures = torch.where(batch.supervised, 1.0, temperature)
         return self.lm_head(chosen, batch.targets, temperatures, batch.supervised)
 
+    @property
+    def adapter_scale(self) -> float | None:
+        """What the adapters' part is multiplied by; None in full fine-tuning."""
+        return self._lora.alpha / self._lora.rank if self._lora else None
+
     def streamed(self) -> Iterator[Streamed]:
-        """Tensors that training changes, as workers and checkpoints know them: adapters merged."""
+        """Tensors that training changes, as workers take them: adapters by their names in the decoder."""
         if self._lora:
-            for _, layer in lora_layers(self.text_model):
-                yield merged(layer, self.published_names[id(layer.base_layer.weight)])
+            yield from adapter_tensors(self.text_model)
             return
         for parameter in self.parameters():
             if parameter.requires_grad:
                 yield plain(parameter, self.published_names[id(parameter)])
 
-    @contextmanager
-    def without_adapters(self) -> Iterator[None]:
-        """The model that training started from, while the context is open."""
-        layers = [layer for _, layer in lora_layers(self.text_model)]
-        for layer in layers:
-            layer.enable_adapters(False)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+    def published(self, narrowing: Narrowing) -> Iterator[Streamed]:
+        """Tensors that training changes, as a checkpoint holds them: adapters merged."""
+        if not self._lora:
+            yield from self.streamed()
+            return
+        for _, layer in lora_layers(self.text_model):
+            yield merged(layer, self.published_names[id(layer.weight)], narrowing)
 
-    def adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The adapters' parameters by their names in the decoder; none in full fine-tuning."""
-        for name, parameter in self.text_model.named_parameters():
-            if self._lora and parameter.requires_grad:
-                yield name, parameter
+    def start_from(self, adapter: Mapping[str, Tensor], source: str) -> None:
+        """Go on with an adapter, by its tensors' names in the decoder. Before ZeRO-3 takes the policy apart.
+
+        Raises:
+            ValueError: it does not fit; `source` names where it comes from.
+        """
+        set_adapters(self.text_model, adapter, source)
+
+    def keep_start(self) -> None:
+        """Keep the adapters as they are now for `as_started`. Before ZeRO-3 takes the policy apart."""
+        for _, layer in lora_layers(self.text_model):
+            layer.keep_start()
+
+    @contextmanager
+    def as_started(self) -> Iterator[None]:
+        """The model that training started from, while the context is open: with the kept adapters, or with none."""
+        kept = any(layer.start_A is not None for _, layer in lora_layers(self.text_model))
+        with using(self.text_model, "start" if kept else "none"):
+            yield
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
         """Optimiser groups: no decay for embeddings (frozen rows must not shrink) and for vectors."""
@@ -137,11 +154,12 @@ def load_policy(
     layout: AstpLayout,
     dtype: torch.dtype,
     lora: LoraConfig | None = None,
+    seed: int = 0,
     logit_chunk_mib: float = 64.0,
 ) -> tuple[Policy, nn.Module]:
     """The policy and the frozen audio encoder of a checkpoint folder."""
     model = family.load(folder, dtype)
     encoder = family.audio_encoder(model).requires_grad_(False).eval()
-    policy = Policy(model, family, layout, lora, logit_chunk_mib)
+    policy = Policy(model, family, layout, lora, seed, logit_chunk_mib)
     policy.train()
     return policy, encoder

@@ -23,6 +23,7 @@ from rollout import stream
 from rollout.checksum import StreamChecksum
 from rollout.control import WorkerControl
 from trainer.learner import distributed, zero
+from trainer.learner.arrival import Arrival, require_arrival
 from trainer.settings.sync import SyncConfig
 
 
@@ -37,6 +38,7 @@ class SyncReport:
     seconds: float
     gather_seconds: float
     workers: int  # that it reached
+    arrived: float | None  # share of training's change that they have; None before anything has changed
 
 
 def stream_device(config: SyncConfig, own_gpus: bool) -> torch.device:
@@ -86,6 +88,7 @@ class WeightSender:
         self._group: Any = None
         self._prefix = ""
         self.members: list[str] = []
+        self._arrival, self._workers_dtype = Arrival(engine.module.adapter_scale is not None), torch.float32
         self.checksum_failures = 0  # on rank 0
 
     def connect(self) -> None:
@@ -124,6 +127,7 @@ class WeightSender:
 
         Raises:
             SyncError: on every rank, with rank 0's reason; the workers still have their old weights.
+            ValueError: on every rank; the workers' type keeps less of training's change than `sync.min_arrived`.
         """
         started = time.monotonic()
         is_sender = distributed.is_first()
@@ -156,8 +160,14 @@ class WeightSender:
                 except Exception as failure:  # noqa: BLE001
                     error = f"at the end of the stream: {type(failure).__name__}: {failure}"
         self._agree(error, f"weights of version {version} did not reach the workers")
-        spent = time.monotonic() - started
-        return SyncReport(version, self._bytes, len(self._buckets), total, spent, gathering, len(self.members))
+        spent, arrived = time.monotonic() - started, self._arrived()
+        return SyncReport(version, self._bytes, len(self._buckets), total, spent, gathering, len(self.members), arrived)
+
+    def _arrived(self) -> float | None:
+        found = [self._arrival.share(self._workers_dtype), str(self._workers_dtype).removeprefix("torch.")]
+        share, dtype = distributed.from_first(found)
+        require_arrival(share, self._config.min_arrived, self._tensors[0].dtype, getattr(torch, dtype))
+        return share
 
     def close(self) -> None:
         """Leave the group and release the meeting point."""
@@ -199,6 +209,7 @@ class WeightSender:
                 "world_size": world,
                 "timeout_s": config.timeout_s,
                 "bucket_bytes": int(config.bucket_mib * 2**20),
+                "adapters": self._engine.module.adapter_scale is not None,
                 "device": self._device.type,
             }
             joining.append(self.control.begin(url, "init_weight_transfer_engine", {"init_info": info}))
@@ -238,6 +249,7 @@ class WeightSender:
             "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in self._tensors],
             "shapes": [list(shape) for shape in self._shapes],
             "version": version,
+            "adapter_scale": self._engine.module.adapter_scale or 0.0,
         }
         return [self.control.begin(url, "update_weights", {"update_info": update}) for url in self.members]
 
@@ -251,6 +263,7 @@ class WeightSender:
             for slot, tensor in zip(bucket.slots, tensors, strict=True):
                 view = stream.view_slot(buffer, slot, tensor.dtype, self._shapes[slot.tensor])
                 view.copy_(tensor.merge())
+                self._arrival.look(slot.tensor, view)
             return buffer
 
     def _conclude(
@@ -270,6 +283,7 @@ class WeightSender:
             for report in reply["results"]:
                 if report.get("version") != version or report.get("checksum") != total:
                     raise RuntimeError(f"worker {url} reports {report}, not version {version} checksum {total}")
+                self._workers_dtype = getattr(torch, report["dtype"])
         self.control.resume(self.members)
 
     @staticmethod

@@ -94,7 +94,7 @@ class Sft:
                 rate = optimiser.learning_rate * factor
                 place = self.order.state()
                 try:
-                    loss, measured = self._step(rate)
+                    loss, measured = self._step(step, rate)
                 except distributed.FailedTogether:
                     self.order.restore(place)  # a resumed run takes this step's samples again
                     self._save(step, time.monotonic() - started)
@@ -124,7 +124,8 @@ class Sft:
             total, count = total + loss, count + tokens
         return total / max(count, 1.0)
 
-    def _step(self, rate: float) -> tuple[float, dict[str, float]]:
+    def _step(self, step: int, rate: float) -> tuple[float, dict[str, float]]:
+        self.learner.seed_dropout(step)
         indices = self.order.take(self.config.batch_size)
         mine = share(indices, distributed.rank(), distributed.world_size())
         with distributed.together("building rows"):

@@ -21,7 +21,10 @@ from trainer.settings.experiment import ExperimentConfig
 def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     """Supervised fine-tuning; exports the checkpoint. Returns the signal that stopped it, or 0."""
     settings = config.sft
-    learner = Learner(Path(job.checkpoint), settings.optimiser, config.zero, settings.batch, config.lora)
+    learner = Learner(
+        Path(job.checkpoint), settings.optimiser, config.zero, settings.batch, config.lora, config.seed,
+        Path(job.adapter) if job.adapter else None,
+    )  # fmt: skip
     learner.soften_times(settings.soft_time)
     lists, weights = training_samples(job.manifest, config.task, settings.label_times)
     samples = [sample for samples in lists for sample in samples]

@@ -6,10 +6,10 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from timepro.config import by_key
 from timepro.system.files import replacing
 from trainer.learner import distributed
 from trainer.messages import JobSpec
@@ -170,4 +170,4 @@ def tracker_of(job: JobSpec, config: ExperimentConfig) -> Tracker:
     """The job's tracker: rank 0 records, the others are silent."""
     if not distributed.is_first():
         return SilentTracker()
-    return RunTracker(config.wandb, Path(job.work), config.name, job.kind, asdict(config), job.run_id)
+    return RunTracker(config.wandb, Path(job.work), config.name, job.kind, by_key(config), job.run_id)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.learner import distributed
+from trainer.learner.merging import Narrowing
 from trainer.learner.policy import Policy
 from trainer.settings.optimiser import OptimiserConfig
 from trainer.settings.zero import ZeroConfig
@@ -50,8 +51,11 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, Any]:
+def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig, trained: torch.dtype) -> dict[str, Any]:
     """DeepSpeed's own configuration. Accumulation is driven by hand: the number of micro-batches varies by step.
+
+    Args:
+        trained: of the parameters. Adapters are float32 over a base in bfloat16, of which DeepSpeed need not know.
 
     Raises:
         ValueError: `zero.extra` asks for another stage than 3, or for no block where there must be one.
@@ -73,7 +77,7 @@ def deepspeed_config(optimiser: OptimiserConfig, zero: ZeroConfig) -> dict[str, 
             "stage3_param_persistence_threshold": zero.persistence_threshold,
         },
     }
-    if compute_dtype(zero) is torch.bfloat16:
+    if trained is torch.bfloat16:
         # Micro-batches and ranks are summed in float32: in bfloat16 a hundred of them lose most of what each adds.
         summed = {"communication_data_type": "fp32", "data_types": {"grad_accum_dtype": "fp32"}}
         config |= {"bf16": {"enabled": True}, **summed}
@@ -106,14 +110,17 @@ def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> 
         lr=optimiser.learning_rate,
         betas=(optimiser.beta1, optimiser.beta2),
     )
-    engine, *_ = deepspeed.initialize(model=policy, optimizer=adamw, config=deepspeed_config(optimiser, zero))
+    trained = next(p.dtype for p in policy.parameters() if p.requires_grad)
+    config = deepspeed_config(optimiser, zero, trained)
+    engine, *_ = deepspeed.initialize(model=policy, optimizer=adamw, config=config)
     return engine
 
 
 def initialise_frozen(policy: Policy, zero: ZeroConfig) -> Any:
     """A ZeRO-3 engine that only runs forward: its parameters are partitioned like those of the trained one."""
     deepspeed = import_deepspeed()
-    engine, *_ = deepspeed.initialize(model=policy, config=deepspeed_config(OptimiserConfig(), zero))
+    config = deepspeed_config(OptimiserConfig(), zero, compute_dtype(zero))
+    engine, *_ = deepspeed.initialize(model=policy, config=config)
     engine.eval()
     return engine
 
@@ -207,9 +214,13 @@ def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def stream_weights(engine: Any) -> Iterator[tuple[str, Tensor | None]]:
-    """All trained tensors under their published names, whole on rank 0 (a copy) and None elsewhere. A collective."""
-    for tensor in engine.module.streamed():
+def stream_weights(engine: Any, narrowing: Narrowing | None = None) -> Iterator[tuple[str, Tensor | None]]:
+    """All trained tensors under their published names, whole on rank 0 (a copy) and None elsewhere. A collective.
+
+    Args:
+        narrowing: merges adapters into their base's type, and measures what that costs.
+    """
+    for tensor in engine.module.published(narrowing or Narrowing()):
         with gathered(engine, tensor.parameters):
             copy = tensor.merge().cpu().clone() if distributed.rank() == 0 else None
         yield tensor.name, copy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timepro.config.marks import Natural, Port, Positive
+from timepro.config.marks import Natural, Port, Positive, Share
 
 
 @dataclass
@@ -17,3 +17,4 @@ class SyncConfig:
     bucket_mib: Positive = 32.0
     timeout_s: Positive = 60.0  # of every wait within a sync
     retries: Natural = 2  # other attempts after a failed sync, each over a new group
+    min_arrived: Share = 0.5  # least share of training's change that the workers must have; 1 where both round alike

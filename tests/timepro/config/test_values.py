@@ -23,6 +23,7 @@ class Part:
     number: float = 0.0
     switch: bool = False
     perhaps: int | None = None
+    with_: int = 0  # a word of Python's own
 
 
 @dataclass
@@ -211,3 +212,13 @@ def test_a_file_that_says_something_else_is_refused_by_line_and_key(load, text: 
     with pytest.raises(ValueError) as error:
         load(text=text)
     assert message in str(error.value)
+
+
+def test_a_key_may_be_a_word_of_pythons_own(load, tmp_path):
+    for loaded in (load("part.with=3"), load(text="part: {with: 3}")):
+        assert loaded.part.with_ == 3
+        save_resolved(loaded, tmp_path / "saved.yaml")
+        assert "with: 3" in (tmp_path / "saved.yaml").read_text()
+        assert load_resolved(tmp_path / "saved.yaml", Settings) == loaded
+    with pytest.raises(ValueError, match=r"unknown key part\.with_ \(did you mean part\.with"):
+        load("part.with_=3")
