@@ -72,9 +72,9 @@ class Adapters:
         for name, layer in decoder.named_modules():
             if isinstance(layer, LinearBase):
                 holder, _, last = name.rpartition(".")
-                parts = [part for part in _FUSED.get(last, (last,)) if part in targets]
-                if parts:
-                    self._layers[name] = (layer, tuple(f"{holder}.{part}" for part in parts))
+                inside = [part for part in _FUSED.get(last, (last,)) if part in targets]
+                if inside:
+                    self._layers[name] = (layer, tuple(f"{holder}.{part}" for part in inside))
         found = {part.rpartition(".")[2] for _, parts in self._layers.values() for part in parts}
         if missing := sorted(set(targets) - found):
             raise ValueError(f"lora.targets: this worker's decoder has no layers named {', '.join(missing)}")

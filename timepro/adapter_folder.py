@@ -47,4 +47,4 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             f"lora.continue=true goes on with the adapter of fine-tuning, but {folder} holds none; fine-tune with the "
             "same lora.rank first (sft.enabled=true), or set lora.continue=false"
         )
-    return dict(json.loads(path.read_text()))
+    return dict(json.loads(path.read_text(encoding="utf-8")))

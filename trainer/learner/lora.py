@@ -90,7 +90,8 @@ class _Base(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight: nn.Parameter = linear.weight
+        self.bias = linear.bias
         self.requires_grad_(False)
 
     def forward(self, added: Tensor, x: Tensor) -> Tensor:
@@ -162,15 +163,15 @@ class _WidenFunction(torch.autograd.Function):
 
 
 def _add_linear(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return _AddLinearFunction.apply(added, x, weight, bias)  # type: ignore[no-any-return]  # torch: Any
+    return _AddLinearFunction.apply(added, x, weight, bias)
 
 
 def _narrow(x: Tensor, a: Tensor) -> Tensor:
-    return _NarrowFunction.apply(x, a)  # type: ignore[no-any-return]
+    return _NarrowFunction.apply(x, a)
 
 
 def _widen(h: Tensor, b: Tensor, scale: float) -> Tensor:
-    return _WidenFunction.apply(h, b, scale)  # type: ignore[no-any-return]
+    return _WidenFunction.apply(h, b, scale)
 
 
 def _fresh_pair(base: nn.Linear, config: LoraConfig) -> tuple[_Narrow, _Widen]:

@@ -164,8 +164,8 @@ class WeightSender:
         return SyncReport(version, self._bytes, len(self._buckets), total, spent, gathering, len(self.members), arrived)
 
     def _arrived(self) -> float | None:
-        found = [self._arrival.share(self._workers_dtype), str(self._workers_dtype).removeprefix("torch.")]
-        share, dtype = distributed.from_first(found)
+        share = distributed.from_first(self._arrival.share(self._workers_dtype))
+        dtype = distributed.from_first(str(self._workers_dtype).removeprefix("torch."))
         require_arrival(share, self._config.min_arrived, self._tensors[0].dtype, getattr(torch, dtype))
         return share
 
