@@ -90,7 +90,7 @@ class _Base(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight: nn.Parameter = linear.weight
+        self.weight: Any = linear.weight  # shared with the model: a parameter
         self.bias = linear.bias
         self.requires_grad_(False)
 
