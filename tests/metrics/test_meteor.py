@@ -194,7 +194,7 @@ def test_the_protocol_with_a_program_that_behaves(tmp_path, monkeypatch):
     [
         ("time.sleep(600)", "did not answer within 1 s"),
         ("print('out of memory', file=sys.stderr); sys.exit(3)", "ended with exit code 3: out of memory"),
-        ("print('Error: specify SCORE'); continue", "answered 'Error: specify SCORE' to .*expected numbers"),
+        ("print('Error: specify SCORE', flush=True); continue", "answered 'Error: specify SCORE' to .*numbers"),
         ("sys.stdout.write('1.0\\n2.0\\n'); sys.stdout.flush(); continue", "answered .* lines, expected"),
     ],
 )
