@@ -153,7 +153,7 @@ class Pipeline:
             "base": base_key, "sft": asdict(config.sft), "data": str(self.data["sft"].resolve()), "task": config.task,
             "data_key": file_key(self.data["sft"]), "seed": config.seed,
             "ranks": total_ranks(config, self.nodes.node.count),
-            "zero": asdict(config.zero), "lora": asdict(config.lora),
+            "zero": asdict(config.zero), "lora": asdict(replace(config.lora, continue_=False)),  # which is RL's alone
         }  # fmt: skip
         key = sft_key(inputs, task_weights(config.task))
         times = label_times(self.data["sft"], list(task_weights(config.task)), config.sft.label_times)
