@@ -14,5 +14,5 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "before": {"astp_position": "before"},
 }
 HEADS = {"untied": False, "tied": True}
-WEIGHTS = ("base", "adapters merged", "3 syncs")
+WEIGHTS = ("base", "3 syncs", "adapters")
 BATCHES = ("1 clip", "2 clips")

@@ -1,11 +1,11 @@
 """vLLM against Hugging Face, cell by cell: the same prompt, the same weights, the same log-probabilities.
 
-    make parity                                             all cells; a row takes 50 to 70 s on two cores
+    make parity                                             all cells; a row takes 80 to 110 s on two cores
     python experiments/parity/matrix.py --families qwen2_audio --layouts off on --heads tied
 
-Every row is a checkpoint of its own (family, prompt layout, tied or untied head) with its own worker. Its columns are
-the weights it answers with: as loaded from the folder, with adapters merged while streaming, and after three updates
-streamed whole; each for one clip and for two clips of different length in one batch. A cell is the largest difference
+Every row is a checkpoint of its own (family, prompt layout, tied or untied head). Its columns are the weights that a
+worker answers with: as loaded from the folder, after three updates streamed whole, and, another worker, with streamed
+adapters; each for one clip and for two clips of different length in one batch. A cell is the largest difference
 between the log-probabilities of sampled answers as the worker returned them and as the published classes of
 transformers compute them from the exported checkpoint, teacher-forced; it also holds that prompts have identical token
 ids on both sides, and that every greedy answer of the worker is transformers' too. In bfloat16 the differences are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,27 +110,35 @@ def run_row(family: str, layout: str, head: str, dtype: str, folder: str) -> dic
     tiny = TinyModelConfig(family=family, tie_word_embeddings=HEADS[head], **LAYOUTS[layout])
     build_tiny_checkpoint(checkpoint, tiny, SOUNDS, texts)
     store = distributed.join_alone()
-    workers = WorkerSet(WorkerConfig(dtype=dtype, threads=1), checkpoint, [work], work / "logs")
-    try:
-        workers.wait()
-        pool = RolloutPool(workers.urls, workers.token)
+    clips = write_clips(work)
+    found: dict[str, dict[str, Any]] = {}
+    # A worker takes whole weights or adapters, as it was started.
+    for lora, columns in ((LoraConfig(), WEIGHTS[:2]), (LoraConfig(rank=4, alpha=16.0), WEIGHTS[2:])):
+        workers = WorkerSet(
+            WorkerConfig(dtype=dtype, threads=1), checkpoint, [work], work / "logs", adapters=lora.shape
+        )
         try:
-            side = Side(pool, Processor(checkpoint), write_clips(work), dtype, checkpoint)
-            return cells(side, checkpoint, workers)
+            workers.wait()
+            pool = RolloutPool(workers.urls, workers.token)
+            try:
+                side = Side(pool, Processor(checkpoint), clips, dtype, checkpoint)
+                found |= cells(side, checkpoint, workers, lora, columns)
+            finally:
+                pool.close()
         finally:
-            pool.close()
-    finally:
-        workers.end()
-        del store
+            workers.end()
+    del store
+    return found
 
 
-def cells(side: Side, checkpoint: Path, workers: WorkerSet) -> dict[str, dict[str, Any]]:
-    """The row's cells, from left to right: every column's weights replace those of the one before."""
+def cells(
+    side: Side, checkpoint: Path, workers: WorkerSet, lora: LoraConfig, columns: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Some of the row's cells, from left to right: every column's weights replace those of the one before."""
     found = {}
-    for weights in WEIGHTS:
+    for weights in columns:
         source = checkpoint
         if weights != "base":
-            lora = LoraConfig(rank=4, alpha=16.0) if weights == "adapters merged" else LoraConfig()
             source = checkpoint.parent / weights
             train_and_send(side, checkpoint, lora, 1 if lora.rank else 3, workers, source)
         for n_clips, batch in enumerate(BATCHES, 1):
