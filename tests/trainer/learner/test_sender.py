@@ -191,7 +191,7 @@ def test_a_bit_that_flips_on_the_way_is_seen_and_sent_again(send, workers, capfd
 
 
 def test_a_stream_may_last_as_long_as_it_makes_progress(send, workers):
-    """Buckets of up to 2 s each, 5 s in all, where no wait of its own may last 4 s: nor do the calls that span them."""
+    """Buckets of up to 2.5 s each, 5 s in all, where no wait of its own may last 4 s."""
     one, policy = send(gather_s=1.25, timeout_s=4.0, retries=0)
     one.control._timeout_s = 4.0
     report = one.deliver(1)
