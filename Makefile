@@ -4,7 +4,8 @@ SHELL := bash
 VENV ?= .venv
 PYTHON ?= python3
 PLATFORM ?= auto
-PROCESSES ?= 2
+# Whole runs side by side are fine on CPUs; each plans with all of a GPU's memory, so there they take turns.
+PROCESSES ?= $(if $(wildcard /proc/driver/nvidia/version),1,2)
 FILES := $(wildcard experiments/*.yaml experiments/*/*.yaml)
 EXPERIMENTS := $(filter-out base/% sweeps/% benchmarks/%,$(patsubst experiments/%.yaml,%,$(FILES)))
 
@@ -39,7 +40,7 @@ sweep: setup ## run a sweep of experiments/sweeps/: make sweep SWEEP=name ARGS="
 	@exec "$(VENV)/bin/timepro" sweep $(SWEEP)$(if $(SCALE),_$(SCALE)) $(ARGS)
 
 test: lint ## install, check style and types, run the tests in PROCESSES=2: make test ARGS="-m 'not e2e'"
-	@exec "$(VENV)/bin/python" -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 15 $(ARGS)
+	@exec "$(VENV)/bin/python" -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 test-faults: setup ## kill and stop the processes of a run in every phase; about half an hour
 	@exec "$(VENV)/bin/python" -m pytest -m faults tests/faults -s $(ARGS)

@@ -19,16 +19,8 @@ _MODULES = itertools.count()  # an imported module stays imported, so each test'
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n`): a file's tests share one, whose fixtures they share, and the longest go first.
-
-    Whole runs side by side are fine on CPUs; on a machine with a GPU they take turns, since each plans with its memory.
-    """
-    gpu = torch.cuda.is_available()
-    for item in items:
-        whole_runs = item.get_closest_marker("e2e") is not None
-        item.add_marker(pytest.mark.xdist_group("gpu" if gpu and whole_runs else str(item.path)))
+    """For several processes (`-n`, whose `--dist loadfile` keeps a file's tests in one): the longest go first."""
     items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, item.path.stem != "test_whole_run"))
 
 
