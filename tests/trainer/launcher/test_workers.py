@@ -42,7 +42,7 @@ def stand_ins(monkeypatch, tmp_path):
     """Each worker gets a folder of its own: `worker-0`, `worker-1`."""
     made = []
 
-    def command(config, folder, port):
+    def command(config, folder, port, adapters=None):
         own = tmp_path / f"worker-{len(made)}"
         own.mkdir()
         made.append(own)

@@ -122,7 +122,7 @@ class StandInWorker:
             stream.finish(stream.start_broadcast(self._group, sent, limit), limit)
             if int(sent) != checksum.value():
                 raise RuntimeError("checksum mismatch in the weight stream")
-        self.weights, self._last = weights, {"version": update["version"], "checksum": int(sent)}
+        self.weights, self._last = weights, {"version": update["version"], "checksum": int(sent), "dtype": "float32"}
 
     def _leave(self):
         group, self._group = self._group, None

@@ -33,6 +33,8 @@ def workers():
 class Policy:
     """Tensors of several types, which a slow learner gathers one after the other."""
 
+    adapter_scale = None
+
     def __init__(self, gather_s=0.0):
         draw, self.gather_s = torch.Generator().manual_seed(0), gather_s
         shapes = [("embed", (300, 8)), ("norm", (8,)), ("up", (64, 33)), ("head", (300, 8))]
