@@ -185,7 +185,7 @@ def test_a_clip_shows_run_stages_and_scores(run: Path) -> None:
 def test_a_steps_answers_show_their_rewards_and_what_could_not_be_read(run: Path) -> None:
     (clip,), sheet = sampled_clips(run, 3, ["rl-1"])
     assert [(lane.name, lane.unreadable) for lane in clip.lanes] == [
-        ("reference", None), ("reward 1.000", None), ("not scored", None),
+        ("reference", None), ("1: reward 1.000", None), ("2: not scored", None),
     ]  # fmt: skip
     path = run / "rollouts" / "step-000003.rank0.jsonl"
     path.write_text(path.read_text().replace('"none"', '"<broken"'))

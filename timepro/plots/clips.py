@@ -211,6 +211,8 @@ def _legend(labels: set[str], styles: Styles, has_reference: bool, ruler: Ruler,
     """
     known = sorted(label for label in labels - {""} if styles.by_label[label].known) if styles.distinct else []
     entries = [(label, label) for label in known]
+    if "" in labels:
+        entries.append(("", "no label"))
     if any(not styles.by_label[label].known for label in labels):
         entries.append((OUT_OF_CLASS, "not a class of the run"))
     if has_reference:

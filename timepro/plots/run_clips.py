@@ -71,9 +71,9 @@ def sampled_clips(run: Path, step: int, ids: Sequence[str]) -> tuple[list[ClipPi
         (group,) = choose(groups, "batch", 1, sample)
         line, duration = group.line, float(group.line["duration"])
         lanes = [Lane("reference", [Event(**e) for e in line["reference"]])]
-        for answer in line["answers"]:
+        for number, answer in enumerate(line["answers"], 1):
             reward = "not scored" if answer["reward"] is None else f"reward {answer['reward']:.3f}"
-            lanes.append(answer_lane(reward, parse_answer(answer["text"]), answer["text"], duration))
+            lanes.append(answer_lane(f"{number}: {reward}", parse_answer(answer["text"]), answer["text"], duration))
         task = recorded_task(line)
         title = _titled(sample, task, line["question"])
         clips.append(ClipPicture(title, path_from(run, line["audio"]), duration, lanes, task.labels == "captions"))

@@ -109,6 +109,11 @@ def test_a_label_outside_of_the_classes_is_an_outline_and_in_the_legend(clip):
     assert drawn(figure_of(caption, classes=["dog_bark"]), "event")[0][1].get_linewidth() == 0
 
 
+def test_an_event_without_a_label_is_explained(clip):
+    figure = figure_of(clip(("SFT", [Event(0.2, 0.8, ""), DOG])), classes=["dog_bark"])
+    assert [label for label, _ in drawn(figure, "legend")] == ["dog_bark", ""] and "no label" in texts_of(figure)
+
+
 def test_an_unreadable_answer_is_drawn_as_such_and_an_empty_one_as_empty(clip):
     silent, broken = (answer_lane("SFT", parse_answer(text), text, 2.0) for text in ("none", "hm, <hm> hm"))
     assert "no events" in texts_of(figure_of(ClipPicture("c", clip().waveform_path, 2.0, [silent])))
