@@ -6,6 +6,7 @@ OmegaConf is imported where it is used: an unknown experiment or key is answered
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
 from collections.abc import Mapping
@@ -44,6 +45,14 @@ def _by_field(schema: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         section = dataclasses.is_dataclass(kind) and isinstance(value, Mapping)
         found[field_of(key)] = _by_field(kind, value) if section else value
     return found
+
+
+@functools.cache
+def _defaults(schema: type) -> Any:
+    """A dataclass's defaults; kept, since a sweep builds the same one for every trial."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
 
 
 def _escaped(value: Any) -> Any:
