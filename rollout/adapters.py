@@ -34,9 +34,7 @@ def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor,
 
     An operation of its own, since a compiler may take `addmm` apart into a product that is rounded and a sum.
     """
-    added = low_rank.widen(low_rank.narrow(x, down), up)
-    y = added.addmm_(x, weight.t())
-    return y if bias is None else y.add_(bias)
+    return low_rank.add_linear(low_rank.widen(low_rank.narrow(x, down), up), x, weight, bias, overwrite=True)
 
 
 @adapted_linear.register_fake

@@ -41,8 +41,8 @@ def narrow(x: Tensor, down: Tensor) -> Tensor:
     Returns:
         (N, R), rounded once.
     """
-    h = x @ down[-1].t()
-    return h if len(down) == 1 else torch.addmm(h, x, down[0].t())
+    h = product(x, down[-1])
+    return h if len(down) == 1 else product(x, down[0], h)
 
 
 def widen(h: Tensor, up: Tensor) -> Tensor:
@@ -56,10 +56,30 @@ def widen(h: Tensor, up: Tensor) -> Tensor:
         (N, O), rounded once.
     """
     parts = up.shape[1] // h.shape[1]
-    return (torch.cat([h] * parts, dim=1) if parts > 1 else h) @ up.t()
+    return product(torch.cat([h] * parts, dim=1) if parts > 1 else h, up)
 
 
-def add_linear(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N, O) `added + x W^T`, rounded once, then the bias (a second rounding: no matrix product takes both)."""
-    y = torch.addmm(added, x, weight.t())
+def add_linear(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, overwrite: bool = False) -> Tensor:
+    """(N, O) `added + x W^T`, rounded once, then the bias (a second rounding: no matrix product takes both).
+
+    Args:
+        overwrite: `added` is of no use any more, and its memory may hold the result.
+    """
+    if overwrite and not _slow(x):
+        y = added.addmm_(x, weight.t())
+        return y if bias is None else y.add_(bias)
+    y = product(x, weight, added)
     return y if bias is None else y + bias
+
+
+def product(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+    """(N, O) `x W^T + added` for x (N, I) and W (O, I), summed in float32 and rounded once."""
+    if _slow(x):
+        y = x.float() @ weight.float().t()
+        return (y if added is None else y.add_(added)).to(x.dtype)
+    return x @ weight.t() if added is None else torch.addmm(added, x, weight.t())
+
+
+def _slow(x: Tensor) -> bool:
+    """Whether torch multiplies by single numbers: in bfloat16 on most CPUs, eight times as long as in float32."""
+    return x.device.type == "cpu" and x.dtype != torch.float32

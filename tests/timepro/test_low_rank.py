@@ -29,6 +29,13 @@ def outputs(x, weight, bias, a, b):
     return low_rank.add_linear(low_rank.widen(low_rank.narrow(x, down), up), x, weight, bias)
 
 
+@pytest.fixture(params=["as on a CPU", "as on a card"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways to compute the products; torch's own bfloat16 ones round once on a CPU, too, only slowly."""
+    if request.param == "as on a card":
+        monkeypatch.setattr(low_rank, "_slow", lambda x: False)
+
+
 def share(found: torch.Tensor, exact: torch.Tensor) -> float:
     """The part of an exact change that is found, by projection."""
     return float((found.double() * exact.double()).sum() / exact.double().square().sum())
@@ -73,6 +80,13 @@ def test_float32_is_plain_arithmetic():
     x, weight, bias, a, signs = (tensor.float() for tensor in layer())
     found = outputs(x, weight, bias, a, signs * 1e-2)
     torch.testing.assert_close(found.double(), exact_outputs(x, weight, bias, a, signs * 1e-2), rtol=0, atol=2e-5)
+
+
+def test_a_result_may_take_the_place_of_what_is_added():
+    x, weight, bias, a, signs = layer()
+    added = low_rank.widen(low_rank.narrow(x, low_rank.split(a, x.dtype)), low_rank.beside(signs * 1e-2, x.dtype))
+    expected = low_rank.add_linear(added, x, weight, bias)
+    assert torch.equal(low_rank.add_linear(added, x, weight, bias, overwrite=True), expected)
 
 
 def test_a_split_matrix_has_the_digits_of_both_parts():

@@ -127,7 +127,8 @@ class _AddLinearFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        return gradient, gradient @ weight if ctx.needs_input_grad[1] else None, None, None
+        to_x = low_rank.product(gradient, weight.t()) if ctx.needs_input_grad[1] else None
+        return gradient, to_x, None, None
 
 
 class _NarrowFunction(torch.autograd.Function):
@@ -142,8 +143,8 @@ class _NarrowFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, a = ctx.saved_tensors
         # A gradient needs no more digits than its own type has: the coarse part of A does.
-        to_x = gradient @ a.to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        return to_x, (gradient.t() @ x).float() if ctx.needs_input_grad[1] else None
+        to_x = low_rank.product(gradient, a.t().to(gradient.dtype)) if ctx.needs_input_grad[0] else None
+        return to_x, low_rank.product(gradient.t(), x.t()).float() if ctx.needs_input_grad[1] else None
 
 
 class _WidenFunction(torch.autograd.Function):
@@ -158,8 +159,9 @@ class _WidenFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         h, b = ctx.saved_tensors
-        to_h = gradient @ (ctx.scale * b).to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        return to_h, ctx.scale * (gradient.t() @ h).float() if ctx.needs_input_grad[1] else None, None
+        to_h = low_rank.product(gradient, (ctx.scale * b).t().to(gradient.dtype)) if ctx.needs_input_grad[0] else None
+        to_b = ctx.scale * low_rank.product(gradient.t(), h.t()).float() if ctx.needs_input_grad[1] else None
+        return to_h, to_b, None
 
 
 def _add_linear(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
