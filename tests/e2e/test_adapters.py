@@ -186,7 +186,7 @@ def run_ranks(count: int, program: str, *arguments: object) -> None:
         command = [sys.executable, "-c", program, *map(str, arguments)]
         ranks.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
     try:
-        words = [process.communicate(timeout=400)[1] for process in ranks]
+        words = [process.communicate(timeout=1200)[1] for process in ranks]
     finally:
         for process in ranks:
             process.kill()

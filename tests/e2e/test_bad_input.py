@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "timepro.cli", "train", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
 
 def dataset(folder: Path, events: list[dict[str, object]], audio: bool = True) -> Path:

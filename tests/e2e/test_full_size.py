@@ -57,7 +57,7 @@ def in_vllm(folder: Path, shapes: Shapes) -> dict[str, list[int]]:
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, full_size.__file__, str(folder)], input=json.dumps(shapes), env=environment, cwd=ROOT,
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -102,7 +102,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_stops_at_the_limit(ti
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", REFUSED, str(tiny_checkpoint)],
-        env=environment, cwd=EXPERIMENTS.parent, capture_output=True, text=True, timeout=120,
+        env=environment, cwd=EXPERIMENTS.parent, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.stderr.count("the gradient was not finite: this step changes nothing") == 2
     assert done.returncode == 1 and "not finite in 2 steps in a row (max_refused_steps)" in done.stderr, done.stderr

@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     with (folder / "log.txt").open("wb") as log:
         code = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=420
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=1200
         ).returncode
     assert code == 0, (folder / "log.txt").read_text()[-4000:]
     return folder / "second"

@@ -51,7 +51,7 @@ def start(folder: Path, *extra: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def finish(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 420) -> int:
+def finish(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 1200) -> int:
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
