@@ -188,11 +188,13 @@ def test_weights_stay_where_they_are_whatever_view_of_them_is_saved() -> None:
 
 def test_extra_settings_are_merged_at_every_depth_and_keep_stage_3() -> None:
     extra = {"zero_optimization": {"offload_param": {"device": "cpu"}}, "wall_clock_breakdown": True}
-    plain = zero.deepspeed_config(OptimiserConfig(), ZeroConfig(dtype="float32", offload_optimiser=True))
-    found = zero.deepspeed_config(OptimiserConfig(), ZeroConfig(dtype="float32", offload_optimiser=True, extra=extra))
+    plain = zero.deepspeed_config(OptimiserConfig(), ZeroConfig(dtype="float32", offload_optimiser=True), torch.float32)
+    found = zero.deepspeed_config(
+        OptimiserConfig(), ZeroConfig(dtype="float32", offload_optimiser=True, extra=extra), torch.float32
+    )
     block = plain["zero_optimization"] | {"offload_param": {"device": "cpu"}}
     assert found == plain | {"zero_optimization": block, "wall_clock_breakdown": True}
     assert block["stage"] == 3 and block["offload_optimizer"] == {"device": "cpu"}
     for wrong in ({"zero_optimization": {"stage": 2}}, {"zero_optimization": {"stage": None}}):
         with pytest.raises(ValueError, match="zero.extra sets zero_optimization.stage to"):
-            zero.deepspeed_config(OptimiserConfig(), ZeroConfig(dtype="float32", extra=wrong))
+            zero.deepspeed_config(OptimiserConfig(), ZeroConfig(dtype="float32", extra=wrong), torch.float32)

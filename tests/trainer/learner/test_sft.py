@@ -25,6 +25,8 @@ class Learner:
 
     def start(self) -> None: ...
 
+    def seed_dropout(self, step: int) -> None: ...
+
     def frames(self, audio: list[str]) -> list[str]:
         return audio
 

@@ -59,7 +59,9 @@ def config_of(parts=None, **settings):
 
 def rows_of(groups, parts=None, **settings):
     processor = SimpleNamespace(expanded_prompt=lambda question, n_frames: [7])
-    learner = SimpleNamespace(frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=processor)
+    learner = SimpleNamespace(
+        frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=processor, fitting=lambda rows: rows
+    )
     config = config_of(parts, **settings)
     return build_rows(learner, groups, advantages_of(groups, config), config)
 
