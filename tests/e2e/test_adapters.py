@@ -278,7 +278,7 @@ def test_streams_of_a_part_or_of_another_kind_are_refused_and_the_old_weights_st
     finally:
         whole.end()
     found, adapters = (json.loads(path.read_text()) for path in out)
-    assert "the weight stream brought only a part of 2 tensor(s) of this worker" in found["partial"]
+    assert "the weight stream brought only a part of 4 tensor(s) of this worker" in found["partial"]
     assert "layers.0.self_attn.qkv_proj.weight got" in found["partial"]
     assert found["before"] == found["after"] == found["at the end"]
     assert "the learner sends whole weights, this worker was started for adapters" in found["other"]
