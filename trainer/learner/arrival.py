@@ -32,7 +32,8 @@ class Arrival:
     def look(self, number: int, tensor: Tensor) -> None:
         """Take a sample of the tensor that is sent as the stream's `number`-th."""
         flat = tensor.detach().flatten()
-        sample = flat[:: max(1, math.ceil(flat.numel() / _SAMPLED))].cpu().float()
+        # A copy: a view would keep the whole bucket.
+        sample = flat[:: max(1, math.ceil(flat.numel() / _SAMPLED))].to("cpu", torch.float32, copy=True)
         self._start.setdefault(number, sample)
         self._now[number] = sample
 

@@ -33,6 +33,13 @@ def test_adapters_arrive_in_bfloat16_workers():
     assert share_of(1e-6, torch.float32, torch.bfloat16, adapters=True) == pytest.approx(1.0, abs=0.05)
 
 
+def test_a_sample_does_not_keep_the_bucket_it_was_taken_from():
+    arrival, bucket = Arrival(adapters=False), torch.zeros(1_000_000)
+    arrival.look(0, bucket)
+    sample = arrival._now[0]
+    assert sample.untyped_storage().nbytes() == 4 * sample.numel() < bucket.untyped_storage().nbytes()
+
+
 def test_without_a_change_there_is_no_share():
     assert share_of(0.0, torch.float32, torch.bfloat16) is None
 
