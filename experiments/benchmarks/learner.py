@@ -185,7 +185,7 @@ class PlainStep:
         model.train()
         deepspeed = zero.import_deepspeed()
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-        config = zero.deepspeed_config(OptimiserConfig(), ZeroConfig())
+        config = zero.deepspeed_config(OptimiserConfig(), ZeroConfig(), torch.float32)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
 
     def step(self, rows: list[Any], features: list[Tensor]) -> float:

@@ -34,8 +34,7 @@ rank = distributed.rank()
 def steps(lora, chunk_mib):
     learner = Learner(Path(sys.argv[1]), OptimiserConfig(), ZeroConfig(persistence_threshold=0),
                       BatchConfig(logit_chunk_mib=chunk_mib), LoraConfig(rank=lora))
-    learner.start()
-    learner.add_reference()
+    learner.start(reference=True)
     gathers = [0]
     partition = learner._policy.lm_head.weight.partition
 
