@@ -114,6 +114,16 @@ def test_numbers_are_those_of_the_metric(page, runs) -> None:
     assert not any("KL" in panel["title"] for panel in data["curves"])  # all zero: nothing to see
 
 
+def test_a_refused_steps_infinite_gradient_is_left_out(audio, tmp_path) -> None:
+    run = make_run(tmp_path / "run", 0.5, audio, clips=10)
+    norms = [float("inf"), 0.5, float("nan"), 0.25]
+    steps = [{"step": s, "reward": 0.1, "grad_norm": norm} for s, norm in enumerate(norms, 1)]
+    (run / "metrics.grpo.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    assert main(["report", str(run), "--out", str(tmp_path / "r.html"), "--audio", "0"]) == 0
+    panels = {panel["title"]: panel["series"] for panel in data_of(tmp_path / "r.html")["curves"]}
+    assert panels["gradient norm"][0]["points"] == [[2, 0.5], [4, 0.25]]
+
+
 def test_one_run_is_shown_stage_by_stage(runs, tmp_path) -> None:
     assert main(["report", str(runs[0]), "--out", str(tmp_path / "r.html"), "--audio", "0"]) == 0
     assert [s["name"] for s in data_of(tmp_path / "r.html")["systems"]] == ["SFT", "after GRPO"]

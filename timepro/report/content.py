@@ -16,7 +16,7 @@ from timepro.plots.lanes import collars
 from timepro.report.classes import class_scores, looks_of
 from timepro.report.facts import differing_settings, run_facts, run_names
 from timepro.report.media import sound_and_picture
-from timepro.runs import STAGES, Evaluated, read_curves, read_evaluation, read_summary, stages_of
+from timepro.runs import STAGES, Curve, Evaluated, read_curves, read_evaluation, read_summary, stages_of
 from timepro.tasks import find_task
 from timepro.tasks.base import Column
 
@@ -152,10 +152,15 @@ def _curves(runs: Sequence[Path]) -> list[dict[str, Any]]:
     read = {names[run]: read_curves(run, list(_CURVES)) for run in runs}
     panels = []
     for key, title in _CURVES.items():
-        series = [{"name": name, "points": curves[key]} for name, curves in read.items() if key in curves]
+        series = [{"name": name, "points": _finite(curves[key])} for name, curves in read.items() if key in curves]
         if series and any(value for one in series for _, value in one["points"]):
             panels.append({"title": title, "series": series})
     return panels
+
+
+def _finite(curve: Curve) -> Curve:
+    """A refused step's gradient norm is infinite, which JSON has no number for: such points are left out."""
+    return [(step, value) for step, value in curve if math.isfinite(value)]
 
 
 def _clip(systems: Sequence[System], scores: np.ndarray, place: int, clip: str, sounding: bool) -> dict[str, Any]:
