@@ -23,6 +23,7 @@ from timepro.names import near, require_run
 from timepro.system.files import replacing
 from timepro.tasks import find_task
 from timepro.tasks.registry import recorded_task
+from timepro.tasks.samples import class_labels
 
 STAGES = {"sft": "SFT", "control": "SFT continued", "grpo": "after GRPO"}  # in the order of the training; as shown
 IDENTITY, CLASSES = "run.json", "classes.json"
@@ -125,10 +126,10 @@ def classes_of(run: Path) -> list[str]:
     return sorted({event.label for line in lines for event in line.reference})
 
 
-def record_classes(run: Path, manifests: Iterable[Path]) -> None:
-    """Write `classes.json`: the labels of all data that a run trains and is tested on."""
+def record_classes(run: Path, manifests: Iterable[Path], tasks: Iterable[str]) -> None:
+    """Write `classes.json`: the classes of all data that a run trains and is tested on, by its tasks."""
     clips = (clip for path in set(manifests) for clip in iter_manifest(path, check_audio=False))
-    labels = {event.label for clip in clips for event in clip.events}
+    labels = class_labels(clips, tasks)
     with replacing(run / CLASSES) as out:
         out.write(json.dumps(sorted(labels), ensure_ascii=False))
 

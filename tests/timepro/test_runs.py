@@ -91,8 +91,17 @@ def test_the_classes_are_those_of_all_data_or_else_of_the_test_set(tmp_path: Pat
     for name, labels in (("train", ["cat", "dog"]), ("test", ["dog", "ant"])):
         clips = [Clip(label, audio, 2.0, (ManifestEvent(0.0, 1.0, label),), ()) for label in labels]
         write_manifest(tmp_path / f"{name}.jsonl", clips)
-    record_classes(run, [tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "test.jsonl"])
+    record_classes(run, [tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "test.jsonl"], ["sed"])
     assert classes_of(run) == ["ant", "cat", "dog"]
+
+
+def test_captions_of_another_task_are_no_classes(tmp_path: Path) -> None:
+    run, audio = make(tmp_path)
+    parts = {"dog": ("sed",), "a dog barks, then rain": ("dac",), "cat": None, "rain": ("sed", "ag")}
+    clips = [Clip(label, audio, 2.0, (ManifestEvent(0.0, 1.0, label),), (), None, t) for label, t in parts.items()]
+    write_manifest(tmp_path / "mixed.jsonl", clips)
+    record_classes(run, [tmp_path / "mixed.jsonl"], {"sed": 0.5, "dac": 0.5})
+    assert classes_of(run) == ["cat", "dog", "rain"]
 
 
 @pytest.mark.parametrize(("settings", "title"), [("seed: 3\n", "one, seed 3"), (None, "one")])

@@ -13,7 +13,7 @@ from timepro.data.manifest import iter_manifest, numbered_clips
 from timepro.data.spelling import side_notes
 from timepro.tasks.base import Sample, Times
 from timepro.tasks.registry import find_task
-from timepro.tasks.samples import AUTO, resolved_times, samples_of
+from timepro.tasks.samples import AUTO, class_labels, resolved_times, samples_of
 
 SHOWN = 20
 """Problems that a message lists; it says how many more there are."""
@@ -91,9 +91,7 @@ def label_notes(train: Path, test: Path, tasks: Sequence[str]) -> list[str]:
     """What somebody should know of the labels of two manifests: those that differ in spelling alone."""
     if not any(find_task(task).labels_are_classes for task in tasks):
         return []
-    one, other = (
-        {e.label for clip in iter_manifest(path, check_audio=False) for e in clip.events} for path in (train, test)
-    )
+    one, other = (class_labels(iter_manifest(path, check_audio=False), tasks) for path in (train, test))
     return side_notes(one, other, (str(train), str(test)))
 
 

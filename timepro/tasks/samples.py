@@ -127,6 +127,17 @@ def evaluation_samples(manifest: str | Path, spec: Any) -> list[Sample]:
     return [sample for samples in lists for sample in samples]
 
 
+def class_labels(clips: Iterable[Clip], tasks: Iterable[str]) -> set[str]:
+    """The labels that are classes: those of clips that serve one of the tasks with a closed set of labels.
+
+    Args:
+        tasks: those of a run; another one's clips may have captions as their labels.
+    """
+    names = [task.name for task in map(find_task, tasks) if task.labels_are_classes]
+    serving = (clip for clip in clips if any(_serves(clip, name) for name in names))
+    return {event.label for clip in serving for event in clip.events}
+
+
 def tokenizer_texts(tasks: Iterable[str] = ()) -> list[str]:
     """Everything the prompts can say, for training a small tokenizer.
 

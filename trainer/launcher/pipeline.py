@@ -83,8 +83,9 @@ class Pipeline:
         """All of them, in order."""
         config = self.config
         self.prepare_data()
-        if any(find_task(task).labels_are_classes for task in task_weights(config.task)):
-            record_classes(self.run, self.data.values())
+        tasks = task_weights(config.task)
+        if any(find_task(task).labels_are_classes for task in tasks):
+            record_classes(self.run, self.data.values(), tasks)
         base, base_key = self.prepare_model()
         own = self.own_start() if self.resume and config.sft.enabled else None
         start, start_key = own or self.fine_tune(base, base_key)

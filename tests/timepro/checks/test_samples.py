@@ -13,7 +13,7 @@ import soundfile
 
 from timepro.astp import AstpLayout, expand_prompt, interleave
 from timepro.checks.limits import ModelLimits
-from timepro.checks.samples import Purpose, check_samples, problems_text
+from timepro.checks.samples import Purpose, check_samples, label_notes, problems_text
 from timepro.features import Processor
 from timepro.tiny.config import TimestampsConfig, TinyModelConfig
 
@@ -204,6 +204,18 @@ def test_all_problems_come_at_once_and_most_of_them_are_counted(tmp_path: Path) 
     lines = problems_text(found).splitlines()
     assert lines[0].startswith("30 problems with the samples") and lines[1].startswith(f"  {manifest}:1: clip 'c0'")
     assert lines[-2] == "  and 10 more" and "remove line breaks, ';'" in lines[-1] and len(lines) == 23
+
+
+def test_spelling_is_compared_among_classes_alone(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    parts = {"dog_bark": ["sed"], "a dog": ["dac"]}
+    others = {"dog bark": ["sed"], "A dog": ["dac"]}
+    one, other = (
+        write(folder, *({"tasks": tasks, "events": [EVENT | {"label": label}]} for label, tasks in labels.items()))
+        for folder, labels in ((tmp_path, parts), (tmp_path / "test", others))
+    )
+    (note,) = label_notes(one, other, ["sed", "dac"])
+    assert "dog_bark" in note and "A dog" not in note
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
