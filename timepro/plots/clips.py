@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timepro.data.audio import read_audio
+from timepro.data.audio import LENGTH_TOLERANCE, read_audio
 from timepro.events import Event, ParsedAnswer
 from timepro.plots.canvas import DARK, GREY, LARGE, NORMAL, SMALL, WIDTH, Page, Ruler, plain_style, save, ticks
 from timepro.plots.class_styles import Styles, class_styles
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"  # the lane whose boundaries and collars guide the eye through the others
 
-_LENGTH_SLACK = 0.1  # seconds by which a stated duration may differ from the audio
 _STEP = 0.04  # seconds; an answer on the time grid may end this much behind the clip
 _EDGE, _HEADING, _TITLE, _SPECTROGRAM, _TICKS, _NOTE = 0.12, 0.24, 0.25, 1.05, 0.2, 0.16  # inches
 _GAP, _SWATCH = 0.14, 0.16
@@ -285,7 +284,7 @@ def _draw_clip(page: Page, top: float, clip: ClipPicture, heights: Sequence[floa
 def _waveform(clip: ClipPicture) -> np.ndarray:
     waveform = read_audio(clip.waveform_path, RATE)
     seconds = len(waveform) / RATE
-    if abs(seconds - clip.duration) > _LENGTH_SLACK:
+    if abs(seconds - clip.duration) > LENGTH_TOLERANCE:
         raise ValueError(
             f"clip {clip.title!r}: duration {clip.duration:g} s, but {clip.waveform_path} lasts {seconds:g} s; "
             "give the audio's own duration"

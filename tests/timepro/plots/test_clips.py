@@ -222,6 +222,12 @@ def test_events_outside_the_clip_are_refused(clip, tmp_path, event):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.parametrize("duration", [1.85, 2.15])
+def test_a_duration_that_a_manifest_may_state_is_drawn(clip, tmp_path, duration):
+    draw_clips(tmp_path / "a.png", [clip(("reference", [Event(0.2, 1.8, "a")]), duration=duration)])
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_wrong_duration_and_number_of_clips_are_refused(clip, tmp_path):
     with pytest.raises(ValueError, match=r"duration 3 s, but .*tone.wav lasts 2 s"):
         draw_clips(tmp_path / "a.png", [clip(duration=3.0)])
