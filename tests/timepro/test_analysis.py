@@ -133,6 +133,17 @@ def test_every_kind_of_picture_is_drawn(run: Path, tmp_path: Path) -> None:
     assert (run / "errors.png").is_file()
 
 
+def test_formula_signs_in_labels_and_names_are_drawn_as_they_are(run: Path, tmp_path: Path) -> None:
+    renamed = run.rename(run.with_name("$x_{ $y-seed0"))
+    other = shutil.copytree(renamed, run.with_name("costs $5_{ or $6"))
+    for path in renamed.glob("eval/*.jsonl"):
+        path.write_text(path.read_text().replace('"dog"', '"costs $5_{ or $6"'))
+    for arguments in (["errors", renamed], ["confusion", renamed], ["curves", renamed, other]):
+        out = tmp_path / f"{arguments[0]}.svg"
+        assert main(["plot", *map(str, arguments), "--out", str(out)]) == 0, arguments
+        assert ("$x_{ $y" if arguments[0] == "curves" else "costs $5_{ or $6") in out.read_text()
+
+
 def test_default_pictures_do_not_overwrite_one_another(run: Path) -> None:
     before = {path.name for path in run.iterdir()}
     (run / "curves.png").write_bytes(b"of the training itself")

@@ -94,7 +94,8 @@ def plain_style() -> AbstractContextManager[None]:
 
     return matplotlib.rc_context(
         {"font.family": "DejaVu Sans", "hatch.linewidth": 0.5, "savefig.bbox": None, "axes.unicode_minus": True,
-         "text.usetex": False, "axes.facecolor": "white", "figure.facecolor": "white",
+         # Labels are data: a "$" in one must not start a formula.
+         "text.usetex": False, "text.parse_math": False, "axes.facecolor": "white", "figure.facecolor": "white",
          # Texts of a PDF or SVG stay texts: they can be searched, copied, and edited.
          "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "timepro"}
     )  # fmt: skip
