@@ -19,6 +19,7 @@ from timepro.events import Event, ParsedAnswer
 from timepro.plots.analysis import arm_of
 from timepro.plots.run_clips import evaluated_clips, sampled_clips
 from timepro.runs import Evaluated, choose_curves, read_curves
+from timepro.tasks import find_task
 
 
 def line(reference, found, ok=True, task="sed"):
@@ -191,6 +192,15 @@ def test_a_clip_shows_run_stages_and_scores(run: Path) -> None:
     assert max(e.offset for lane in clip.lanes for e in lane.events) == 4.0  # an answer beyond the clip is cut
     assert "seed 4" in sheet.heading and "SFT 0.500, after GRPO 0.500" in sheet.subheading
     assert list(sheet.classes) == ["cat", "dog"]
+
+
+def test_the_number_behind_a_name_is_that_of_the_shown_clips_tasks(run: Path) -> None:
+    for path in run.glob("eval/*.jsonl"):
+        path.write_text(path.read_text().replace('"test-2", "task": "sed"', '"test-2", "task": "ag"'))
+    (detection, grounding) = (find_task(task).main_heading for task in ("sed", "ag"))
+    for ids, words in (["test-1"], detection), (["test-2"], grounding), (["test-1", "test-2"], None):
+        below = evaluated_clips(run, ids)[1].subheading
+        assert below.endswith(f"behind a name is the {words or f'{detection} or {grounding}'} of the clip")
 
 
 def test_a_steps_answers_show_their_rewards_and_what_could_not_be_read(run: Path) -> None:

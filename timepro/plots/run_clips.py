@@ -42,8 +42,8 @@ def evaluated_clips(run: Path, ids: Sequence[str]) -> tuple[list[ClipPicture], S
                 hint = near(sample, known) or f"; it has {len(known)}, for example {known[0] if known else 'none'}"
                 raise ValueError(f"{run} has not evaluated a sample {sample!r} in stage {stage}{hint}")
     clips = [_evaluated_clip({stage: lines[stage][sample] for stage in stages}) for sample in ids]
-    metric = find_task(next(iter(lines[stages[0]].values())).task).main_heading
-    below = f"{score_line(run, stages)}; the number behind a name is the {metric} of the clip"
+    metrics = dict.fromkeys(find_task(lines[stages[0]][sample].task).main_heading for sample in ids)
+    below = f"{score_line(run, stages)}; the number behind a name is the {' or '.join(metrics)} of the clip"
     return clips, Sheet(run_title(run), below, classes_of(run))
 
 
