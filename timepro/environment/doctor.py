@@ -27,7 +27,7 @@ expected = {"cpu": "cpu", "gpu": "cuda"}[chosen_platform()]
 assert current_platform.device_type == expected, f"vLLM chose {current_platform.device_type}, expected is {expected}"
 """,
 }
-PACKAGES = (*CHECKS, "peft", "numpy", "PyYAML", "wandb")
+PACKAGES = (*CHECKS, "peft", "numpy", "omegaconf", "PyYAML", "wandb")
 # Libraries print at import, so a result line is known by its mark.
 PROBE = """
 import sys
