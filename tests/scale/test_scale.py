@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from timepro.data.manifest import read_manifest
 from trainer.launcher.checks import check
 from trainer.settings.experiment import ExperimentConfig
 
-whole_run = pytest.mark.scale
 ROOT = EXPERIMENTS.parent
 TASKS = ("sed", "ag", "dac")
 OWN = {"name", "task", "data", "rewards"}  # what experiments of one family differ in
@@ -39,6 +39,11 @@ SIZES = [
     "grpo.mask_truncated=false",  # so short an answer is always cut off
     "grpo.checkpoints.save_every=1", "evaluation.max_tokens=16", "wandb.mode=disabled",
 ]  # fmt: skip
+
+
+def whole_run(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that starts one: `-m "not e2e"` replaces the project's own `-m`, and is to leave it out too."""
+    return pytest.mark.scale(pytest.mark.e2e(pytest.mark.slow(test)))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_omni", "qwen2_audio"])
