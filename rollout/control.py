@@ -122,13 +122,15 @@ class WorkerControl:
         limit = self._timeout_s if timeout_s == 0 else timeout_s
         try:
             response = self._session.post(f"{url}/{route}", json=body, timeout=(_CONNECT_S, limit))
+            if response.status_code != 200:
+                raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text[:300]}")
+            return response.json() if response.content else {}
         except requests.ReadTimeout:
             raise RuntimeError(f"{url}/{route} did not answer within {limit:g} s") from None
         except requests.ConnectionError:  # all of whose causes would fill the screen
             raise RuntimeError(f"{url}/{route}: no connection; has the worker ended?") from None
-        if response.status_code != 200:
-            raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text[:300]}")
-        return response.json() if response.content else {}
+        except requests.RequestException as error:  # a reply that was cut, or is no JSON
+            raise RuntimeError(f"{url}/{route}: {type(error).__name__}; has the worker ended?") from None
 
     def close(self) -> None:
         """Close idle connections; calls that still run end by themselves."""
