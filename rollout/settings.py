@@ -8,6 +8,7 @@ from typing import Annotated
 from timepro.config.marks import Count, Natural, Port, Positive, between
 
 ADAPTERS_KEY = "timepro_adapters"  # of vLLM's additional configuration
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass
@@ -35,6 +36,11 @@ class WorkerConfig:
     request_timeout_s: Positive = 300.0
     max_in_flight: Count = 64  # prompts at a time from one learner rank
     retries: Natural = 2
+
+    def check(self) -> None:
+        """Raises ValueError for a dtype that the workers do not know."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"rollout.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from timepro.data.manifest import iter_manifest
 from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
 from timepro.names import check_run_name
+from timepro.plugins import import_object
 from timepro.system.network import require_free
-from timepro.tasks.samples import task_weights
+from timepro.tasks.samples import resolved_times, task_weights
 from trainer.launcher.nodes.node import check_nodes, generating, learning
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
+from trainer.settings.wandb import named_mode
 
 
 def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
@@ -42,7 +44,13 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     _check_learner(config, len(learning(config.nodes, n_nodes)))
     _check_lora(config)
     config.grpo.check()
+    _check_own_code(config)
     config.sft.checkpoints.check("sft.checkpoints")
+    for task in tasks:
+        resolved_times([], task, config.sft.label_times)
+    config.zero.check()
+    config.sync.check()
+    named_mode(config.wandb)
     _check_workers(config.rollout, total_workers(config, n_nodes))
     if config.model.path:
         family_of(config.model.path)
@@ -62,8 +70,18 @@ def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
             raise ValueError(f"{key} is {batch}, less than {where}: a rank would have no work")
 
 
+def _check_own_code(config: ExperimentConfig) -> None:
+    """What is named by import path is there."""
+    order, objective = config.grpo.groups.order, config.grpo.objective.name
+    for key, kind, name in (("grpo.groups.order", "order", order), ("grpo.objective.name", "objective", objective)):
+        if ":" in name:
+            import_object(name, kind, key)
+
+
 def _check_lora(config: ExperimentConfig) -> None:
     lora = config.lora
+    if lora.rank and not lora.targets:
+        raise ValueError("lora.targets is empty; name the linear layers that get an adapter, or set lora.rank=0")
     if not lora.continue_:
         return
     if not lora.rank:
@@ -78,6 +96,7 @@ def _check_lora(config: ExperimentConfig) -> None:
 
 
 def _check_workers(config: WorkerConfig, n_workers: int) -> None:
+    config.check()
     if config.min_workers > n_workers:
         raise ValueError(f"rollout.min_workers is {config.min_workers}; there are only {n_workers}")
     if config.gpus:

@@ -47,9 +47,8 @@ def stream_device(config: SyncConfig, own_gpus: bool) -> torch.device:
     Raises:
         ValueError: an unknown transport, or NCCL where it cannot work.
     """
+    config.check()
     where = distributed.device()
-    if config.transport not in ("auto", "gloo", "nccl"):
-        raise ValueError(f"sync.transport is {config.transport!r}; it must be auto, gloo or nccl")
     if config.transport == "nccl" and not (own_gpus and where.type == "cuda"):
         raise ValueError("sync.transport=nccl needs GPUs of their own: set learner.gpus and rollout.gpus apart")
     return where if config.transport != "gloo" and own_gpus and where.type == "cuda" else torch.device("cpu")

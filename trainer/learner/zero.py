@@ -29,11 +29,10 @@ def compute_dtype(config: ZeroConfig) -> torch.dtype:
         ValueError: a dtype that is neither float32 nor bfloat16.
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    config.check()
     name = config.dtype
     if name == "auto":
         name = "bfloat16" if distributed.device().type == "cuda" else "float32"
-    if name not in known:
-        raise ValueError(f"zero.dtype is {config.dtype!r}; it must be auto, float32 or bfloat16")
     return known[name]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from timepro.config.marks import Natural, Port, Positive, Share
 
+TRANSPORTS = ("auto", "gloo", "nccl")
+
 
 @dataclass
 class SyncConfig:
@@ -18,3 +20,8 @@ class SyncConfig:
     timeout_s: Positive = 60.0  # of every wait within a sync
     retries: Natural = 2  # other attempts after a failed sync, each over a new group
     min_arrived: Share = 0.5  # least share of training's change that the workers must have; 1 where both round alike
+
+    def check(self) -> None:
+        """Raises ValueError for an unknown transport."""
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"sync.transport is {self.transport!r}; it must be auto, gloo or nccl")

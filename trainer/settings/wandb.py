@@ -19,8 +19,8 @@ class WandbConfig:
     mode: str = "auto"  # auto: online when logged in, else offline; or online, offline, disabled
 
 
-def wandb_mode(config: WandbConfig) -> Mode:
-    """The mode to run in.
+def named_mode(config: WandbConfig) -> Mode | None:
+    """The mode that is named; None where it goes by the login.
 
     Raises:
         ValueError: an unknown mode.
@@ -31,6 +31,17 @@ def wandb_mode(config: WandbConfig) -> Mode:
             return modes[modes.index(wanted)]
         if wanted != "auto":
             raise ValueError(f"{name} is {wanted!r}; it must be auto, online, offline or disabled")
+    return None
+
+
+def wandb_mode(config: WandbConfig) -> Mode:
+    """The mode to run in.
+
+    Raises:
+        ValueError: as `named_mode`.
+    """
+    if mode := named_mode(config):
+        return mode
     import wandb
 
     return "online" if wandb.login(prompt=False, verify=False) else "offline"

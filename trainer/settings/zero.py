@@ -7,6 +7,8 @@ from typing import Any
 
 from timepro.config.marks import Count, Natural, Positive
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 @dataclass
 class ZeroConfig:
@@ -18,3 +20,8 @@ class ZeroConfig:
     offload_optimiser: bool = False  # float32 weights and AdamW's moments in main memory; AdamW then runs on the CPU
     collective_timeout_s: Positive = 1800.0
     extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's configuration, key by key
+
+    def check(self) -> None:
+        """Raises ValueError for a dtype that the learner does not compute in."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"zero.dtype is {self.dtype!r}; it must be auto, float32 or bfloat16")

@@ -104,6 +104,31 @@ def test_check_names_the_key_that_is_wrong() -> None:
             check(config)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("grpo.groups.order=nomod:X", "grpo.groups.order: cannot import module 'nomod' of order 'nomod:X'"),
+        ("grpo.groups.order=trainer.learner.order:X", "module 'trainer.learner.order' has no 'X'"),
+        ("grpo.objective.name=nomod:f", "grpo.objective.name: cannot import module 'nomod'"),
+        ("sync.transport=ngloo", "sync.transport is 'ngloo'; it must be auto, gloo or nccl"),
+        ("sft.label_times=foo", "sft.label_times is 'foo'; it must be auto, exact or annotated"),
+        ("zero.dtype=fp8", "zero.dtype is 'fp8'; it must be auto, float32 or bfloat16"),
+        ("rollout.dtype=fp99", "rollout.dtype is 'fp99'; it must be one of auto, float32, float16, bfloat16"),
+        ("wandb.mode=onlin", "wandb.mode is 'onlin'; it must be auto, online, offline or disabled"),
+        ("lora.rank=8 lora.targets=[]", "lora.targets is empty"),
+    ],
+)
+def test_what_only_the_learner_uses_is_checked_too(override: str, said: str) -> None:
+    config = load_experiment("sed_grpo", override.split(), ExperimentConfig, EXPERIMENTS)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check(config)
+
+
+def test_an_order_of_ones_own_passes_the_check() -> None:
+    override = "grpo.groups.order=trainer.learner.order:Mixture"
+    check(load_experiment("sed_grpo", [override], ExperimentConfig, EXPERIMENTS))
+
+
 def test_a_task_without_a_reward_is_refused_before_anything_starts() -> None:
     overrides = ["task={sed: 1, ag: 1}", "rewards={name: by_task, ag: miou}"]
     config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
