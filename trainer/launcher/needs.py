@@ -29,6 +29,7 @@ class Needs:
         rank_host: of one learner rank, in main memory, where the optimiser's state is kept there.
         worker: weights of one rollout worker, over all of its cards.
         cache: a worker's key-value cache on a CPU.
+        together: whether ranks and workers run at the same time; without GRPO the workers evaluate after the learner.
     """
 
     parameters: float
@@ -36,6 +37,7 @@ class Needs:
     rank_host: float
     worker: float
     cache: float
+    together: bool
 
 
 def needs_of(config: ExperimentConfig, n_ranks: int, gpu: bool) -> Needs:
@@ -59,8 +61,9 @@ def needs_of(config: ExperimentConfig, n_ranks: int, gpu: bool) -> Needs:
         parameters=count,
         rank=(weight + gradients + state + reference - offloaded) * share,
         rank_host=offloaded * share,
-        worker=served * count / _GIB if config.grpo.enabled else 0.0,
-        cache=0.0 if gpu or not config.grpo.enabled else config.rollout.kv_cache_mib / 1024,
+        worker=served * count / _GIB,
+        cache=0.0 if gpu else config.rollout.kv_cache_mib / 1024,
+        together=config.grpo.enabled,
     )
 
 
@@ -85,7 +88,7 @@ def host_gib(needs: Needs, n_ranks: int, n_workers: int, gpu: bool) -> float:
     """Main memory that the processes of one node take at least."""
     if gpu:
         return n_ranks * needs.rank_host
-    return n_ranks * (needs.rank + needs.rank_host) + n_workers * (needs.worker + needs.cache)
+    return _at_once(needs, n_ranks * (needs.rank + needs.rank_host), n_workers * (needs.worker + needs.cache))
 
 
 def card_problems(
@@ -99,29 +102,35 @@ def card_problems(
     """
     if not cards:
         return []
-    loads: dict[int, float] = defaultdict(float)
+    learner_load: dict[int, float] = defaultdict(float)
+    worker_load: dict[int, float] = defaultdict(float)
     problems = []
     learning = _cards(config.learner.gpus, len(cards))
     for rank in range(n_ranks):
-        loads[learning[rank % len(learning)]] += needs.rank
+        learner_load[learning[rank % len(learning)]] += needs.rank
     width, fraction = config.rollout.tensor_parallel, config.rollout.gpu_memory_fraction
-    for index in range(n_workers if config.grpo.enabled else 0):
+    for index in range(n_workers):
         own = _cards(worker_gpus(config.rollout, index) if config.rollout.gpus else "", len(cards))[:width]
         for card in own:
-            loads[card] += fraction * cards[card]
+            worker_load[card] += fraction * cards[card]
             if needs.worker / width > fraction * cards[card]:
                 problems.append(
                     f"a worker's weights take {needs.worker / width:.1f} GiB of card {card}, but "
                     f"rollout.gpu_memory_fraction={fraction:g} leaves it {fraction * cards[card]:.1f} of "
                     f"{cards[card]:.1f} GiB"
                 )
-    for card, load in sorted(loads.items()):
+    for card in sorted(learner_load.keys() | worker_load.keys()):
+        load = _at_once(needs, learner_load[card], worker_load[card])
         if load > cards[card]:
             problems.append(
                 f"card {card} has {cards[card]:.1f} GiB, but the ranks and workers on it take at least {load:.1f}: "
                 "give them cards of their own (learner.gpus, rollout.gpus), more ranks, or zero.offload_optimiser=true"
             )
     return list(dict.fromkeys(problems))
+
+
+def _at_once(needs: Needs, ranks: float, workers: float) -> float:
+    return ranks + workers if needs.together else max(ranks, workers)
 
 
 def _cards(named: str, present: int) -> list[int]:

@@ -73,6 +73,20 @@ def test_everybody_on_one_card(published: Path) -> None:
     assert "learner.gpus, rollout.gpus" in problem
 
 
+def test_without_grpo_workers_are_counted_but_not_beside_the_learner(published: Path) -> None:
+    words = [f"model.path={published}", "lora.rank=8", "learner.ranks=1", "rollout.gpu_memory_fraction=0.9"]
+    config = load("sed_grpo", *words, "grpo.enabled=false", "control.enabled=false")
+    needs = needs_of(config, 1, True)
+    assert card_problems(config, needs, [79.6], 1, 1) == []  # the learner has ended where the worker starts
+    problems = card_problems(config, needs, [15.0], 1, 1)
+    assert "a worker's weights take 14.2 GiB of card 0" in problems[0]
+    needs = needs_of(config, 1, False)
+    rank, worker = needs.rank + needs.rank_host, needs.worker + needs.cache
+    assert worker > 0
+    assert host_gib(needs, 1, 1, gpu=False) == pytest.approx(max(rank, worker))
+    assert host_gib(needs, 1, 9, gpu=False) == pytest.approx(9 * worker)
+
+
 @pytest.fixture
 def without_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "on_gpu", lambda: False)
