@@ -16,6 +16,7 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from rollout import stream
+from timepro.config import by_key
 from timepro.environment.doctor import version
 from timepro.system.device import n_gpus, on_gpu
 from trainer.launcher.nodes.link import BadSignature, Link, sign, verify
@@ -59,7 +60,7 @@ class Facts:
             ranks=affordable_ranks(config.learner),
             versions={name: version(name) for name in _ALIKE},
             code=digest({}, [_ROOT / name for name in _PACKAGES]),
-            config=json.loads(json.dumps(asdict(config))),
+            config=json.loads(json.dumps(by_key(config))),
             nonce=secrets.token_hex(16),
         )
 

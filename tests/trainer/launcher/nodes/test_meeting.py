@@ -111,3 +111,9 @@ def test_other_code_and_other_packages_are_named(config: ExperimentConfig, head:
     assert "another version of this code" in mine.difference(replace(mine, code="x"))
     theirs = replace(mine, versions=mine.versions | {"torch": "0.1"})
     assert f"torch 0.1 (node 0: {mine.versions['torch']})" in mine.difference(theirs)
+
+
+def test_a_setting_that_differs_is_named_by_its_key(config: ExperimentConfig, head: Node) -> None:
+    mine = meeting.Facts.here(config, head)
+    theirs = meeting.Facts.here(replace(config, lora=replace(config.lora, continue_=True)), head)
+    assert "lora.continue=True (node 0: False)" in mine.difference(theirs)
