@@ -118,6 +118,18 @@ def test_a_result_of_other_settings_does_not_stand_for_a_trial(tmp_path: Path) -
         is_finished_with(tmp_path, config)
 
 
+def test_a_finished_trial_needs_no_data_to_be_found_finished(tmp_path: Path, capsys) -> None:
+    words = [f"runs={tmp_path}", f"data.test={tmp_path / 'gone.jsonl'}"]
+    named, overrides = named_run("sed_grpo", words, "s", FOLDERS)
+    config = load_experiment(named, overrides, ExperimentConfig, FOLDERS)
+    folder = Path(config.runs) / config.name
+    folder.mkdir(parents=True)
+    save_resolved(config, folder / "config.yaml")
+    (folder / "summary.json").write_text("{}")
+    assert main(["train", "sed_grpo", *words, "--sweep", "s"]) == 0
+    assert "is finished already" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

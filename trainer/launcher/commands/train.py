@@ -85,11 +85,11 @@ def run(config: ExperimentConfig, resume: bool, is_trial: bool) -> int:
     from trainer.launcher.runfolder import is_finished_with
 
     node = Node.from_environment()
-    check(config, node.count)
     folder = Path(config.runs) / config.name
     if is_trial and is_finished_with(folder, config):
         print(f"{folder} is finished already")
         return 0
+    check(config, node.count)
     from trainer.launcher.nodes.follower import follow
     from trainer.launcher.pipeline import run_experiment
     from trainer.launcher.signals import Interrupted
