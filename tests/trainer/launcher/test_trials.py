@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -144,6 +145,39 @@ def test_a_setting_for_all_trials_that_cannot_be_one_is_refused(tmp_path: Path, 
     path = written(tmp_path)
     assert main(["sweep", str(path), "--here", "--list", "--runs", str(tmp_path), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """A stand-in for W&B's server, and what it was given; its agents end with `code`."""
+    given: dict = {"code": 0}
+
+    def made(raw, project):
+        given["project"] = project
+        return "abc"
+
+    monkeypatch.setattr("trainer.launcher.commands.sweep.wandb_mode", lambda config: "online")
+    monkeypatch.setattr("wandb.sweep", made)
+    monkeypatch.setattr("wandb.Api", lambda: SimpleNamespace(default_entity="me"))
+    stand_in = SimpleNamespace(wait=lambda: given["code"])
+    monkeypatch.setattr("trainer.launcher.commands.sweep.subprocess", SimpleNamespace(Popen=lambda words: stand_in))
+    return given
+
+
+def test_a_sweep_of_wandb_takes_its_project_from_the_settings_and_fails_with_its_agents_mocked(
+    tmp_path: Path, online: dict, capsys
+) -> None:
+    words = ["sweep", str(written(tmp_path)), "--runs", str(tmp_path), "wandb.project=mine"]
+    assert main(words) == 0 and online["project"] == "mine"
+    online["code"] = 1
+    assert main(words) == 1
+    assert "a W&B agent ended with an error" in capsys.readouterr().err
+
+
+def test_a_grid_is_checked_before_it_is_a_sweep_of_wandb_mocked(tmp_path: Path, online: dict, capsys) -> None:
+    path = written(tmp_path, parameters={"rewards": {"values": ["eb_f1", "nothing"]}})
+    assert main(["sweep", str(path), "--runs", str(tmp_path)]) == 2
+    assert "trial rewards=nothing" in capsys.readouterr().err and "project" not in online
 
 
 # ---------------------------------------------------------------- from public reports

@@ -1,7 +1,7 @@
 """Run a sweep of experiments/sweeps/: all its trials, finished ones never again, and a table at the end.
 
 Logged in to W&B it is a sweep of W&B's, and more agents may join on other machines; without a login the same file is
-expanded and run here. Every trial is checked before the first one starts.
+expanded and run here. Every trial is checked before the first one starts, unless W&B draws them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from timepro.config import Override, experiment_folders
 from timepro.hints import fail, tool
 from timepro.sweeps import ARGUMENTS, EXPERIMENT, NEVER_NAMED, Sweep, expand, find_sweep, read_sweep
 from trainer.settings.experiment import ExperimentConfig
+from trainer.settings.wandb import WandbConfig, wandb_mode
 
 EXAMPLES = """\
   timepro sweep sed_grpo_seeds                                 every trial, one after the other
@@ -40,7 +41,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Run a sweep.
 
     Returns:
-        0 done, 1 a trial failed, 2 wrong use, 128 + signal where a signal ended it.
+        0 done, 1 a trial or an agent failed, 2 wrong use, 128 + signal where a signal ended it.
     """
     try:
         if options.slots < 1:
@@ -78,8 +79,9 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
 
     if node_count() > 1:
         raise ValueError("a sweep's trials run on one node each; unset NNODES and start agents on every node")
-    if not options.here and not options.list and _online(found, options):
-        return 0
+    mode = "offline" if options.here or options.list else wandb_mode(wandb_settings(options.overrides))
+    if mode == "online" and found.raw["method"] != "grid":
+        return _online(found, options)  # whose server draws the trials
     trials = expand(found, options.seed)
     places = [trial_folder(options.runs, found, trial, options.overrides) for trial in trials]
     configs = trial_configs(found, trials, options.runs, options.overrides, folders)
@@ -88,6 +90,8 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
             print(f"{'finished' if is_finished(place) else 'to run  '}  {place.name}")
         return 0
     check_trials(found, places, configs)
+    if mode == "online":
+        return _online(found, options)
     from trainer.launcher.compare import print_comparison, read_arms
     from trainer.launcher.signals import Interrupted
     from trainer.launcher.sweep import run_sweep
@@ -104,27 +108,32 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
     return fail(f"{len(failed)} of {len(trials)} trials failed", 1) if failed else 0
 
 
-def _online(found: Sweep, options: argparse.Namespace) -> bool:
-    """Make it a sweep of W&B's and run agents here, where W&B is logged in; whether that was done.
+def wandb_settings(overrides: Sequence[str]) -> WandbConfig:
+    """Where the settings for all trials put a sweep.
 
     Raises:
-        ValueError: an agent ended with an error.
+        ValueError: an unknown key of `wandb.*`, or a value of another type.
     """
-    from trainer.settings.wandb import WandbConfig, wandb_mode
+    given = [Override.parse(word, ExperimentConfig) for word in overrides if word.startswith("wandb.")]
+    return WandbConfig(**{setting.key[-1]: setting.value for setting in given})
 
-    config = WandbConfig()
-    if wandb_mode(config) != "online":
-        return False
+
+def _online(found: Sweep, options: argparse.Namespace) -> int:
+    """Make it a sweep of W&B's and run agents here.
+
+    Returns:
+        0 done, 1 an agent ended with an error.
+    """
     import wandb
 
     given = [ARGUMENTS, *options.overrides, f"runs={options.runs}"]
     command = [word for part in found.command for word in (given if part == ARGUMENTS else [part])]
-    project = str(found.raw.get("project") or config.project)
+    project = str(found.raw.get("project") or wandb_settings(options.overrides).project)
     name = wandb.sweep({"name": found.name, **found.raw, "command": command}, project=project)
     entity = found.raw.get("entity") or wandb.Api().default_entity
     agent = [sys.executable, "-m", "wandb", "agent", f"{entity}/{project}/{name}"]
     print(f"more agents, on any machine with this checkout: {tool('wandb')} agent {agent[-1]}")
     agents = [subprocess.Popen(agent) for _ in range(options.slots)]
     if any([process.wait() for process in agents]):
-        raise ValueError("a W&B agent ended with an error; see above")
-    return True
+        return fail("a W&B agent ended with an error; see above", 1)
+    return 0
