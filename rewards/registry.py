@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from rewards.built import BuiltReward, FailurePolicy
 from rewards.pool import Job
-from timepro.plugins import did_you_mean, import_object, installed
+from timepro.plugins import did_you_mean, import_object, installed, load
 from timepro.tasks.registry import outside_tasks
 
 __all__ = ["BuiltReward", "available_rewards", "build_reward", "register"]
@@ -199,7 +199,7 @@ def _find(name: str, where: str) -> _Entry:
     if name in _registry:
         return _registry[name]
     if point := installed(ENTRY_POINT_GROUP).get(name):
-        return _loaded(name, point.load(), f"entry point {point.value}")
+        return _loaded(name, load(point, where), f"entry point {point.value}")
     if ":" in name:
         return _loaded(name, import_object(name, "reward", where), name)
     known = available_rewards()

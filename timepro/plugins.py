@@ -42,6 +42,24 @@ def installed(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
+def load(point: EntryPoint, where: str) -> Any:
+    """The object that an installed package offers.
+
+    Args:
+        where: the key that names it, for messages.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{where}: entry point {point.name} = {point.value} of the group {point.group} cannot be loaded ({error}); "
+            "mend or uninstall its package"
+        ) from error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at known names that are near, for the end of a sentence; empty where none is."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

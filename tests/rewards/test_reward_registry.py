@@ -143,3 +143,10 @@ def test_entry_points_are_names(monkeypatch, group):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     assert "installed" in available_rewards()
     assert build_reward("installed")(group).tolist() == [1.0, 2.0]
+
+
+def test_an_entry_point_of_a_broken_package_is_named(monkeypatch):
+    point = EntryPoint(name="gone", value="numpy:no_such_reward", group=registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
+    with pytest.raises(ValueError, match=r"entry point gone = numpy:no_such_reward .* mend or uninstall its package"):
+        build_reward("gone")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from timepro.families.base import ModelFamily
-from timepro.plugins import did_you_mean
+from timepro.plugins import did_you_mean, load
 
 ENTRY_POINT_GROUP = "timepro.families"
 
@@ -101,13 +101,7 @@ def _own() -> Iterator[tuple[str, Any]]:
 def _installed() -> Iterator[tuple[str, Any]]:
     """What other packages name as families, with where it is."""
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        place = f"entry point {point.name} = {point.value}"
-        try:
-            yield place, point.load()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"{place} of the group {ENTRY_POINT_GROUP} cannot be loaded ({error}); mend or uninstall its package"
-            ) from error
+        yield f"entry point {point.name} = {point.value}", load(point, "families")
 
 
 def _checked(candidate: Any, place: str) -> ModelFamily:

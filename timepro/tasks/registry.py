@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from timepro.plugins import did_you_mean, import_object, installed
+from timepro.plugins import did_you_mean, import_object, installed, load
 from timepro.tasks.base import LABELS, Column, Task
 
 ENTRY_POINT_GROUP = "timepro.tasks"
@@ -120,17 +120,17 @@ def _find(name: str, where: str) -> _Entry:
         return _registry[name]
     if name in SHIPPED:
         return _loaded(import_object(SHIPPED[name], "task", where), SHIPPED[name], name, where)
+    if ":" in name:
+        return _loaded(import_object(name, "task", where), name, name, where)
     points = installed(ENTRY_POINT_GROUP)
     if name in points:
-        entry = _loaded(points[name].load(), f"entry point {points[name].value}", name, where)
+        entry = _loaded(load(points[name], where), f"entry point {points[name].value}", name, where)
         if entry.task.name != name:
             raise ValueError(
                 f"{where}: entry point {name!r} ({points[name].value}) gives a task called {entry.task.name!r}; "
                 "give both the same name"
             )
         return entry
-    if ":" in name:
-        return _loaded(import_object(name, "task", where), name, name, where)
     known = available_tasks()
     raise ValueError(
         f"{where}: unknown task {name!r}.{did_you_mean(name, known)} Available: {', '.join(known)}; "

@@ -97,6 +97,19 @@ def test_an_installed_package_offers_a_task_by_its_bare_name(toy, monkeypatch):
         find_task("second")
 
 
+def test_an_installed_package_that_is_broken_is_named(monkeypatch):
+    points = [EntryPoint("gone", "no_such_module_here:Gone", ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    with pytest.raises(ValueError, match=r"key 'task': entry point gone = no_such_module_here:Gone .* uninstall"):
+        find_task("gone", "key 'task'")
+
+
+def test_an_import_path_does_not_look_through_the_installed_packages(toy, monkeypatch):
+    monkeypatch.setattr(plugins, "entry_points", lambda group: pytest.fail("it did"))
+    assert find_task(toy).name == "first"
+    assert find_task(toy).name == "first"
+
+
 def test_what_cannot_be_imported_says_why():
     with pytest.raises(ValueError, match="task: cannot import module 'no_such_module_here' of task"):
         find_task("no_such_module_here:Task")
