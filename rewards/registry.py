@@ -13,7 +13,6 @@ A name is a registered one, an entry point of the group ``timepro.rewards``, or 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
@@ -241,10 +240,9 @@ def _check_settings(entry: _Entry, name: str, settings: dict[str, Any], where: s
     valid = ", ".join(parameters) or "none"
     for key in settings:
         if key not in parameters:
-            near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"{where}: reward {name!r} has no parameter {key!r}.{hint} Valid parameters: {valid} (and 'as')"
+                f"{where}: reward {name!r} has no parameter {key!r}.{did_you_mean(key, parameters)} "
+                f"Valid parameters: {valid} (and 'as')"
             )
     missing = [key for key, value in parameters.items() if value.default is value.empty and key not in settings]
     if missing:

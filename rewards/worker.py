@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import signal
@@ -15,15 +14,14 @@ from rewards import build_reward
 from rewards.built import BuiltReward
 from rewards.places import IN_WORKER, full_place_of
 from rewards.pool import Outcome, receive, send
+from timepro.system.processes import end_with_parent
 from timepro.tasks import find_task
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Build rewards and score groups until the other end is closed."""
     # Closing the socket ends an idle worker; one that hangs in a reward needs the kernel.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     logging.getLogger("rewards").setLevel(logging.ERROR)  # what was skipped is said by the other end
     rewards: dict[str, BuiltReward] = {}
     with socket.socket(fileno=int(sys.argv[1])) as connection:

@@ -53,7 +53,7 @@ class JobSpec:
     resume: bool = False
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_json(path, asdict(self), indent=1)
 
     @classmethod
     def load(cls, path: Path) -> JobSpec:

@@ -74,7 +74,7 @@ class RankWatch:
     leave the others hanging for as long, so its state is looked at here.
 
     Args:
-        ranks: grows while they are started.
+        ranks: those of this node.
         work: the folder of the ranks' logs.
         silence_timeout_s: how long a rank may be stopped.
     """
@@ -114,7 +114,7 @@ class RankWatch:
 
 
 def end_ranks(ranks: Sequence[subprocess.Popen[bytes]], number: int, grace_s: float) -> None:
-    """Ask ranks to end, wait for at most `grace_s`, then kill what is left of their process groups."""
+    """Ask processes to end, wait for at most `grace_s`, then kill what is left of their process groups."""
     for process in ranks:
         if process.poll() is None:
             process.send_signal(number)

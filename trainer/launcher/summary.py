@@ -18,6 +18,7 @@ from timepro.system.files import write_json
 from timepro.tables import print_table, results_table
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples
+from trainer.messages import RESULT_FILE, read_result
 from trainer.settings.experiment import ExperimentConfig
 
 _NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
@@ -57,9 +58,8 @@ def write_summary(
     }
     if gain := _gains(evaluations):
         summary["gain"] = gain
-    result = run / "result.json"
-    if result.is_file():
-        state = json.loads(result.read_text(encoding="utf-8"))["grpo"]
+    if (run / RESULT_FILE).is_file():
+        state = read_result(run)["grpo"]
         summary["sync"] = {
             "count": len(state["syncs"]),
             "seconds_mean": sum(state["syncs"]) / max(len(state["syncs"]), 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ from timepro.sweeps import Sweep, Trial
 from timepro.system import guard
 from timepro.system.processes import log_tail
 from trainer.launcher.console import console
+from trainer.launcher.ranks import end_ranks
 from trainer.launcher.runfolder import is_finished
 from trainer.launcher.trials import trial_command, trial_folder
 
@@ -74,7 +74,7 @@ def run_sweep(
                     )
                 time.sleep(poll_s)
         finally:
-            _end(running)
+            end_ranks([one.process for one in running], signal.SIGINT, _STOP_S)
     return failed
 
 
@@ -103,18 +103,3 @@ def _outcome(one: Running) -> str:
         return f"it ended without a result in {folder}; does the sweep's command say --sweep {folder.parent.name}?"
     said = [line for line in log_tail(one.log, 40).splitlines() if line.startswith("timepro: ")]
     return f"exit code {code}: " + (said[-1].removeprefix("timepro: ") if said else f"see {one.log}")
-
-
-def _end(running: Sequence[Running]) -> None:
-    """Ask what still runs to stop, and see that nothing stays behind."""
-    for one in running:
-        if one.process.poll() is None:
-            one.process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + _STOP_S
-    while time.monotonic() < deadline and any(one.process.poll() is None for one in running):
-        time.sleep(0.1)
-    for one in running:
-        if one.process.poll() is None:
-            os.killpg(one.process.pid, signal.SIGKILL)
-        one.process.wait()
-        guard.release(one.process.pid)
