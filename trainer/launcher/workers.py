@@ -1,4 +1,4 @@
-"""Starting and watching processes: rollout workers and learner ranks, ended together whatever happens."""
+"""Starting and watching the rollout workers, ended together whatever happens."""
 
 from __future__ import annotations
 
