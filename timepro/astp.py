@@ -79,8 +79,8 @@ def check_covered(n_frames: int, layout: AstpLayout, frame_rate: float) -> None:
     if last / frame_rate > (vocabulary.size - 1) * layout.stride + 1e-6:
         raise ValueError(
             f"the clip has {n_frames} audio frames ({n_frames / frame_rate:.2f} s), but the timestamps end at "
-            f"{vocabulary.token(vocabulary.size - 1)}; build the model with a larger model.timestamps.duration, "
-            "or cut the clip"
+            f"{vocabulary.token(vocabulary.size - 1)}; give the model a larger model.tiny.timestamps.duration (a "
+            "published checkpoint: timepro init-model --duration), or cut the clip"
         )
 
 

@@ -55,7 +55,7 @@ def initial_timestamps(
         ValueError: an unknown initialisation.
     """
     if how not in INITIALISATIONS:
-        raise ValueError(f"model.timestamp_init is {how!r}; it must be one of {', '.join(INITIALISATIONS)}")
+        raise ValueError(f"model.tiny.timestamp_init is {how!r}; it must be one of {', '.join(INITIALISATIONS)}")
     if how in SEMANTIC:
         return SEMANTIC[how](subwords_of(tokenizer, vocabulary), lambda ids: embeddings[torch.tensor(ids)])
     scale = embeddings.float().std().item()

@@ -42,7 +42,7 @@ class TimestampVocabulary:
             multiple = self.stride * math.ceil(self.duration / self.stride)
             raise ValueError(
                 f"timestamps: duration {self.duration} is not a multiple of stride {self.stride}; "
-                f"set timestamps.duration to a multiple, for example {multiple:g}"
+                f"set model.tiny.timestamps.duration to a multiple, for example {multiple:g}"
             )
 
     @property
@@ -88,6 +88,7 @@ class TimestampVocabulary:
         if not 0 <= nearest < self.size:
             raise ValueError(
                 f"time {seconds} s is outside the timestamp range [0, {self.duration}) s; "
-                "set model.timestamps.duration to cover the longest clip and build the model again"
+                "set model.tiny.timestamps.duration (a published checkpoint: timepro init-model --duration) to cover "
+                "the longest clip and build the model again"
             )
         return nearest

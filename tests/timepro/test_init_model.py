@@ -317,5 +317,5 @@ def test_a_clip_beyond_the_timestamps_is_refused_with_what_to_set(tmp_path):
     processor = Processor(tmp_path / "short")
     from timepro.astp import interleave
 
-    with pytest.raises(ValueError, match="larger model.timestamps.duration"):
+    with pytest.raises(ValueError, match="larger model.tiny.timestamps.duration"):
         interleave(101, processor.audio_token_id, processor.layout, 25.0)

@@ -58,7 +58,7 @@ def test_the_end_of_the_range_is_the_last_grid_point():
 
 @pytest.mark.parametrize("seconds", [30.01, 31.0, -0.03, -1.0, -0.01, float("nan"), float("inf")])
 def test_a_time_outside_the_range_names_the_setting(seconds):
-    with pytest.raises(ValueError, match=r"outside the timestamp range.*model\.timestamps\.duration"):
+    with pytest.raises(ValueError, match=r"outside the timestamp range.*model\.tiny\.timestamps\.duration"):
         TimestampVocabulary().index(seconds)
 
 
