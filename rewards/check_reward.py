@@ -7,7 +7,8 @@ Exit code 0: the contract is kept; 1: it is broken; 2: the reward cannot be buil
 from __future__ import annotations
 
 import argparse
-import sys
+
+from timepro.hints import fail
 
 EXAMPLES = """\
   timepro check-reward my_module:my_reward                 a reward of your own
@@ -43,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
         tasks = [find_task(task, "--task").name for task in options.task or available_tasks()]
         reward = build_reward(spec_of(options.reward, options.settings))
     except ValueError as error:
-        print(f"timepro: {error}", file=sys.stderr, flush=True)
-        return 2
+        return fail(str(error), 2)
     limit = float("inf") if reward.policy.slow else options.max_seconds
     report = contract.check_reward(reward, tasks, limit)
     contract.print_report(reward, report)

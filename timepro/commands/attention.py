@@ -6,10 +6,10 @@ The picture compares it with attention spread evenly over all timestamps, and la
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from timepro.commands.inputs import require_checkpoint, require_files
+from timepro.hints import fail
 from timepro.plots.files import default_name, picture_path
 
 EXAMPLES = """\
@@ -67,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
         )
         draw_attention(out, options.clip, found)
     except (ValueError, FileNotFoundError) as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     print(f"answer: {found.answer}")
     print("shown: " + ("mean over all layers" if found.layer is None else f"layer {found.layer}"))
     for said in found.said:

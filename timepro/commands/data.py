@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timepro.data.formats import FORMATS, layout_text
+from timepro.hints import fail
 from timepro.plots.files import beside, picture_path
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ def run(options: argparse.Namespace) -> int:
     try:
         return {"show": _show, "mix": _mix, "split": _split}.get(options.action, _convert)(options)
     except (ValueError, FileNotFoundError) as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except (RuntimeError, OSError) as error:
-        return _fail(str(error), 1)
+        return fail(str(error), 1)
     except KeyboardInterrupt:
-        return _fail("stopped; nothing was written", 130)
+        return fail("stopped; nothing was written", 130)
     except _Terminated:
-        return _fail("stopped; nothing was written", 143)
+        return fail("stopped; nothing was written", 143)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -140,11 +140,6 @@ class _Terminated(BaseException):
 
 def _stop(number: int, frame: object) -> None:
     raise _Terminated
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"timepro: {message}", file=sys.stderr, flush=True)
-    return code
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -158,7 +153,7 @@ def _show(options: argparse.Namespace) -> int:
     if not found.audio_problems:
         return 0
     what = f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
-    return _fail(f"{what}, see above; --no-audio does not look at it", 2)
+    return fail(f"{what}, see above; --no-audio does not look at it", 2)
 
 
 def _mix(options: argparse.Namespace) -> int:
@@ -214,7 +209,7 @@ def _convert(options: argparse.Namespace) -> int:
         "nothing was written; correct them, or leave those clips out with --skip-invalid"
     )  # fmt: skip
     found = f"{_many(total, 'problem')} in {_many(report.left_out, 'clip')}, {report.clips:,} without"
-    return _fail(f"{found}; {advice}", 2)
+    return fail(f"{found}; {advice}", 2)
 
 
 def _many(count: int, what: str) -> str:

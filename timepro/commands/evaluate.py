@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from timepro.hints import fail
 
 if TYPE_CHECKING:
     from timepro.data.event_parts import FileEvents
@@ -123,8 +124,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         report = evaluate(options)
     except (ValueError, OSError) as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     if options.json:
         import json
 

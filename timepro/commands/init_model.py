@@ -7,10 +7,10 @@ memory stays far below the checkpoint's size.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from timepro.commands.inputs import require_absent
+from timepro.hints import fail
 from timepro.hub import fetch
 from timepro.timestamps import INITIALISATIONS
 
@@ -55,6 +55,5 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
         init_model(source, options.target, settings)
     except (ValueError, OSError) as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     return 0

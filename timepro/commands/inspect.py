@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from timepro.hints import fail
 from timepro.names import require_run
 
 EXAMPLES = """\
@@ -35,8 +35,7 @@ def run(options: argparse.Namespace) -> int:
         step, groups = read_step(options.run, options.step)
         chosen = choose(groups, options.sort, options.limit, options.id)
     except ValueError as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     print(f"step {step}: {len(groups)} groups, {sum(group.is_flat for group in groups)} without spread\n")
     for group in chosen:
         print_group(group)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from timepro.hints import fail
 from timepro.names import require_run
 from timepro.plots.files import default_name, picture_path
 
@@ -61,8 +62,7 @@ def run(options: argparse.Namespace) -> int:
             require_run(folder)
         out = draw[options.kind](options)
     except (ValueError, FileNotFoundError) as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     print(f"picture: {out}")
     return 0
 

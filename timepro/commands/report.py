@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from timepro.hints import fail
 from timepro.names import require_run
 from timepro.plots.files import default_name, page_path
 
@@ -39,7 +39,6 @@ def run(options: argparse.Namespace) -> int:
 
         size = write_report(options.runs, out, options.audio)
     except (ValueError, FileNotFoundError) as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     print(f"{out}: {size / 2**20:.1f} MiB; open it in a browser")
     return 0
