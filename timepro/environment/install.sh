@@ -22,7 +22,7 @@ constraints=timepro/environment/constraints-$platform.txt
 [[ -f $constraints ]] || die "PLATFORM is '$platform'; it must be cpu, gpu or auto"
 
 stamp=$venv/.timepro-setup
-hash=$( { echo "$root $platform"; cat setup.py pyproject.toml timepro/__init__.py "$constraints" timepro/environment/*.{py,sh}; } |
+hash=$( { echo "$root $platform"; cat setup.py pyproject.toml timepro/__init__.py timepro/environment/{constraints-*.txt,*.py,*.sh}; } |
     sha256sum | cut -d' ' -f1)
 wanted="$platform $hash"
 if [[ -f $stamp && $(<"$stamp") == "$wanted" && -x $venv/bin/python ]]; then
