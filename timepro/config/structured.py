@@ -31,7 +31,7 @@ def build(schema: type[T], values: Mapping[str, Any]) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), _escaped(_by_field(schema, values)))
+        merged = OmegaConf.merge(_defaults(schema), _escaped(_by_field(schema, values)))
         return typing.cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ValueError(str(error).splitlines()[0]) from error
@@ -49,7 +49,7 @@ def _by_field(schema: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _defaults(schema: type) -> Any:
-    """A dataclass's defaults; kept, since a sweep builds the same one for every trial."""
+    """A dataclass's defaults; kept, since a sweep builds the same one for every trial, and unchanged by a merge."""
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(schema)

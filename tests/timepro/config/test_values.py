@@ -222,3 +222,14 @@ def test_a_key_may_be_a_word_of_pythons_own(load, tmp_path):
         assert load_resolved(tmp_path / "saved.yaml", Settings) == loaded
     with pytest.raises(ValueError, match=r"unknown key part\.with_ \(did you mean part\.with"):
         load("part.with_=3")
+
+
+def test_configurations_share_no_values_with_one_another_or_the_defaults(load):
+    first, second = load("name=a", "part.count=3"), load()
+    assert (second.name, second.part.count) == ("", 0)
+    first.texts.append("x")
+    first.extra["a"] = 1
+    first.weights["a"] = 1.0
+    first.part.text = "x"
+    for other in (second, load()):
+        assert (other.texts, other.extra, other.weights, other.part.text) == ([], {}, {}, "")
