@@ -23,7 +23,7 @@ def print_sample_values(reward: BuiltReward, task: str) -> None:
     try:
         columns = {reward.name: [_number(v) for v in reward(group)]}
         columns |= {name: [_number(v) for v in part] for name, part in group.parts.items() if name != reward.name}
-    except Exception:
+    except Exception:  # the user's code may raise anything; the contract's check tells what
         how = "each answer alone, since it fails on the group"
         columns = {reward.name: [_alone(reward, group, i) for i in range(len(group.completions))]}
     rows = []
