@@ -225,8 +225,8 @@ def test_a_key_may_be_a_word_of_pythons_own(load, tmp_path):
 
 
 def test_configurations_share_no_values_with_one_another_or_the_defaults(load):
-    first, second = load("name=a", "part.count=3"), load()
-    assert (second.name, second.part.count) == ("", 0)
+    first, second = load("part.text=a", "part.count=3"), load()
+    assert (second.part.text, second.part.count) == ("", 0)
     first.texts.append("x")
     first.extra["a"] = 1
     first.weights["a"] = 1.0
