@@ -31,7 +31,7 @@ def build(schema: type[T], values: Mapping[str, Any]) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        merged = OmegaConf.merge(_defaults(schema), _escaped(_by_field(schema, values)))
+        merged = OmegaConf.merge(_defaults(typing.cast(Any, schema)), _escaped(_by_field(schema, values)))
         return typing.cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ValueError(str(error).splitlines()[0]) from error
