@@ -110,6 +110,19 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
         family_named("qwen_audio", "model.tiny.family")
 
 
+@pytest.mark.parametrize(
+    ("name", "stored", "missing"),
+    [
+        ("qwen2_5_omni", {}, "thinker_config"),
+        ("qwen2_5_omni", {"thinker_config": {}}, "thinker_config.text_config"),
+        ("qwen2_audio", {}, "text_config"),
+    ],
+)
+def test_a_configuration_without_its_decoder_is_refused_with_the_missing_key(name, stored, missing):
+    with pytest.raises(ValueError, match=rf"config\.json .* has no {re.escape(missing)}; take the file as"):
+        family_named(name, "-").config_parts(stored)
+
+
 # ---------------------------------------------------------------- what every family promises
 
 

@@ -164,7 +164,11 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of a whole `config.json`: the part that holds `astp` and token ids, and the decoder's."""
+        """Of a whole `config.json`: the part that holds `astp` and token ids, and the decoder's.
+
+        Raises:
+            ValueError: one of them is missing.
+        """
 
     def kept_name(self, published: str) -> str | None:
         """The name under which a source checkpoint's tensor is kept; None for what this project never runs."""
@@ -193,3 +197,20 @@ def pooled_frames(mel_frames: int) -> int:
     """Audio frames of a Whisper encoder with pooling by 2 behind it (its own `_get_feat_extract_output_lengths`)."""
     convolved = (mel_frames - 1) // 2 + 1  # a convolution of stride 2
     return (convolved - 2) // 2 + 1
+
+
+def config_part(raw: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The part of a checkpoint's `config.json` below nested keys.
+
+    Raises:
+        ValueError: it is missing, naming the key.
+    """
+    part: Any = raw
+    for key in keys:
+        part = part.get(key) if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        raise ValueError(
+            f"the checkpoint's config.json (model_type {raw.get('model_type')!r}) has no {'.'.join(keys)}; take the "
+            "file as it was published, or write the folder again with this project"
+        )
+    return part

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timepro.families.base import ModelFamily, VllmClasses, pooled_frames
+from timepro.families.base import ModelFamily, VllmClasses, config_part, pooled_frames
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Qwen25Omni(ModelFamily):
         return raw
 
     def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        return raw["thinker_config"], raw["thinker_config"]["text_config"]
+        return config_part(raw, "thinker_config"), config_part(raw, "thinker_config", "text_config")
 
     def kept_name(self, published: str) -> str | None:
         if published.startswith(("talker.", "token2wav.")):  # which answer in speech

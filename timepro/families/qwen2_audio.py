@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timepro.families.base import ModelFamily, VllmClasses, pooled_frames
+from timepro.families.base import ModelFamily, VllmClasses, config_part, pooled_frames
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ class Qwen2Audio(ModelFamily):
         return answer_states(text_model, inputs_embeds, positions, mask, queries)
 
     def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        return raw, raw["text_config"]
+        return raw, config_part(raw, "text_config")
 
     def checkpoint_name(self, parameter: str) -> str:
         for live, published in _PUBLISHED.items():
