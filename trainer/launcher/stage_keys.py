@@ -1,7 +1,8 @@
 """What names a kept stage: its settings, the results it builds on, and the code that makes it.
 
 The code is the import closure of the modules that do the work, so that a change to any file that could change a result
-makes another one; what a change to the launcher, the workers or the pictures cannot touch is kept.
+makes another one. What the launcher, the workers and the pictures are made of is not in it, apart from the few modules
+that the learner or the settings share with them.
 """
 
 from __future__ import annotations
