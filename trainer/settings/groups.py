@@ -16,7 +16,7 @@ class GroupsConfig:
 
     prompts_per_step: Count = 24  # over all ranks
     group_size: Annotated[int, at_least(2)] = 8
-    temperature: Positive = 1.0
+    temperature: Positive = 1.0  # a group of equal answers would teach nothing
     max_tokens: Count = 32
     flat_groups: str = "skip"  # a group without spread: left out, or "resample": another prompt takes its place
     resample_rounds: Natural = 2  # times that flat groups of a step are drawn again, at most
@@ -28,11 +28,6 @@ class GroupsConfig:
             raise ValueError(f"grpo.groups.flat_groups is {self.flat_groups!r}; it must be {' or '.join(FLAT_GROUPS)}")
         if self.order != "mixture" and ":" not in self.order:
             raise ValueError(f"grpo.groups.order is {self.order!r}; it must be mixture, or a class as module:Class")
-        if self.temperature <= 0:
-            raise ValueError(
-                f"grpo.groups.temperature is {self.temperature}; it must be above 0, since a group of equal answers "
-                "teaches nothing"
-            )
         if self.group_size < 2:
             raise ValueError(
                 f"grpo.groups.group_size is {self.group_size}; a group needs at least 2 answers to compare"

@@ -49,8 +49,6 @@ class GrpoConfig:
                 f"grpo.minibatches is {self.minibatches}; it must be 1 to grpo.groups.prompts_per_step ({prompts}), "
                 "since a group stays whole"
             )
-        if self.ahead not in (0, 1):
-            raise ValueError(f"grpo.ahead is {self.ahead}; it must be 0 (strictly on-policy) or 1")
         if self.ahead and self.groups.flat_groups == "resample":
             raise ValueError(
                 "grpo.ahead=1 and grpo.groups.flat_groups=resample do not go together: the workers are busy with the "
