@@ -21,6 +21,8 @@ COMMANDS = (
     ("train", "run an experiment to its final table", "trainer.launcher.commands.train:configure"),
     ("sweep", "run a sweep of experiments/sweeps/", "trainer.launcher.commands.sweep:configure"),
     ("doctor", "say whether a run could start here, and why not", "trainer.launcher.commands.doctor:configure"),
+    ("runs", "list runs: how far they are, their scores and gains", "timepro.commands.runs:configure"),
+    ("diff", "show the settings in which runs differ", "timepro.commands.diff:configure"),
     ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),
     ("plot", "draw runs: curves, rewards, boundary errors, confusion, clips", "timepro.commands.plot:configure"),
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),

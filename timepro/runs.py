@@ -61,8 +61,13 @@ def path_from(run: Path, recorded: str) -> Path:
 
 def _home(run: Path) -> str:
     """The folder that the run was made in; runs of older versions do not say."""
+    return str(read_identity(run).get("home", ""))
+
+
+def read_identity(run: Path) -> dict[str, Any]:
+    """A run's `run.json`: `wandb_id`, `home`, `started`, `commit`, `start`; empty where there is none."""
     path = run / IDENTITY
-    return json.loads(path.read_text(encoding="utf-8")).get("home", "") if path.is_file() else ""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def read_evaluation(path: Path) -> list[Evaluated]:
@@ -226,6 +231,12 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
     names = [run.resolve().name for run in found]
     shown = {run: name if names.count(name) == 1 else str(run) for run, name in zip(found, names, strict=True)}
     return {shown[run]: curves for run, curves in found.items()}, notes
+
+
+def last_step(run: Path) -> int:
+    """GRPO's last step that is recorded; 0 before the first."""
+    rows = _metric_rows(run)
+    return max((int(row["step"]) for row in rows), default=0)
 
 
 def _metric_rows(run: Path) -> list[dict[str, Any]]:

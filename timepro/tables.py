@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from timepro.table_formats import as_latex, as_markdown
 
 _FILE_WIDTH = 100  # columns, where there is no terminal to ask
 _MISSING = "-"
@@ -65,8 +67,15 @@ def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Tex
     return table
 
 
-def print_table(table: Table) -> None:
-    """Print to stdout: as wide as the terminal, or in a file as wide as the table needs, without colour codes."""
+def print_table(table: Table, form: str = "text") -> None:
+    """Print to stdout: as wide as the terminal, or in a file as wide as the table needs, without colour codes.
+
+    Args:
+        form: text, markdown or latex.
+    """
+    if form != "text":
+        print({"markdown": as_markdown, "latex": as_latex}[form](table))
+        return
     terminal = sys.stdout.isatty()
     if terminal:
         console = Console(file=sys.stdout)
@@ -76,3 +85,10 @@ def print_table(table: Table) -> None:
         needed = Measurement.get(console, console.options, table).maximum
         console.width = max(_FILE_WIDTH, needed)
     console.print(table, crop=terminal)
+
+
+def print_lines(lines: Iterable[str], form: str = "text") -> None:
+    """Print what is said below a table: as a list in Markdown, as comments in LaTeX."""
+    before = {"text": "", "markdown": "- ", "latex": "% "}[form]
+    for line in lines:
+        print(before + line)

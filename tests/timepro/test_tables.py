@@ -48,6 +48,36 @@ def test_a_file_gets_whole_lines_without_colour_codes(tmp_path, monkeypatch):
     assert "14.500" in text
 
 
+def test_a_table_as_markdown_keeps_its_signs_and_its_best(capsys):
+    rows = [("a|b_c", {"x": 0.5}), ("[plain] *d*", {"x": 0.25})]
+    print_table(results_table("a <title>", rows, [("x", "F1 | x", ".2f")]), "markdown")
+    assert capsys.readouterr().out.splitlines()[:6] == [
+        "**a \\<title>**",
+        "",
+        "|  | F1 \\| x |",
+        "| --- | ---: |",
+        "| a\\|b\\_c | **0.50** |",
+        "| \\[plain] \\*d\\* | 0.25 |",
+    ]
+
+
+def test_a_table_as_latex_escapes_what_latex_reads(capsys):
+    rows = [("a & b_c #1 50% $2", {"x": 0.5}), ("[0.1, 0.2] {~^\\}", {"x": 0.25})]
+    print_table(results_table("100 %", rows, [("x", "F1", ".2f")]), "latex")
+    assert capsys.readouterr().out.splitlines()[:9] == [
+        "% 100 %",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r" & F1 \\",
+        r"\midrule",
+        r"a \& b\_c \#1 50\% \$2 & \textbf{0.50} \\",
+        # A bracket behind a row's end would be read as the space to the next row.
+        r"{[}0.1, 0.2] \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} & 0.25 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
 def test_table_mistakes_are_named():
     with pytest.raises(ValueError, match=r"no row has a value 'f2'; values here: error, f1, iou, n"):
         results_table("t", ROWS, [("f2", "F2", ".3f")])

@@ -22,7 +22,7 @@ from timepro.data.synth import write_split
 from timepro.evaluation import save_scored
 from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
-from timepro.runs import record_classes
+from timepro.runs import read_identity, record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
@@ -32,7 +32,7 @@ from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
-from trainer.launcher.runfolder import bind_start, open_run, read_identity
+from trainer.launcher.runfolder import bind_start, opened_run
 from trainer.launcher.signals import signals_raise
 from trainer.launcher.stage_keys import data_key, file_key, folder_key, model_key, sft_key
 from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_disk
@@ -57,8 +57,8 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
         Interrupted: a signal ended the run; `resume` continues it.
     """
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config))
-    with signals_raise(), MemoryWatch() as memory, Nodes(config, node or Node()) as nodes:
-        run = open_run(config, resume)
+    here = node or Node()
+    with signals_raise(), MemoryWatch() as memory, Nodes(config, here) as nodes, opened_run(config, resume) as run:
         pipeline = Pipeline(config, nodes, run, resume)
         pipeline.run_stages()
     write_summary(config, run, pipeline.log.seconds, memory.peak_bytes / 2**30, pipeline.data["test"])

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from timepro.config import by_key, load_resolved, save_resolved
+from timepro.run_lock import owner_of, run_lock
+from timepro.runs import IDENTITY, read_identity
 from timepro.sweeps import PLACES
 from timepro.system.files import write_json
 from trainer.launcher.console import console
 from trainer.settings.experiment import ExperimentConfig
 
-_IDENTITY = "run.json"
+
+@contextmanager
+def opened_run(config: ExperimentConfig, resume: bool) -> Iterator[Path]:
+    """The run's folder as `open_run` makes it, which is nobody else's until the end.
+
+    Raises:
+        ValueError: nothing to resume, or another process trains in the folder.
+    """
+    folder = Path(config.runs) / config.name
+    if owner := owner_of(folder):
+        raise ValueError(f"{folder} is in use by process {owner}; end it, or give this run another name=NAME")
+    run = open_run(config, resume)
+    with run_lock(run):
+        yield run
 
 
 def open_run(config: ExperimentConfig, resume: bool) -> Path:
@@ -31,7 +46,7 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
     """
     run = Path(config.runs) / config.name
     if resume:
-        if not (run / _IDENTITY).is_file():
+        if not (run / IDENTITY).is_file():
             raise ValueError(f"there is nothing to resume in {run}; start without --resume")
         before = load_resolved(run / "config.yaml", ExperimentConfig)
         for key, old, new in changes(by_key(before), by_key(config)):
@@ -94,11 +109,6 @@ def bind_start(run: Path, start_key: str) -> None:
     _write(run, identity)
 
 
-def read_identity(run: Path) -> dict[str, str]:
-    """What a run is known by: `wandb_id`, `home`, `started`, `commit`, and `start` once it is bound."""
-    return json.loads((run / _IDENTITY).read_text(encoding="utf-8"))
-
-
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S%z")
 
@@ -127,4 +137,4 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "")
 
 
 def _write(run: Path, identity: Mapping[str, str]) -> None:
-    write_json(run / _IDENTITY, identity)
+    write_json(run / IDENTITY, identity)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from timepro.config import load_experiment
+from timepro.runs import read_identity
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
 from trainer.launcher.pipeline import Pipeline
-from trainer.launcher.runfolder import bind_start, open_run, read_identity
+from trainer.launcher.runfolder import bind_start, open_run, opened_run
 from trainer.launcher.stages import StageLog, cached_stage
 from trainer.settings.experiment import ExperimentConfig
 
@@ -33,6 +34,17 @@ def test_a_run_with_results_moves_aside(tmp_path: Path) -> None:
     assert read_identity(second) != identity
     moved = [path for path in tmp_path.iterdir() if path != second]
     assert [(path / "eval" / "sft.jsonl").read_text() for path in moved] == ["kept"]
+
+
+def test_a_run_that_is_going_on_is_not_replaced(tmp_path: Path) -> None:
+    with opened_run(config_for(tmp_path), resume=False) as run:
+        (run / "eval").mkdir()
+        for resume in (False, True):
+            with pytest.raises(ValueError, match="sed_grpo is in use by process"):
+                opened_run(config_for(tmp_path), resume).__enter__()
+    assert (run / "eval").is_dir() and list(tmp_path.iterdir()) == [run]
+    with opened_run(config_for(tmp_path), resume=True):
+        pass
 
 
 def test_a_run_without_results_is_replaced(tmp_path: Path) -> None:

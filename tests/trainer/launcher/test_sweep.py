@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from timepro.events import Event
-from timepro.metrics.bootstrap import micro_f1
 from timepro.sweeps import ARGUMENTS, Trial, expand, read_sweep
-from trainer.launcher.compare import difference, print_comparison, read_arms
 from trainer.launcher.stages import StageLog, cached_stage
 from trainer.launcher.sweep import run_sweep
 from trainer.launcher.trials import trial_folder
@@ -96,54 +90,6 @@ def test_an_interrupted_sweep_leaves_no_trial_behind_with_a_stand_in(sweep, tmp_
     left = subprocess.run(["pgrep", "-f", str(tmp_path / "stand_in.py")], capture_output=True, text=True).stdout
     assert left == ""
     assert not (tmp_path / "runs" / "s" / "seed=0" / "summary.json").exists()
-
-
-# ---------------------------------------------------------------- comparing
-
-
-def write_evaluation(folder: Path, stage: str, right: list[bool], ids: str = "c") -> None:
-    """One event a clip, found or not."""
-    path = folder / "eval" / f"{stage}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    event = asdict(Event(1.0, 2.0, "x"))
-    lines = [
-        {"id": f"{ids}{i}", "task": "sed", "reference": [event], "events": [event] if hit else [], "ok": True}
-        for i, hit in enumerate(right)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.fixture
-def arms(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    trials = [Trial((("rewards", reward), ("seed", seed))) for reward in ("eb_f1", "miou") for seed in (0, 1)]
-    folders = [tmp_path / str(i) for i in range(len(trials))]
-    for trial, folder in zip(trials, folders, strict=True):
-        write_evaluation(folder, "sft", list(rng.random(200) < 0.4))
-        write_evaluation(folder, "grpo", list(rng.random(200) < (0.7 if trial.settings[0][1] == "miou" else 0.5)))
-    return trials, folders
-
-
-def test_arms_are_compared_over_the_clips_and_seeds_that_they_share(arms, capsys) -> None:
-    first, other = read_arms(*arms)
-    assert [(arm.name, list(arm.counts)) for arm in (first, other)] == [
-        ("rewards=eb_f1", ["0", "1"]),
-        ("rewards=miou", ["0", "1"]),
-    ]
-    value, (low, high), n_seeds = difference(first, other, "sed")
-    counts = [sum(arm.counts[seed]["grpo"]["sed"][1] for seed in ("0", "1")) for arm in (first, other)]
-    assert value == pytest.approx(float(micro_f1(counts[1].sum(0)) - micro_f1(counts[0].sum(0))))
-    assert 0 < low < value < high and n_seeds == 2
-    print_comparison("s", [first, other])
-    out = capsys.readouterr().out
-    assert "rewards=miou" in out and f"{value:+.3f} [{low:+.3f}, {high:+.3f}], 2 seed(s)" in out
-
-
-def test_other_test_samples_are_not_compared(arms) -> None:
-    trials, folders = arms
-    write_evaluation(folders[-1], "grpo", [True] * 200, ids="other")
-    first, other = read_arms(trials, folders)
-    assert difference(first, other, "sed") == "other test samples"
 
 
 # ---------------------------------------------------------------- one result for several runs

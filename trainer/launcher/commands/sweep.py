@@ -92,7 +92,7 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
     check_trials(found, places, configs)
     if mode == "online":
         return _online(found, options)
-    from trainer.launcher.compare import print_comparison, read_arms
+    from timepro.compare import print_comparison, read_arms
     from trainer.launcher.signals import Interrupted
     from trainer.launcher.sweep import run_sweep
 

@@ -1,0 +1,78 @@
+"""In which settings runs differ: `timepro diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rich.text import Text
+
+from timepro.run_list import CONFIG
+from timepro.runs import read_identity, read_settings
+from timepro.tables import plain_table, print_lines, print_table
+
+_ABSENT = "-"
+_PLACE = ("name", "runs")  # where a run is kept, which its folder says already
+
+
+class Differences(TypedDict):
+    """Settings that differ by dotted key, and the code of each run; None where a run does not say it."""
+
+    settings: dict[str, list[Any]]
+    commits: list[str | None]
+
+
+def differing_settings(runs: Sequence[Path]) -> Differences:
+    """What the runs' `config.yaml` differ in, a value a run.
+
+    Raises:
+        ValueError: a run without settings.
+    """
+    for run in runs:
+        if not (run / CONFIG).is_file():
+            raise ValueError(f"{run} holds no {CONFIG}; name a run's folder, runs/NAME")
+    found = [dict(flat(read_settings(run))) for run in runs]
+    keys = dict.fromkeys(key for settings in found for key in settings)
+    return {
+        "settings": {
+            key: [settings.get(key) for settings in found]
+            for key in sorted(keys)
+            if key not in _PLACE and any(not _same(settings, found[0], key) for settings in found[1:])
+        },
+        "commits": [read_identity(run).get("commit") or None for run in runs],
+    }
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _same(some: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return (key in some) == (key in other) and some.get(key) == other.get(key)
+
+
+def print_differences(names: Sequence[str], found: Differences, form: str = "text") -> None:
+    """A table with a row a setting, and a line about the code."""
+    rows = [[Text(key), *(Text(_shown(value)) for value in values)] for key, values in found["settings"].items()]
+    if rows:
+        print_table(plain_table("settings that differ", ["setting", *names], rows, prose=len(names) + 1), form)
+    commits = found["commits"]
+    if not any(commits):
+        code = "the code is not recorded"
+    elif len(set(commits)) == 1:
+        code = f"the same code, {commits[0]}"
+    else:
+        code = f"the code differs: {', '.join(commit or 'not recorded' for commit in commits)}"
+    print_lines([code if rows else f"no setting differs; {code}"], form)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    return str(value).lower() if isinstance(value, bool) else str(value)
