@@ -67,7 +67,7 @@ class Grpo:
 
         Raises:
             WorkersLost: the workers are gone for good; there is a checkpoint.
-            FailedTogether: a step could not be scored or built on some rank; there is a checkpoint.
+            FailedTogether: a step could not be scored, built or validated on some rank; there is a checkpoint.
             SaveFailed: a checkpoint could not be written, and the configuration says to stop.
         """
         state, sampler = self.state, self.sampler
@@ -150,7 +150,11 @@ class Grpo:
     def _validate_and_save(self) -> None:
         config, at = self.config, self.state.step
         if config.validate_every and at % config.validate_every == 0:
-            value = self.validate(at)
+            try:
+                value = self.validate(at)
+            except (WorkersLost, distributed.FailedTogether):
+                self.save()
+                raise
             if config.keep_best and self.checkpoints.is_best(value) and self.save():
                 self.checkpoints.note_best(at, value)
         if config.checkpoints.save_every and at % config.checkpoints.save_every == 0:

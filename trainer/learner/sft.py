@@ -73,7 +73,7 @@ class Sft:
             steps, seconds, final training and validation loss, and the signal that stopped it (0 for none).
 
         Raises:
-            FailedTogether: a step failed on some rank; there is a checkpoint.
+            FailedTogether: a step or a validation failed on some rank; there is a checkpoint.
         """
         config, optimiser, learner = self.config, self.config.optimiser, self.learner
         learner.start()
@@ -104,14 +104,14 @@ class Sft:
                 if step % config.log_every == 0:
                     self.tracker.log(step, {"loss": loss, "learning_rate": rate, "epoch": self.order.epoch} | measured)
                 if config.validate_every and step % config.validate_every == 0:
-                    self.tracker.log(step, {"eval/validation/loss": self.validation_loss()})
+                    self.tracker.log(step, {"eval/validation/loss": self._validated(step, started)})
                 if config.checkpoints.save_every and step % config.checkpoints.save_every == 0:
                     self._save(step, time.monotonic() - started)
         report = {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
         if signal:
             self._save(step, report["seconds"])
             return report
-        report["validation_loss"] = self.validation_loss()
+        report["validation_loss"] = self._validated(step, started)
         distributed.say(f"{self.title}: validation loss {report['validation_loss']:.3f}")
         return report
 
@@ -120,9 +120,19 @@ class Sft:
         total = count = 0.0  # over tokens: a short batch, or one of short answers, weighs what it holds
         for start in range(0, len(self.validation), batch):
             mine = self.validation[start : start + batch][distributed.rank() :: distributed.world_size()]
-            loss, tokens = self.learner.cross_entropy(self._rows(mine))
+            with distributed.together("building validation rows"):
+                rows = self._rows(mine)
+            loss, tokens = self.learner.cross_entropy(rows)
             total, count = total + loss, count + tokens
         return total / max(count, 1.0)
+
+    def _validated(self, step: int, started: float) -> float:
+        """`validation_loss`, whose failure does not cost what was trained."""
+        try:
+            return self.validation_loss()
+        except distributed.FailedTogether:
+            self._save(step, time.monotonic() - started)
+            raise
 
     def _step(self, step: int, rate: float) -> tuple[float, dict[str, float]]:
         self.learner.seed_dropout(step)

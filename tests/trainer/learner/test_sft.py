@@ -20,8 +20,8 @@ class Learner:
 
     processor = None
 
-    def __init__(self) -> None:
-        self.updates = 0
+    def __init__(self, steps: int = 2) -> None:
+        self.steps, self.updates = steps, 0
 
     def start(self) -> None: ...
 
@@ -31,7 +31,7 @@ class Learner:
         return audio
 
     def fitting(self, rows: list[Any]) -> list[Any]:
-        if self.updates == 2:
+        if self.updates == self.steps:
             raise ValueError("sample b does not fit")
         return rows
 
@@ -40,23 +40,39 @@ class Learner:
         return Updated({"loss": 1.0}, 1.0, False, 1)
 
 
-def test_a_step_that_fails_is_saved_before_and_taken_again_by_a_resumed_run(
-    alone: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved, order = [], Mixture([8], [1.0], 0)
+def sft_of(learner: Learner, order: Mixture, saved: list[Any], monkeypatch: pytest.MonkeyPatch, **validation: Any):
     samples = [SimpleNamespace(audio=str(i)) for i in range(8)]
     monkeypatch.setattr(
         sft, "target_row", lambda processor, sample, frames: SimpleNamespace(answers=[AnswerTokens([1])])
     )
-    training = sft.Sft(
-        learner=Learner(), samples=samples, order=order, validation=[], config=SftConfig(batch_size=2),
+    return sft.Sft(
+        learner=learner, samples=samples, order=order, validation=samples[:1] if validation else [],
+        config=SftConfig(batch_size=2, **validation),
         checkpoints=SimpleNamespace(save=lambda learner, step, state, with_encoder: saved.append((step, state))),
         stop=SimpleNamespace(agreed=lambda: 0), max_steps=4, max_seconds=0.0, title="SFT",
         tracker=SimpleNamespace(resume_from=lambda *a: None, log=lambda *a: None),
     )  # fmt: skip
+
+
+def test_a_step_that_fails_is_saved_before_and_taken_again_by_a_resumed_run(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, order = [], Mixture([8], [1.0], 0)
+    training = sft_of(Learner(), order, saved, monkeypatch)
     with pytest.raises(FailedTogether, match="building rows failed: rank 0: ValueError: sample b does not fit"):
         training.train(None)
     undisturbed = Mixture([8], [1.0], 0)
     undisturbed.take(4)
     ((step, state),) = saved
     assert step == state["step"] == 2 and state["cursor"] == undisturbed.state()
+
+
+@pytest.mark.parametrize(("every", "steps"), [(3, 3), (0, 4)])
+def test_a_validation_that_fails_costs_nothing_of_what_was_trained(
+    every: int, steps: int, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Any] = []
+    training = sft_of(Learner(steps), Mixture([8], [1.0], 0), saved, monkeypatch, validate_every=every)
+    with pytest.raises(FailedTogether, match="building validation rows failed: rank 0: ValueError: sample b"):
+        training.train(None)
+    assert [(step, state["step"]) for step, state in saved] == [(steps, steps)]
