@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Asked:
         version: the weights that were asked.
         place: of the prompts' order, before these were taken from it.
         on_its_way: what the workers were asked to generate; None once it is there, or has to be asked for again.
+        ahead: asked for while the step before was trained on.
     """
 
     step: int
@@ -81,6 +82,7 @@ class Asked:
     place: dict[str, Any]
     on_its_way: Future[list[AnswerGroup]] | None = None
     groups: list[AnswerGroup] | None = None
+    ahead: bool = False
 
 
 class GroupSampler:
@@ -123,7 +125,7 @@ class GroupSampler:
 
     def ask_ahead(self, step: int, version: int) -> None:
         """Start generating a step's groups; `finish_ahead` waits for them."""
-        self._ahead = self._ask(step, version)
+        self._ahead = replace(self._ask(step, version), ahead=True)
 
     @property
     def has_asked_ahead(self) -> bool:
@@ -219,7 +221,7 @@ class GroupSampler:
         ]
         samples = [by_id[group.id] for group in groups]
         first = stored[0]
-        self._ahead = Asked(first["step"], first["version"], samples, first["place"], None, groups)
+        self._ahead = Asked(first["step"], first["version"], samples, first["place"], None, groups, ahead=True)
 
     def score_asked(self, asked: Asked) -> list[ScoredGroup]:
         """`score` of groups that are there."""
@@ -281,7 +283,8 @@ class GroupSampler:
             samples = [self.samples[i] for i in indices[first : first + len(flat)]]
             again = Asked(asked.step, version, samples, asked.place)
             self._answered(again, version)
-            fresh = self.score_asked(again)
+            with distributed.together("scoring"):
+                fresh = self.score_asked(again)
             for place, group in zip(flat, fresh, strict=True):
                 current[place] = group
         return current

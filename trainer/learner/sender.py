@@ -33,8 +33,6 @@ class SyncReport:
 
     version: int
     bytes: int
-    buckets: int
-    checksum: int
     seconds: float
     gather_seconds: float
     workers: int  # that it reached
@@ -160,7 +158,7 @@ class WeightSender:
                     error = f"at the end of the stream: {type(failure).__name__}: {failure}"
         self._agree(error, f"weights of version {version} did not reach the workers")
         spent, arrived = time.monotonic() - started, self._arrived()
-        return SyncReport(version, self._bytes, len(self._buckets), total, spent, gathering, len(self.members), arrived)
+        return SyncReport(version, self._bytes, spent, gathering, len(self.members), arrived)
 
     def _arrived(self) -> float | None:
         share = distributed.from_first(self._arrival.share(self._workers_dtype))

@@ -65,7 +65,7 @@ def step_metrics(step: Step, part_names: Sequence[str], version: int) -> dict[st
     assert step.report is not None, "a step is reported once it has been trained"
     slowest = distributed.maxima(step.clock.seconds)
     metrics = _reward_metrics(step.drawn, part_names)
-    metrics |= _completion_metrics(step.drawn, slowest)
+    metrics |= _completion_metrics(step.drawn, _seconds_of_generation(step, slowest))
     metrics |= _group_metrics(step.drawn, step.trained, version)
     if step.sync is not None:
         metrics |= {"sync/bytes": float(step.sync.bytes), "sync/workers": float(step.sync.workers)}
@@ -102,7 +102,14 @@ def _reward_metrics(drawn: Sequence[ScoredGroup], part_names: Sequence[str]) -> 
     return metrics
 
 
-def _completion_metrics(drawn: Sequence[ScoredGroup], slowest: Mapping[str, float]) -> dict[str, float]:
+def _seconds_of_generation(step: Step, slowest: Mapping[str, float]) -> float | None:
+    """None in the last step of those that generate one ahead: its answers were there before it began."""
+    if "ahead" in slowest:
+        return sum(slowest.values())  # generation hides behind all the rest: what counts is the whole step
+    return None if step.asked is not None and step.asked.ahead else slowest["generate"]
+
+
+def _completion_metrics(drawn: Sequence[ScoredGroup], seconds: float | None) -> dict[str, float]:
     answers = [answer for group in drawn for answer in group.answers]
     lengths = [float(len(answer.token_ids)) for answer in answers]
     total = distributed.totals(
@@ -115,16 +122,14 @@ def _completion_metrics(drawn: Sequence[ScoredGroup], slowest: Mapping[str, floa
     )
     bounds = distributed.maxima({"longest": max(lengths, default=0.0), "shortest": -min(lengths, default=math.inf)})
     n = total["answers"]
-    # One step ahead, generation hides behind all the rest: what counts is the whole step.
-    seconds = sum(slowest.values()) if "ahead" in slowest else slowest["generate"]
-    return {
+    metrics = {
         "completions/mean_length": total["length"] / n,
         "completions/max_length": bounds["longest"],
         "completions/min_length": -bounds["shortest"],
         "completions/clipped_ratio": total["cut"] / n,
         "completions/repeated_ratio": total["repeats"] / n,  # equal to an earlier one of their group
-        "perf/answers_per_second": n / max(seconds, 1e-9),
     }
+    return metrics if seconds is None else metrics | {"perf/answers_per_second": n / max(seconds, 1e-9)}
 
 
 def _group_metrics(drawn: Sequence[ScoredGroup], trained: Sequence[ScoredGroup], version: int) -> dict[str, float]:

@@ -125,7 +125,7 @@ def test_the_rounds_are_bounded(monkeypatch):
 
 @pytest.mark.parametrize(("rank", "replacement"), [(0, ["d"]), (1, ["e", "f"])])
 def test_every_rank_takes_its_own_part_of_the_replacements(monkeypatch, rank, replacement):
-    counts = iter([[1, 2], [0, 0]])  # flat groups of the two ranks, round by round
+    counts = iter([[1, 2], ["", ""], [0, 0]])  # flat groups of the two ranks, round by round; how scoring went
     monkeypatch.setattr(distributed, "from_every", lambda value: next(counts))
     names = ["flat-1", "flat-2", "a", "flat-3", "d", "e", "f", "g"]  # a sample goes to rank `index % 2`
     made = sampler(names, ScriptedPool(), monkeypatch, ranks=2, rank=rank, prompts_per_step=4, flat_groups="resample")

@@ -17,7 +17,7 @@ from rewards.pool import shared_pool
 from rollout.client import Answer, AnswerGroup
 from timepro.events import Event
 from timepro.tasks import Sample
-from trainer.learner.groups import GroupSampler, record
+from trainer.learner.groups import Asked, GroupSampler, record
 from trainer.learner.sender import SyncReport
 from trainer.learner.step_metrics import PhaseClock, Step, step_metrics
 from trainer.learner.updates import UpdateReport, advantages_of, build_rows
@@ -109,12 +109,12 @@ def test_the_record_says_why_and_is_json(scored, tmp_path):
     assert [answer.get("skipped") for answer in answers] == [None, {"eb_f1": "value nan is not finite"}, None, None]
 
 
-def metrics_of(groups):
+def metrics_of(groups, **about):
     clock = PhaseClock()
     with clock("generate"):
         pass
     sync = SyncReport(*[0] * len(SyncReport.__dataclass_fields__))
-    step = Step(clock, drawn=groups, trained=groups, report=UpdateReport(0.0), sync=sync)
+    step = Step(clock, drawn=groups, trained=groups, report=UpdateReport(0.0), sync=sync, **about)
     return step_metrics(step, ["eb_f1"], 0)
 
 
@@ -135,6 +135,14 @@ def test_lengths_and_repeats_within_a_group_are_reported(scored):
     assert metrics["completions/repeated_ratio"] == 2 / 8
     assert (metrics["completions/min_length"], metrics["completions/max_length"]) == (1.0, 3.0)
     assert metrics["completions/mean_length"] == 10 / 8
+
+
+def test_there_is_no_rate_of_answers_that_were_there_before_the_step(scored):
+    def asked(ahead):
+        return Asked(1, 0, [], {}, groups=[], ahead=ahead)
+
+    assert "perf/answers_per_second" in metrics_of(scored(), asked=asked(ahead=False))
+    assert "perf/answers_per_second" not in metrics_of(scored(), asked=asked(ahead=True))
 
 
 def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
