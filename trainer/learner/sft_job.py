@@ -44,19 +44,27 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
         max_seconds=job.max_seconds,
         title=job.title,
     )
+    exit_code = 1
+    try:
+        signal = _train(training, job, config, stop)
+        exit_code = 128 + signal if signal else 0
+        return signal
+    finally:
+        tracker.finish(exit_code)
+
+
+def _train(training: Sft, job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
     checkpoint = training.checkpoints.newest() if job.resume else None
-    signal = 0
-    if settings.encoder_warmup.steps and checkpoint is None and not job.max_seconds:  # a continuation has it trained
-        signal = _warm_up(learner, job, config, stop)
-    if not signal:
-        report = training.train(checkpoint)
-        signal = int(report["signal"])
-        if not signal:
-            learner.export(Path(job.output))
-            if distributed.is_first():
-                write_result(Path(job.work), report)
-    tracker.finish(128 + signal if signal else 0)
-    return signal
+    warms_up = config.sft.encoder_warmup.steps and not job.max_seconds  # a continuation has it trained
+    if warms_up and checkpoint is None and (signal := _warm_up(training.learner, job, config, stop)):
+        return signal
+    report = training.train(checkpoint)
+    if report["signal"]:
+        return int(report["signal"])
+    training.learner.export(Path(job.output))
+    if distributed.is_first():
+        write_result(Path(job.work), report)
+    return 0
 
 
 def _warm_up(learner: Learner, job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
