@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -16,15 +17,33 @@ from trainer.messages import LOCAL_RANK, RANK, STORE_HOST, STORE_PORT, WORLD_SIZ
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A rank that has ended: what it wrote to its standard output and error, and its exit code."""
+
+    out: str
+    log: str
+    exit_code: int
+
+
 def run_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float = 420.0) -> list[str]:
-    """What each rank wrote to its standard output.
+    """What each rank wrote to its standard output. As `ended_ranks`.
+
+    Raises:
+        AssertionError: a rank failed or did not end in time; with the end of what it wrote.
+    """
+    ended = ended_ranks(program, *arguments, ranks=ranks, timeout_s=timeout_s)
+    for rank, one in enumerate(ended):
+        assert one.exit_code == 0, f"rank {rank} ended with {one.exit_code}:\n{one.log[-3000:]}"
+    return [one.out for one in ended]
+
+
+def ended_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float = 420.0) -> list[Ended]:
+    """Run a program on several ranks; one that has not ended in time is killed.
 
     Args:
         program: Python that calls `distributed.join` with a deadline well under `timeout_s`.
         arguments: its `sys.argv[1:]`.
-
-    Raises:
-        AssertionError: a rank failed or did not end in time; with the end of what it wrote.
     """
     store = stream.host_store("127.0.0.1", 0, 60.0)
     shared = {
@@ -45,10 +64,7 @@ def run_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: float
         for process, _, _ in started:
             process.kill()
             process.wait()
-        written = []
-        for rank, (process, out, log) in enumerate(started):
+        for _, out, log in started:
             out.seek(0)
             log.seek(0)
-            written.append(out.read())
-            assert process.returncode == 0, f"rank {rank} ended with {process.returncode}:\n{log.read()[-3000:]}"
-    return written
+        return [Ended(out.read(), log.read(), process.returncode) for process, out, log in started]

@@ -6,9 +6,6 @@ And streams that a worker must refuse.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from rollout import stream
+from ranks import run_ranks
 from rollout.settings import WorkerConfig
-from trainer import messages
 from trainer.launcher.workers import WorkerSet
 from trainer.settings.lora import LoraConfig
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
 LORA = LoraConfig(rank=8, alpha=32.0)
 
 
@@ -173,31 +168,12 @@ sender.close()
 """
 
 
-def run_ranks(count: int, program: str, *arguments: object) -> None:
-    """Run a program on several learner ranks, to their ends."""
-    store = stream.host_store("127.0.0.1", 0, 120.0)
-    ranks = []
-    for rank in range(count):
-        environment = os.environ | {
-            messages.RANK: str(rank), messages.LOCAL_RANK: str(rank), messages.WORLD_SIZE: str(count),
-            messages.STORE_HOST: "127.0.0.1", messages.STORE_PORT: str(store.port), "GLOO_SOCKET_IFNAME": "lo",
-            "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-        }  # fmt: skip
-        command = [sys.executable, "-c", program, *map(str, arguments)]
-        ranks.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    try:
-        words = [process.communicate(timeout=1200)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert all(process.returncode == 0 for process in ranks), "\n".join(words)[-6000:]
-
-
 def test_grpo_at_1e6_in_bfloat16_moves_the_worker_as_the_learner(
     adapted: WorkerSet, tiny_checkpoint: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "moved.json"
-    run_ranks(2, TRAIN, tiny_checkpoint, adapted.urls[0], adapted.token, LORA.rank, LORA.alpha, 50, out, *clips)
+    worker = adapted.urls[0], adapted.token
+    run_ranks(TRAIN, tiny_checkpoint, *worker, LORA.rank, LORA.alpha, 50, out, *clips, timeout_s=1200.0)
     moved = json.loads(out.read_text())
     assert 1e-5 < moved["largest"] < 1e-4  # as small as RL's changes are
     assert moved["exact"] > 1e-3
@@ -269,12 +245,9 @@ def test_streams_of_a_part_or_of_another_kind_are_refused_and_the_old_weights_st
         out = [tmp_path / "whole.json", tmp_path / "adapters.json"]
         # Without its part of `qkv_proj`, which must not be filled with what memory holds; `o_proj` may be left out.
         left_out = "k_proj,o_proj"
-        run_ranks(
-            1, REFUSED, tiny_checkpoint, 0, left_out, url, token, adapted_url, adapted_token, out[0], clips[0]
-        )  # fmt: skip
-        run_ranks(
-            1, REFUSED, tiny_checkpoint, LORA.rank, "k_proj", adapted_url, adapted_token, url, token, out[1], clips[0]
-        )  # fmt: skip
+        whole_one, adapted_one = (url, token), (adapted_url, adapted_token)
+        run_ranks(REFUSED, tiny_checkpoint, 0, left_out, *whole_one, *adapted_one, out[0], clips[0], ranks=1)
+        run_ranks(REFUSED, tiny_checkpoint, LORA.rank, "k_proj", *adapted_one, *whole_one, out[1], clips[0], ranks=1)
     finally:
         whole.end()
     found, adapters = (json.loads(path.read_text()) for path in out)

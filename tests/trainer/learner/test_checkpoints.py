@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollout import stream
-from trainer import messages
+from ranks import ended_ranks, run_ranks
 from trainer.learner.checkpoint_files import STATE
 from trainer.learner.checkpoints import Checkpoints
 from trainer.settings.checkpoints import CheckpointsConfig
-
-ROOT = Path(__file__).resolve().parents[3]
 
 RANK = """
 import resource, sys
@@ -61,23 +55,8 @@ strict.save(learner, 5, {"n": 5})
 """
 
 
-def start_ranks(count: int, program: str, *arguments: str) -> list[str]:
-    """Run a program on several ranks; what each wrote to stderr, its exit code after it."""
-    store = stream.host_store("127.0.0.1", 0, 60.0)
-    ranks = []
-    for rank in range(count):
-        environment = os.environ | {
-            messages.RANK: str(rank), messages.LOCAL_RANK: str(rank), messages.WORLD_SIZE: str(count),
-            messages.STORE_HOST: "127.0.0.1", messages.STORE_PORT: str(store.port), "GLOO_SOCKET_IFNAME": "lo",
-            "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-        }  # fmt: skip
-        command = [sys.executable, "-c", program, *arguments]
-        ranks.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    return [f"{process.communicate(timeout=180)[1]}\nexit code {process.returncode}" for process in ranks]
-
-
 def test_a_write_that_fails_on_one_rank_leaves_the_older_checkpoints(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    words = start_ranks(2, RANK, str(tiny_checkpoint), str(tmp_path / "checkpoints"))
+    words = [rank.log for rank in ended_ranks(RANK, tiny_checkpoint, tmp_path / "checkpoints")]
     for rank, text in enumerate(words):
         last = f"SaveFailed: checkpoint {tmp_path / 'checkpoints' / 'step-000005'} was not written (learner rank 0"
         assert last in text, f"rank {rank}: {text}"
@@ -91,6 +70,7 @@ CONTINUES = """
 import sys
 from pathlib import Path
 import torch
+from ranks import ended_ranks, run_ranks
 from safetensors.torch import save_file
 from trainer.learner import distributed, zero
 from trainer.settings.batch import BatchConfig
@@ -137,8 +117,7 @@ def test_another_number_of_ranks_continues_alike(
     tmp_path: Path, tiny_checkpoint: Path, before: int, after: int, lora: int
 ) -> None:
     for count, what in ((before, "begin"), (after, "go on")):
-        for words in start_ranks(count, CONTINUES, str(tiny_checkpoint), str(tmp_path), what, str(lora)):
-            assert words.endswith("exit code 0"), words
+        run_ranks(CONTINUES, tiny_checkpoint, tmp_path, what, lora, ranks=count)
     for number in range(2):  # as it was saved, and after one more step
         whole, other = (load_file(tmp_path / f"{what}.{number}.safetensors") for what in ("begin", "go on"))
         for name, tensor in whole.items():
