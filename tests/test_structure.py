@@ -145,7 +145,10 @@ def test_a_readme_lists_every_file_of_its_folder(readme: Path) -> None:
         names = [p.name for p in ROOT.iterdir() if p.is_dir() and (p / "README.md").is_file()]
     else:
         names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".py", ".yaml")]
-        names += [f"{p.name}/" for p in sorted(folder.iterdir()) if p.is_dir() and any(p.rglob("*.py"))]
+        inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and any(p.rglob("*.py"))]
+        names += [f"{p.name}/" for p in inside]
+        with_a_table = [p for p in inside if f"| `{p.name}/` | what it holds |" in text]
+        names += [file.name for p in with_a_table for file in sorted(p.glob("*.py"))]
     missing = [name for name in names if not name.startswith(("__", ".")) and not _is_named(name, text)]
     assert not missing, f"{readme.relative_to(ROOT)} does not name {', '.join(missing)}"
 

@@ -79,7 +79,7 @@ class AdaptedLinear(nn.Module):
 
     def keep_start(self) -> None:
         """Keep the adapter as it is now beside the trained one, frozen."""
-        self.start_A, self.start_B = _Narrow(self.lora_A.weight.detach().clone()), None
+        self.start_A = _Narrow(self.lora_A.weight.detach().clone())
         self.start_B = _Widen(self.lora_B.weight.detach().clone(), self.scale)
         for module in (self.start_A, self.start_B):
             module.requires_grad_(False)

@@ -115,7 +115,7 @@ def warm_up(
 
 
 def own_share(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """What this rank warms up on: those that it will mostly be given afterwards, too (`cursor.share`)."""
+    """What this rank warms up on: those that it will mostly be given afterwards, too (`order.share`)."""
     return samples[distributed.rank() :: distributed.world_size()]
 
 
