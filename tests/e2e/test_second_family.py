@@ -45,6 +45,7 @@ OVERRIDES = [
     "sed: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
     "dac: {name: weighted, as: captioned, terms: [{reward: easy_rewards:share_of_times}, {reward: meteor}]}}",
     "wandb.mode=disabled",
+    "control.enabled=false",
 ]
 
 

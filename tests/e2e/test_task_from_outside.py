@@ -36,6 +36,7 @@ OVERRIDES = [
     "rewards={name: by_task, sed: easy_rewards:share_of_times, "
     "first: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}}",
     "wandb.mode=disabled",
+    "control.enabled=false",
 ]
 
 

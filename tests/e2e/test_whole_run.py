@@ -40,7 +40,9 @@ OVERRIDES = [
     "rewards={name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou, weight: 1.0}]}",
     "grpo.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
     "wandb.mode=offline",
+    "control.enabled=false",
 ]
+CONTROL = ["control.enabled=true", "control.max_steps=4", "control.validate_every=3"]
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[bytes]:
@@ -77,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(runs: Path) -> Iterator[Path]:
     """An unbroken run."""
-    code = finish(start(runs, f"runs={runs}", "name=whole"), runs)
+    code = finish(start(runs, f"runs={runs}", "name=whole", *CONTROL), runs)
     assert code == 0, (runs / "log.txt").read_text()[-4000:]
     yield runs / "whole"
 
@@ -106,6 +108,26 @@ def test_run_folder_is_complete(whole: Path) -> None:
         assert (whole / name).stat().st_size > 5_000
     assert list((whole / "wandb").glob("offline-run-*/run-*.wandb"))
     assert not leftovers(whole.parent)
+
+
+def test_the_control_trains_on_the_clips_of_grpo_and_ends_with_its_best_step(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    report = json.loads((whole / "control" / "work" / "result.json").read_text())
+    own = yaml.safe_load((whole / "control" / "config.yaml").read_text())["sft"]
+    assert (own["label_times"], own["max_steps"], own["optimiser"]["learning_rate"]) == ("exact", 4, 1e-3)
+    assert yaml.safe_load((whole / "config.yaml").read_text())["sft"]["label_times"] == "auto"
+    losses = {
+        line["step"]: line["eval/validation/loss"]
+        for line in map(json.loads, (whole / "control" / "work" / "metrics.sft.jsonl").read_text().splitlines())
+        if "eval/validation/loss" in line
+    }
+    assert set(losses) == {3, 4} and report["kept_step"] == min(losses, key=lambda step: losses[step])
+    assert report["validation_loss"] == pytest.approx(min(losses.values()), rel=1e-5)
+    assert summary["eval"]["control"]["n"] == 24
+    ((metric, gain),) = summary["gain"].items()
+    assert gain["over"] == "control" and summary["gain_over_sft"][metric]["over"] == "sft"
+    text = (whole.parent / "log.txt").read_text()
+    assert "SFT on GRPO's clips (control)" in text and "GRPO over SFT:" in text
 
 
 def test_every_answer_is_kept_with_parts_and_weight_version(whole: Path) -> None:

@@ -56,6 +56,7 @@ SETTINGS = [
     "rewards=easy_rewards:share_of_times",
     f"rollout.max_restarts={len(WORKER_FAULTS)}",
     "wandb.mode=disabled",
+    "control.enabled=false",
 ]
 
 

@@ -45,6 +45,7 @@ SETTINGS = [
     "wandb.mode=disabled",
     "nodes.join_timeout_s=90",
     f"nodes.silence_timeout_s={SILENCE_S}",
+    "control.enabled=false",
 ]
 
 

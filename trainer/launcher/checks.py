@@ -55,8 +55,9 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     if config.model.path:
         family_of(config.model.path)
     _check_data(config)
-    if config.control.enabled and not (config.sft.enabled and config.grpo.enabled):
-        raise ValueError("control.enabled needs sft.enabled and grpo.enabled: it continues SFT as long as GRPO took")
+    _check_control(config)
+    if config.sft.keep_best and not config.sft.validate_every:
+        raise ValueError("sft.keep_best needs sft.validate_every: the best is chosen by validation losses")
 
 
 def _check_learner(config: ExperimentConfig, n_learning: int) -> None:
@@ -93,6 +94,17 @@ def _check_lora(config: ExperimentConfig) -> None:
         )
     if config.model.path and not config.sft.enabled:
         adapter_base(Path(config.model.path), lora.rank, lora.alpha)
+
+
+def _check_control(config: ExperimentConfig) -> None:
+    control = config.control
+    control.check()
+    if not control.enabled:
+        return
+    if not config.grpo.enabled:
+        raise ValueError("control.enabled needs grpo.enabled, whose control it is; set control.enabled=false")
+    if control.clips == "sft" and not config.sft.enabled:
+        raise ValueError("control.clips=sft needs sft.enabled: it goes on with SFT's clips; set control.enabled=false")
 
 
 def _check_workers(config: WorkerConfig, n_workers: int) -> None:

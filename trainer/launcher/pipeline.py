@@ -41,6 +41,7 @@ from trainer.launcher.workers import Fleet
 from trainer.messages import CHECKPOINTS, JobSpec, read_result
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
+from trainer.settings.sft import UNBOUNDED
 
 _GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
 
@@ -228,15 +229,18 @@ class Pipeline:
         self.log.seconds[f"evaluate-{name}"] = time.monotonic() - started
 
     def control_arm(self, start: Path) -> None:
-        """Continue SFT for as long as GRPO took, and evaluate: what the same time would have bought without RL."""
+        """Continue SFT, at most for as long as GRPO took, and evaluate: what its time or labels bring without RL."""
         if (self.run / "eval" / "control.jsonl").is_file():
             console.print("[bold]control[/]  already finished in this run")
             return
-        seconds = float(read_result(self.run)["grpo"]["elapsed"])
-        console.print(f"[bold]control[/]  SFT continued for {clock(seconds)}, as long as GRPO took")
+        seconds, settings = float(read_result(self.run)["grpo"]["elapsed"]), self.config.control
+        clips = "GRPO's clips with exact times" if settings.clips == "rl" else "SFT's clips"
+        steps = f"{settings.max_steps} steps, at most " if settings.max_steps else ""
+        console.print(f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took")
         started, folder = time.monotonic(), self.run / "control"
         folder.mkdir(exist_ok=True)
-        self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued")
+        own = control_config(self.config)
+        self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])
         self.log.seconds["control"] = time.monotonic() - started
         self.evaluate_alone(folder / "checkpoint", "control")
 
@@ -247,15 +251,25 @@ class Pipeline:
             return start, ""
         return adapter_base(start, lora.rank, lora.alpha), str(start / ADAPTER_FOLDER)
 
-    def _sft_job(self, base: Path, adapter: str, folder: Path, max_seconds: float, title: str) -> Mapping[str, Any]:
-        """Run SFT in a stage's folder."""
-        save_resolved(self.config, folder / "config.yaml")
+    def _sft_job(
+        self,
+        base: Path,
+        adapter: str,
+        folder: Path,
+        max_seconds: float,
+        title: str,
+        own: ExperimentConfig | None = None,
+        manifest: Path | None = None,
+    ) -> Mapping[str, Any]:
+        """Run SFT in a stage's folder, with the run's configuration and clips or with others."""
+        config = own or self.config
+        save_resolved(config, folder / "config.yaml")
         job = JobSpec(
             kind="sft",
             config=str(folder / "config.yaml"),
             checkpoint=str(base),
             adapter=adapter,
-            manifest=str(self.data["sft"]),
+            manifest=str(manifest or self.data["sft"]),
             validation=str(self.data["validation"]),
             output=str(folder / "checkpoint"),
             work=str(folder / "work"),
@@ -264,7 +278,7 @@ class Pipeline:
             max_seconds=max_seconds,
             resume=any((folder / "work" / CHECKPOINTS).glob("step-*")),
         )
-        run_learner(job, self.config, None, self.nodes)
+        run_learner(job, config, None, self.nodes)
         shutil.rmtree(folder / "work" / CHECKPOINTS, ignore_errors=True)  # the stage has its result
         return read_result(folder / "work")
 
@@ -278,6 +292,21 @@ class Pipeline:
                 workers.wait()
             console.print(f"  vLLM serves on {', '.join(workers.urls)}")
             yield workers
+
+
+def control_config(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration of the control's SFT job: the run's, with what `control` says in the place of SFT's own."""
+    control, sft = config.control, config.sft
+    changed = replace(
+        sft,
+        epochs=0.0,
+        max_steps=control.max_steps or UNBOUNDED,
+        optimiser=replace(sft.optimiser, learning_rate=control.learning_rate or sft.optimiser.learning_rate),
+        label_times="exact" if control.clips == "rl" else sft.label_times,
+        validate_every=control.validate_every or sft.validate_every,
+        keep_best=bool(control.validate_every),
+    )
+    return replace(config, sft=changed)
 
 
 def _clips_to_write(config: ExperimentConfig) -> int:

@@ -22,6 +22,7 @@ from trainer.messages import RESULT_FILE, read_result
 from trainer.settings.experiment import ExperimentConfig
 
 _NAMES = {"sft": "SFT", "control": "SFT continued (control)", "grpo": "after GRPO"}
+_ON_SAME_CLIPS = "SFT on GRPO's clips (control)"
 _CURVES = {
     "reward": "reward",
     "entropy": "entropy",
@@ -56,8 +57,10 @@ def write_summary(
         "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
         "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
     }
-    if gain := _gains(evaluations):
+    if gain := _gains(evaluations, "control") or _gains(evaluations, "sft"):
         summary["gain"] = gain
+    if "control" in evaluations:
+        summary["gain_over_sft"] = _gains(evaluations, "sft")
     if (run / RESULT_FILE).is_file():
         state = read_result(run)["grpo"]
         summary["sync"] = {
@@ -75,9 +78,8 @@ def _flat(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return dict(next(iter(metrics.values()))) if len(metrics) == 1 else {k: dict(v) for k, v in metrics.items()}
 
 
-def _gains(evaluations: Mapping[str, Scored]) -> dict[str, Any]:
-    """What GRPO adds to each task's main metric: over the control where there is one, else over SFT."""
-    baseline = "control" if "control" in evaluations else "sft"
+def _gains(evaluations: Mapping[str, Scored], baseline: str) -> dict[str, Any]:
+    """What GRPO adds to each task's main metric over another arm; empty where one of the two is missing."""
     if not {"grpo", baseline} <= set(evaluations):
         return {}
     before, after = evaluations[baseline], evaluations["grpo"]
@@ -109,14 +111,16 @@ def draw_run_curves(run: Path) -> None:
 def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
     """The final tables, one a task, and where to go from here."""
     evaluations = load_evaluations(config, run, test)
+    names = _NAMES | ({"control": _ON_SAME_CLIPS} if config.control.clips == "rl" else {})
     for task in next(iter(evaluations.values())).metrics:
-        rows = [(_NAMES[name], scored.metrics[task]) for name, scored in evaluations.items()]
+        rows = [(names[name], scored.metrics[task]) for name, scored in evaluations.items()]
         title = f"{config.name}, seed {config.seed}, task {task}: {rows[0][1]['n']} test samples, exact times"
         print_table(results_table(title, rows, find_task(task).columns))
-    for key, gain in _gains(evaluations).items():
-        low, high = gain["ci95"]
-        over = _NAMES[gain["over"]]
-        print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
+    for baseline in ("sft", "control"):
+        for key, gain in _gains(evaluations, baseline).items():
+            low, high = gain["ci95"]
+            over = names[baseline]
+            print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
     there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
     print(f"run folder   {run}  ({', '.join(there)})")
     print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))

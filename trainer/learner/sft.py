@@ -22,7 +22,7 @@ from trainer.learner.order import PromptOrder, share
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row
 from trainer.learner.schedule import learning_rate_factor
 from trainer.learner.tracking import Tracker
-from trainer.settings.sft import SftConfig
+from trainer.settings.sft import UNBOUNDED, SftConfig
 
 
 def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: float = 1.0, exact: bool = False) -> Row:
@@ -49,8 +49,8 @@ class Sft:
 
     Args:
         order: in which `samples` are trained on.
-        max_steps: where it ends, and what the schedule follows.
-        max_seconds: bound in time instead of steps; 0 for none.
+        max_steps: where it ends at most, and what the schedule follows.
+        max_seconds: bound in time; 0 for none. The schedule follows whichever bound is nearer.
         title: names the progress bar.
     """
 
@@ -81,12 +81,11 @@ class Sft:
         # From the beginning, too: the tracker's clock is the training's, without the warm-up.
         self.tracker.resume_from(step, elapsed_before)
         started, loss, signal = time.monotonic() - elapsed_before, float("nan"), 0
-        total = 0 if self.max_seconds else self.max_steps
-        with ProgressBar(self.title, total, "steps", visible=distributed.is_first()) as bar:
+        with ProgressBar(self.title, self._total(), "steps", visible=distributed.is_first()) as bar:
             bar.done = step
             while True:
                 elapsed = distributed.from_first(time.monotonic() - started)
-                progress = elapsed / self.max_seconds if self.max_seconds else step / self.max_steps
+                progress = max(step / self.max_steps, elapsed / self.max_seconds if self.max_seconds else 0.0)
                 signal = self.stop.agreed()
                 if progress >= 1.0 or signal:
                     break
@@ -104,15 +103,18 @@ class Sft:
                 if step % config.log_every == 0:
                     self.tracker.log(step, {"loss": loss, "learning_rate": rate, "epoch": self.order.epoch} | measured)
                 if config.validate_every and step % config.validate_every == 0:
-                    self.tracker.log(step, {"eval/validation/loss": self._validated(step, started)})
+                    self._validate(step, started)
                 if config.checkpoints.save_every and step % config.checkpoints.save_every == 0:
                     self._save(step, time.monotonic() - started)
         report = {"steps": step, "seconds": time.monotonic() - started, "loss": loss, "signal": signal}
         if signal:
             self._save(step, report["seconds"])
             return report
+        if config.keep_best:
+            report["kept_step"] = self._take_best(step, started)
         report["validation_loss"] = self._validated(step, started)
-        distributed.say(f"{self.title}: validation loss {report['validation_loss']:.3f}")
+        kept = f", of step {report['kept_step']} of {step}" if config.keep_best else ""
+        distributed.say(f"{self.title}: validation loss {report['validation_loss']:.3f}{kept}")
         return report
 
     def validation_loss(self, batch: int = 64) -> float:
@@ -125,6 +127,23 @@ class Sft:
             loss, tokens = self.learner.cross_entropy(rows)
             total, count = total + loss, count + tokens
         return total / max(count, 1.0)
+
+    def _validate(self, step: int, started: float) -> None:
+        loss = self._validated(step, started)
+        self.tracker.log(step, {"eval/validation/loss": loss})
+        if self.config.keep_best and self.checkpoints.is_best(-loss) and self._save(step, time.monotonic() - started):
+            self.checkpoints.note_best(step, -loss)
+
+    def _take_best(self, step: int, started: float) -> int:
+        """Go back to the weights of the lowest validation loss; their step."""
+        if step % self.config.validate_every:
+            self._validate(step, started)  # the last step is a candidate, too
+        best = self.checkpoints.best()
+        return step if best is None else int(self.learner.load(best, checked=True)["step"])
+
+    def _total(self) -> int:
+        """Steps to show; 0 where only time bounds them."""
+        return 0 if self.max_seconds and self.max_steps == UNBOUNDED else self.max_steps
 
     def _validated(self, step: int, started: float) -> float:
         """`validation_loss`, whose failure does not cost what was trained."""
@@ -163,6 +182,6 @@ class Sft:
         self.order.restore(state["cursor"])
         return state["step"], state["elapsed"]
 
-    def _save(self, step: int, elapsed: float) -> None:
+    def _save(self, step: int, elapsed: float) -> bool:
         state = {"step": step, "cursor": self.order.state(), "elapsed": elapsed}
-        self.checkpoints.save(self.learner, step, state, with_encoder=True)  # the warm-up has changed it
+        return self.checkpoints.save(self.learner, step, state, with_encoder=True)  # the warm-up has changed it

@@ -11,6 +11,8 @@ from trainer.settings.encoder_warmup import EncoderWarmupConfig
 from trainer.settings.optimiser import OptimiserConfig
 from trainer.settings.soft_time import SoftTimeConfig
 
+UNBOUNDED = 2**62  # steps, of a training that time bounds
+
 
 @dataclass
 class SftConfig:
@@ -28,3 +30,4 @@ class SftConfig:
     encoder_warmup: EncoderWarmupConfig = field(default_factory=EncoderWarmupConfig)
     log_every: Count = 10
     validate_every: Natural = 0  # steps between validation losses; 0: at the end only
+    keep_best: bool = False  # end with the weights of the lowest validation loss; needs validate_every

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from trainer.learner import sft
+from trainer.learner.checkpoint_files import STATE
+from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.distributed import FailedTogether
 from trainer.learner.learner import Updated
 from trainer.learner.order import Mixture
 from trainer.learner.rows import AnswerTokens
+from trainer.settings.checkpoints import CheckpointsConfig
 from trainer.settings.sft import SftConfig
 
 
@@ -38,6 +43,18 @@ class Learner:
     def update(self, rows: list[Any], loss: Any, temperature: float, learning_rate: float) -> Updated:
         self.updates += 1
         return Updated({"loss": 1.0}, 1.0, False, 1)
+
+    def cross_entropy(self, rows: list[Any]) -> tuple[float, float]:
+        return {1: 3.0, 2: 1.0, 3: 2.0, 4: 1.5}[self.updates], 1.0
+
+    def save(self, folder: Path, state: dict[str, Any], with_encoder: bool, own_files: None) -> None:
+        folder.mkdir(parents=True)
+        (folder / STATE).write_text(json.dumps(state))
+
+    def load(self, folder: Path, checked: bool) -> dict[str, Any]:
+        state = json.loads((folder / STATE).read_text())
+        self.updates = state["step"]
+        return state
 
 
 def sft_of(learner: Learner, order: Mixture, saved: list[Any], monkeypatch: pytest.MonkeyPatch, **validation: Any):
@@ -76,3 +93,15 @@ def test_a_validation_that_fails_costs_nothing_of_what_was_trained(
     with pytest.raises(FailedTogether, match="building validation rows failed: rank 0: ValueError: sample b"):
         training.train(None)
     assert [(step, state["step"]) for step, state in saved] == [(steps, steps)]
+
+
+@pytest.mark.parametrize(("every", "kept"), [(1, 2), (3, 4)])
+def test_it_ends_with_the_step_of_the_lowest_validation_loss_where_asked_to(
+    every: int, kept: int, alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    learner = Learner(steps=99)
+    training = sft_of(learner, Mixture([8], [1.0], 0), [], monkeypatch, validate_every=every, keep_best=True)
+    training.checkpoints = Checkpoints(tmp_path, CheckpointsConfig(keep=1))
+    report = training.train(None)
+    assert (report["kept_step"], report["steps"], learner.updates) == (kept, 4, kept)
+    assert report["validation_loss"] == {2: 1.0, 4: 1.5}[kept]
