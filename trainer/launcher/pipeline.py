@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from rollout.evaluation import evaluate
 from timepro.adapter_folder import ADAPTER_FOLDER, adapter_base
 from timepro.checks.samples import label_times
 from timepro.config import save_resolved
+from timepro.data.manifest import iter_manifest
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import write_split
 from timepro.evaluation import save_scored
@@ -26,8 +28,10 @@ from timepro.runs import read_identity, record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TinyModelConfig
 from trainer.launcher.checks import audio_folders, total_ranks, total_workers
 from trainer.launcher.console import console
+from trainer.launcher.forecast import Forecast, forecast, parts_of, write_rates
 from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
 from trainer.launcher.nodes.head import Nodes
@@ -62,6 +66,8 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     with signals_raise(), MemoryWatch() as memory, Nodes(config, here) as nodes, opened_run(config, resume) as run:
         pipeline = Pipeline(config, nodes, run, resume)
         pipeline.run_stages()
+    if not resume:
+        write_rates(pipeline.forecast.parts, pipeline.log.seconds, pipeline.cache)
     write_summary(config, run, pipeline.log.seconds, memory.peak_bytes / 2**30, pipeline.data["test"])
     print_results(config, run, pipeline.data["test"])
     return run
@@ -79,10 +85,13 @@ class Pipeline:
         self.config, self.nodes, self.run, self.resume = config, nodes, run, resume
         self.cache, self.log = Path(config.runs) / "cache", StageLog()
         self.data: dict[str, Path] = {}
+        self.forecast = self._forecast()
 
     def run_stages(self) -> None:
         """All of them, in order."""
         config = self.config
+        if not self.resume:
+            console.print(f"[bold]{config.name}[/]  {self.forecast.as_text()}")
         self.prepare_data()
         tasks = task_weights(config.task)
         if any(find_task(task).labels_are_classes for task in tasks):
@@ -97,6 +106,23 @@ class Pipeline:
             self.evaluate_alone(start, "sft")
         if config.control.enabled:
             self.control_arm(start)
+
+    def _forecast(self) -> Forecast:
+        config, missing, sft = self.config, {}, Path(self.config.data.sft)
+        if not config.data.test:
+            keys = {split: data_key(config, split) for split in SPLITS}
+            kept = {split: is_kept(f"data-{split}", self.cache, key) for split, key in keys.items()}
+            missing = {split: 0 if kept[split] else getattr(config.data, f"{split}_clips") for split in SPLITS}
+            sft = self.cache / f"data-sft-{keys['sft']}" / "sft" / "sft.jsonl"
+        steps = 0
+        if config.sft.enabled and not (
+            sft.is_file() and is_kept("sft", self.cache, self._sft_key(self._base()[1], sft))
+        ):
+            steps = config.sft.max_steps
+            if config.sft.epochs:
+                clips = missing.get("sft") or sum(1 for _ in iter_manifest(sft))
+                steps = math.ceil(config.sft.epochs * clips / config.sft.batch_size)
+        return forecast(parts_of(config, missing, steps, self.nodes.node.count), self.cache)
 
     def prepare_data(self) -> None:
         """The four manifests: as named, or synthesised."""
@@ -127,43 +153,52 @@ class Pipeline:
     def prepare_model(self) -> tuple[Path, str]:
         """The checkpoint to start from, and a key that names its content."""
         config = self.config
+        tiny, key = self._base()
+        if tiny is None:
+            return Path(config.model.path), key
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            build_tiny_checkpoint(folder / "checkpoint", *tiny)
+            return {}
+
+        what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"
+        folder, _ = cached_stage("model", self.cache, key, work, self.log, what)
+        return folder / "checkpoint", key
+
+    def _base(self) -> tuple[tuple[TinyModelConfig, list[str], list[str]] | None, str]:
+        """What a tiny checkpoint is made of (None where one is given), and the key of what training starts from."""
+        config = self.config
         if config.model.path:
-            folder = Path(config.model.path)
-            return folder, folder_key(folder)
+            return None, folder_key(Path(config.model.path))
         labels = list(config.data.soundscape.classes)
         texts = [text for label in labels for text in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
         texts += tokenizer_texts(task_weights(config.task))
         # Another seed is another random start.
         tiny = replace(config.model.tiny, seed=config.model.tiny.seed + config.seed)
-
-        def work(folder: Path) -> Mapping[str, Any]:
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-            build_tiny_checkpoint(folder / "checkpoint", tiny, labels, texts)
-            return {}
-
-        key = model_key(tiny, labels, texts)
-        what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"
-        folder, _ = cached_stage("model", self.cache, key, work, self.log, what)
-        return folder / "checkpoint", key
+        return (tiny, labels, texts), model_key(tiny, labels, texts)
 
     def fine_tune(self, base: Path, base_key: str) -> tuple[Path, str]:
         """The checkpoint after SFT, kept for other runs with the same settings."""
         config = self.config
         if not config.sft.enabled:
             return base, base_key
-        inputs = {
-            "base": base_key, "sft": asdict(config.sft), "data": str(self.data["sft"].resolve()), "task": config.task,
-            "data_key": file_key(self.data["sft"]), "seed": config.seed,
-            "ranks": total_ranks(config, self.nodes.node.count),
-            "zero": asdict(config.zero), "lora": asdict(replace(config.lora, continue_=False)),  # which is RL's alone
-        }  # fmt: skip
-        key = sft_key(inputs, task_weights(config.task))
+        key = self._sft_key(base_key, self.data["sft"])
         times = label_times(self.data["sft"], list(task_weights(config.task)), config.sft.label_times)
         folder, _ = cached_stage(
             "sft", self.cache, key, lambda folder: self._sft_job(base, "", folder, 0.0, "SFT"), self.log,
-            f"supervised fine-tuning on {times} times",
+            f"supervised fine-tuning on {times} times{self._share('sft')}",
         )  # fmt: skip
         return folder / "checkpoint", key
+
+    def _sft_key(self, base_key: str, manifest: Path) -> str:
+        config = self.config
+        inputs = {
+            "base": base_key, "sft": asdict(config.sft), "data": str(manifest.resolve()), "task": config.task,
+            "data_key": file_key(manifest), "seed": config.seed, "ranks": total_ranks(config, self.nodes.node.count),
+            "zero": asdict(config.zero), "lora": asdict(replace(config.lora, continue_=False)),  # which is RL's alone
+        }  # fmt: skip
+        return sft_key(inputs, task_weights(config.task))
 
     def own_start(self) -> tuple[Path, str] | None:
         """The fine-tuned checkpoint that a run to be resumed has started from, where it is still kept.
@@ -187,7 +222,7 @@ class Pipeline:
         console.print(
             f"[bold]grpo[/]  {total_workers(self.config, nodes.node.count)} rollout worker(s), "
             f"{total_ranks(self.config, nodes.node.count)} learner rank(s), "
-            f"{groups.prompts_per_step} x {groups.group_size} answers a step"
+            f"{groups.prompts_per_step} x {groups.group_size} answers a step{self._share('grpo')}"
         )
         started = time.monotonic()
         checkpoint, adapter = self._adapter_start(start)
@@ -236,7 +271,10 @@ class Pipeline:
         seconds, settings = float(read_result(self.run)["grpo"]["elapsed"]), self.config.control
         clips = "GRPO's clips with exact times" if settings.clips == "rl" else "SFT's clips"
         steps = f"{settings.max_steps} steps, at most " if settings.max_steps else ""
-        console.print(f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took")
+        console.print(
+            f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took"
+            f"{self._share('control')}"
+        )
         started, folder = time.monotonic(), self.run / "control"
         folder.mkdir(exist_ok=True)
         own = control_config(self.config)
@@ -281,6 +319,10 @@ class Pipeline:
         run_learner(job, config, None, self.nodes)
         shutil.rmtree(folder / "work" / CHECKPOINTS, ignore_errors=True)  # the stage has its result
         return read_result(folder / "work")
+
+    def _share(self, stage: str) -> str:
+        share = "" if self.resume else self.forecast.share(stage)
+        return share and f" ({share})"
 
     @contextmanager
     def _workers(self, checkpoint: Path) -> Iterator[Fleet]:
