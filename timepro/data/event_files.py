@@ -15,7 +15,7 @@ from pathlib import Path
 from timepro.data.event_json import read_json
 from timepro.data.event_parts import Bad, EventMaker, FileEvents, Role, column, duration_of, name_of
 from timepro.data.repairs import Repairs
-from timepro.data.table import CAPTION, COLUMNS, Table, event_rows
+from timepro.data.table import CAPTION, COLUMNS, NAN_ROW, Table, event_rows
 from timepro.data.tracks import ENDINGS, TrackOptions, program_of, read_track, recording_of
 from timepro.data.values import is_missing
 
@@ -151,12 +151,12 @@ def _from_track(path: Path, program: str, name: str, make: EventMaker, options: 
         make.repairs.add(kind, f"{path}:{line}")
     for event in track.events:
         place = f"{path}:{event.line}"
+        entry = files.setdefault(event.recording or name, FileEvents())
         if all(map(is_missing, (event.onset, event.offset, event.label))):
+            make.repairs.add(NAN_ROW, place)
             continue
         try:
-            made = make(event.onset, event.offset, event.label, column, place)
+            entry.events.append(make(event.onset, event.offset, event.label, column, place))
         except Bad as problem:
             make.problems.add(place, problem)
-            continue
-        files.setdefault(event.recording or name, FileEvents()).events.append(made)
     return files

@@ -107,7 +107,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Mapping[str, str], optional: Sequence[str] = ()) -> None:
         self.path = path
-        line, header = _first_line(path)
+        line, header = first_line(path)
         self.separator, self.names = read_header(f"{path}:{line}", header, columns, optional)
         self._header_line = line
         self._at = {name: self.names.index(title) for name, title in columns.items() if title in self.names}
@@ -173,7 +173,8 @@ def _event_row(row: Row) -> EventRow:
 # ---------------------------------------------------------------- the header
 
 
-def _first_line(path: Path) -> tuple[int, str]:
+def first_line(path: Path) -> tuple[int, str]:
+    """Number and text of the first line that is not blank. Raises ValueError for one that can be no header."""
     for number, raw in bounded_lines(path, MAX_LINE):
         if raw is None:
             raise ValueError(f"{path}:{number}: has no header line; expected names of columns")

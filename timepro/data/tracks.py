@@ -22,7 +22,7 @@ from typing import Any
 
 from timepro.data.files import text_lines
 from timepro.data.formats.json_files import json_object
-from timepro.data.table import MAX_LINE, Table, read_header, split_header, split_row
+from timepro.data.table import MAX_LINE, Table, first_line, read_header, split_header, split_row
 from timepro.data.values import NUMBER, BadValue, is_missing, seconds
 from timepro.hints import install_extra
 
@@ -174,17 +174,17 @@ def _sonic_columns(line: str) -> tuple[int, int, int] | None:
 
 
 def _read_raven(path: Path, label: str) -> Track:
-    with open(path, encoding="utf-8-sig") as file:
-        header = file.readline(MAX_LINE)
-    _, names = read_header(f"{path}:1", header.rstrip("\r\n"), _RAVEN)
-    columns = _RAVEN | {"label": label or _raven_label(path, names)}
+    number, header = first_line(path)
+    _, names = read_header(f"{path}:{number}", header, _RAVEN)
+    columns = _RAVEN | {"label": label or _raven_label(f"{path}:{number}", names)}
     columns |= {"selection": "Selection", "file": "Begin File", "at": "File Offset (s)"}
     table = Table(path, columns, ("selection", "file", "at"))
     events, seen, left_out = [], set(), []
     for row in table.rows():
         if row.problem:
             raise ValueError(f"{path}:{row.line}: {row.problem}")
-        selection = row.cells.get("selection") or str(row.line)
+        # Tables of several recordings, put together, number the selections of each from 1.
+        selection = row.cells.get("selection") or str(row.line), row.cells.get("file")
         if selection in seen:  # a selection has a row for each view, waveform and spectrogram
             left_out.append(("row of a further view of a selection: the same event", row.line))
             continue
@@ -210,12 +210,12 @@ def _raven_event(path: Path, line: int, cells: dict[str, str]) -> TrackEvent:
     return TrackEvent(onset, offset, cells["label"], line, recording)
 
 
-def _raven_label(path: Path, names: Sequence[str]) -> str:
+def _raven_label(where: str, names: Sequence[str]) -> str:
     """The one column that is neither a measurement, which has its unit in brackets, nor Raven's own."""
     found = [name for name in names if name and "(" not in name and name.lower() not in _RAVEN_OWN]
     if len(found) != 1:
         which = f"one of {', '.join(found)}" if found else "none; add a column of annotations in Raven"
-        raise ValueError(f"{path}:1: which column holds the labels? --columns event_label=NAME, {which}")
+        raise ValueError(f"{where}: which column holds the labels? --columns event_label=NAME, {which}")
     return found[0]
 
 

@@ -188,6 +188,22 @@ def test_a_raven_table_of_several_recordings_counts_each_from_its_beginning(tmp_
         read(path)
 
 
+def test_raven_tables_put_together_keep_every_recording_and_every_event(tmp_path: Path) -> None:
+    header = f"{RAVEN}\tBegin File\tFile Offset (s)\tSpecies\n"
+    rows = (
+        "1\tS\t1\t0.5\t1.5\t0\t1\ta.wav\t0.5\tDog\n"
+        "1\tW\t1\t0.5\t1.5\t0\t1\ta.wav\t0.5\tDog\n"  # the same selection's other view
+        "1\tS\t1\t0.5\t1.5\t0\t1\tb.wav\t0.5\tDog\n"
+        "1\tS\t1\t\t\t\t\tsilent.wav\t\t\n"
+    )
+    path = write(tmp_path, "all.selections.txt", "\n" + header + rows)  # a blank line first, too
+    found, repaired = read(path)
+    assert found == {"a.wav": FileEvents([DOG]), "b.wav": FileEvents([DOG]), "silent.wav": FileEvents()}
+    assert [line.split(" ")[0:2] for line in repaired] == [["1", "row"], ["1", "row"]]
+    assert "further view" in repaired[0] and "all.selections.txt:4" in repaired[0]
+    assert repaired[1].endswith("a file without events (all.selections.txt:6)")
+
+
 def test_ravens_label_column_is_asked_for_where_there_is_a_choice(tmp_path: Path) -> None:
     path = write(tmp_path, "a.txt", f"{RAVEN}\tSpecies\tCall\n1\tS\t1\t0.5\t1.5\t0\t1\tWolf\tDog\n")
     with pytest.raises(ValueError, match="--columns event_label=NAME, one of Species, Call"):
