@@ -219,6 +219,20 @@ def test_what_was_repaired_is_in_the_notes(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+def test_a_tier_is_chosen_among_those_of_a_textgrid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("praatio")
+    tiers = ("dogs", 0.5), ("cats", 1.0)  # and when their one event begins
+    grid = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", "2.5", "<exists>", str(len(tiers))]
+    for name, onset in tiers:
+        grid += ['"IntervalTier"', f'"{name}"', "0", "2.5", "2", "0", str(onset), '""', str(onset), "2.5", '"Dog"']
+    sides = [str(tmp_path / side / "take.TextGrid") for side in ("found", "reference")]
+    for side in sides:
+        Path(side).parent.mkdir()
+        Path(side).write_text("\n".join(grid) + "\n")
+    assert "which tier? --tier NAME, of intervals: 'dogs', 'cats'" in error(capsys, *sides)
+    assert as_json(capsys, *sides, "--tier", "cats", "--resamples", "0")["event_based"]["micro"]["f1"] == 1
+
+
 def test_names_are_joined_by_their_basenames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0\t1\tDog\n")

@@ -101,6 +101,7 @@ def _configure_joining(parser: argparse.ArgumentParser) -> None:
         metavar="OURS=YOURS,...",
         help="the names of PREDICTIONS' columns, where they are others: filename=file,onset=start,offset=end",
     )
+    joining.add_argument("--tier", default="", metavar="NAME", help="the tier of TextGrids that have several")
 
 
 def _at_least_zero(text: str) -> float:
@@ -222,9 +223,9 @@ def _both_sides(options: argparse.Namespace, repairs: Repairs) -> tuple[dict[str
     from timepro.data.labels import read_label_map
     from timepro.data.table import columns_named
 
-    columns = ReadOptions(columns_named(options.columns))
-    reference = read_event_file(options.reference, "reference", repairs)
-    predictions = read_event_file(options.predictions, "predictions", repairs, columns)
+    columns = columns_named(options.columns)
+    reference = read_event_file(options.reference, "reference", repairs, ReadOptions(tier=options.tier))
+    predictions = read_event_file(options.predictions, "predictions", repairs, ReadOptions(columns, options.tier))
     if options.match == "basename":
         reference = by_basename(reference, options.reference)
         predictions = by_basename(predictions, options.predictions)
