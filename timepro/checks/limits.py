@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from timepro.data.audio import LENGTH_TOLERANCE
 from timepro.families import ModelFamily, family_named, family_of
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from timepro.tiny.config import TinyModelConfig
 
 SAMPLE_RATE, HOP, SECONDS = 16000, 160, 30.0  # of the encoders of all supported families
@@ -120,8 +123,21 @@ class ModelLimits:
         if self.tokenizer is None:
             return self.most_question_tokens(question)
         if question not in self._tokens:
-            self._tokens[question] = _prompt_length(self.tokenizer, self.family, question)
+            self._tokens[question] = self._prompt_length(question)
         return self._tokens[question]
+
+    def _prompt_length(self, question: str) -> int:
+        """Tokens of the prompt without the clip's."""
+        from timepro.chat import prompt_ids
+
+        return len(prompt_ids(self._read_tokenizer, self.family.tokens, question)) - 1  # the placeholder is the clip's
+
+    @cached_property
+    def _read_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Slow to read: asked for only where the bound does not do, and kept."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(self.tokenizer), local_files_only=True)
 
 
 _TEMPLATE = 48  # tokens that the tiny model's chat template adds, at most
@@ -135,16 +151,6 @@ def _length(audio: Path, samples: int, duration: float) -> tuple[int, float]:
     except (soundfile.SoundFileError, OSError):  # what is wrong with a file is said where it is read
         return samples, duration
     return -(-header.frames * SAMPLE_RATE // header.samplerate), header.frames / header.samplerate
-
-
-def _prompt_length(folder: Path, family: ModelFamily, question: str) -> int:
-    """Tokens of the prompt without the clip's. Slow to start: asked for only where the bound does not do."""
-    from transformers import AutoTokenizer
-
-    from timepro.chat import prompt_ids
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    return len(prompt_ids(tokenizer, family.tokens, question)) - 1  # the placeholder stands for the clip
 
 
 def _json(path: Path) -> dict:

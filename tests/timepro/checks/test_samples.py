@@ -186,6 +186,15 @@ def test_prompts_that_leave_no_room_for_an_answer_are_named(tmp_path: Path, tiny
     assert f"more than grpo.batch.micro_batch_tokens={len(prompt) + 49}" in str(found)
 
 
+def test_the_tokenizer_is_read_once_for_all_questions(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    limits, read, original = ModelLimits.of_checkpoint(tiny_checkpoint), [], AutoTokenizer.from_pretrained
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *a, **k: (read.append(a), original(*a, **k))[1])
+    assert limits.question_tokens("When does a dog bark?") < limits.question_tokens("When does a dog bark, and a cat?")
+    assert len(read) == 1
+
+
 def test_without_a_tokenizer_the_bound_is_said_to_be_one(tmp_path: Path, tiny_checkpoint: Path) -> None:
     manifest = write(tmp_path, {"duration": 30.0})
     (found,) = problems(manifest, length=1520, max_tokens=20)
