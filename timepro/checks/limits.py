@@ -10,11 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import soundfile
-
 from timepro.answers.write import can_write
 from timepro.astp import AstpLayout, check_covered
-from timepro.data.audio import LENGTH_TOLERANCE
+from timepro.data.audio import LENGTH_TOLERANCE, read_header
 from timepro.families import ModelFamily, family_named, family_of
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ class ModelLimits:
     seconds: float = SECONDS
     tokenizer: Path | None = None
     _tokens: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-    _writable: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of_tiny(cls, config: TinyModelConfig) -> ModelLimits:
@@ -105,9 +102,7 @@ class ModelLimits:
 
     def can_write(self, label: str) -> bool:
         """Whether an answer can hold a label or a caption."""
-        if label not in self._writable:
-            self._writable[label] = can_write(label, self.layout.answer_style)
-        return self._writable[label]
+        return can_write(label, self.layout.answer_style)
 
     def audio_tokens(self, duration: float) -> int:
         """Tokens of a clip in the prompt: audio frames, and the timestamps among them."""
@@ -147,10 +142,10 @@ _PUBLISHED_TEMPLATE = 512  # and those of published ones, a system prompt among 
 def _length(audio: Path, samples: int, duration: float) -> tuple[int, float]:
     """Samples at the model's rate and seconds, by the file's header; as stated where it cannot be read."""
     try:
-        header = soundfile.info(str(audio))
-    except (soundfile.SoundFileError, OSError):  # what is wrong with a file is said where it is read
+        header = read_header(audio)
+    except (OSError, ValueError):  # what is wrong with a file is said where it is read
         return samples, duration
-    return -(-header.frames * SAMPLE_RATE // header.samplerate), header.frames / header.samplerate
+    return -(-header.frames * SAMPLE_RATE // header.rate), header.duration
 
 
 def _json(path: Path) -> dict:

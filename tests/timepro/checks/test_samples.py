@@ -79,6 +79,14 @@ def test_near_a_limit_the_file_itself_is_asked(tmp_path: Path) -> None:
     ]
 
 
+def test_a_clip_whose_file_has_no_header_is_judged_by_its_stated_duration(tmp_path: Path) -> None:
+    raw = tmp_path / "x.raw"  # libsndfile would have to be told what is in it
+    raw.write_bytes(bytes(64))
+    limits = ModelLimits.of_tiny(TinyModelConfig())
+    assert limits.clip_problem(30.0, raw) == ""
+    assert limits.clip_problem(30.1, raw).startswith("lasts 30.1 s, more than the 30 s")
+
+
 def test_timestamps_must_reach_to_the_end_of_a_clip(tmp_path: Path) -> None:
     tiny = TinyModelConfig(timestamps=TimestampsConfig(duration=10.0))
     manifest = write(tmp_path, {"duration": 10.0}, {"duration": 12.0})
