@@ -26,6 +26,8 @@ from timepro.data.table import MAX_LINE, Table, first_line, read_header, split_h
 from timepro.data.values import NUMBER, BadValue, is_missing, seconds
 from timepro.hints import install_extra
 
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
+"""Endings of the audio files that are read."""
 ENDINGS = (".txt", ".csv", ".tsv", ".textgrid", ".jams")
 JAMS_NAMESPACES = ("scaper", "sound_event", "segment_open", "tag_open")
 
@@ -36,7 +38,7 @@ _SONIC_HEADER = ("TIME", "DURATION", "LABEL")
 _RAVEN = {"onset": "Begin Time (s)", "offset": "End Time (s)"}
 _RAVEN_OWN = {"selection", "view", "channel", "begin file", "end file", "begin path", "end path", "begin date", "id"}
 _RAVEN_NAME = re.compile(r"(?:\.Table\.[0-9]+)?\.selections$", re.IGNORECASE)
-_AUDIO = re.compile(r"\.(?:wav|flac|ogg|mp3|m4a|aiff?|aac|opus|wma)$", re.IGNORECASE)
+_NAMED = (*AUDIO, ".m4a", ".aac", ".wma")  # a label file's recording may be in a format that is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def recording_of(path: Path) -> str:
 
 def without_audio_ending(name: str) -> str:
     """A file's name without the ending of an audio file; other points belong to the name."""
-    return _AUDIO.sub("", name)
+    stem, point, ending = name.rpartition(".")
+    return stem if f"{point}{ending}".lower() in _NAMED else name
 
 
 def program_of(path: Path) -> str:

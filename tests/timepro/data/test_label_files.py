@@ -279,6 +279,7 @@ def test_what_is_wrong_in_them_is_named(tmp_path: Path, name: str, text: str, wo
     ("file", "name"),
     [
         ("a.txt", "a"), ("a.wav.txt", "a"), ("a.FLAC.csv", "a"), ("Y1_30.000_40.000.txt", "Y1_30.000_40.000"),
+        ("a.au.txt", "a"), ("a.W64.txt", "a"), ("a.m4a.txt", "a"), ("b.caf.d.txt", "b.caf.d"),
         ("a.Table.12.selections.txt", "a"), ("a.wav.TextGrid", "a"),
     ],
 )  # fmt: skip

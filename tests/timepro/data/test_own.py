@@ -54,6 +54,14 @@ def test_a_table_and_a_folder_become_a_manifest(tmp_path: Path, audio: Path, cap
     assert "1 row with 'nan' or the like for onset, offset and label: a file without events (labels.csv:3)" in printed
 
 
+@pytest.mark.parametrize("ending", [".au", ".w64", ".caf"])
+def test_audio_of_every_format_that_is_read_is_found_without_its_ending(tmp_path: Path, trees, ending: str) -> None:
+    trees.audio(tmp_path / "audio" / f"a{ending}")
+    labels = write(tmp_path / "labels" / f"a{ending}.txt", "0.5\t1.25\tdog").parent
+    assert data("table", labels, "--audio", tmp_path / "audio", "--out", tmp_path / "m.jsonl") == 0
+    assert found(tmp_path / "m.jsonl") == {"a": [(0.5, 1.25, "dog")]}
+
+
 def test_audio_without_labels_is_silent_only_where_that_is_asked_for(tmp_path: Path, audio: Path, capsys) -> None:
     table = write(tmp_path / "t.tsv", "filename\tonset\toffset\tevent_label", "a\t0\t1\tdog")
     assert data("table", table, "--audio", audio, "--out", tmp_path / "m.jsonl", "--unlisted", "empty") == 0

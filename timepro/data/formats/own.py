@@ -23,10 +23,9 @@ from timepro.data.formats.tables import EventTable
 from timepro.data.joining import basename
 from timepro.data.repairs import counted
 from timepro.data.table import CAPTION, COLUMNS
-from timepro.data.tracks import TrackEvent, program_of, read_track, recording_of, without_audio_ending
+from timepro.data.tracks import AUDIO, TrackEvent, program_of, read_track, recording_of, without_audio_ending
 
 UNLISTED = ("leave-out", "empty")
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
 _TABLES = (".tsv", ".csv", ".txt")
 
 
