@@ -19,6 +19,7 @@ import numpy as np
 from rich.text import Text
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
+from timepro.names import first_of
 from timepro.runs import STAGES, read_counts, read_settings
 from timepro.sweeps import NEVER_NAMED, Trial, trial_name
 from timepro.tables import plain_table, print_table
@@ -27,7 +28,7 @@ from timepro.tasks import find_task
 SEED = "seed"
 FINAL = ("grpo", "sft")  # the evaluation that stands for a run: the first that it has
 BASELINES = ("sft", "control")  # what GRPO's gain is measured against
-Counts = tuple[list[str], np.ndarray]  # ids, and (N, 3) rows of `Task.counts`
+Counts = tuple[list[tuple[str, int]], np.ndarray]  # of `read_counts`: samples, and (N, 3) rows of `Task.counts`
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,12 @@ def _paired(pairs: Sequence[tuple[Counts | None, Counts | None]], nothing: str) 
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not both:
         return nothing
-    ids = both[0][0][0]
-    if any(a[0] != ids or b[0] != ids for a, b in both):
-        return "other test samples"
+    samples = both[0][0][0]
+    for found in (counts[0] for pair in both for counts in pair):
+        if [name for name, _ in found] != [name for name, _ in samples]:
+            return "other test samples"
+        if changed := [mine[0] for mine, other in zip(samples, found, strict=True) if mine != other]:
+            return f"other references of {first_of(changed)}"
     value, interval = paired_bootstrap(np.sum([a[1] for a, _ in both], axis=0), np.sum([b[1] for _, b in both], axis=0))
     return Gain(value, interval, len(both))
 

@@ -69,6 +69,12 @@ def require_run(run: Path) -> None:
     raise ValueError(f"{run} is not a folder{near(run.name, known)}{where}; name a run's folder, runs/NAME")
 
 
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of several names: `a, b, c and 17 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """` (did you mean X or Y?)`, or nothing where no known name is like this one."""
     matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

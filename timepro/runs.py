@@ -95,14 +95,17 @@ def read_evaluation(path: Path) -> list[Evaluated]:
     return found
 
 
-def read_counts(path: Path) -> dict[str, tuple[list[str], np.ndarray]]:
-    """By task: sample ids, and what their answers count for the task's main metric (`Task.counts`)."""
+def read_counts(path: Path) -> dict[str, tuple[list[tuple[str, int]], np.ndarray]]:
+    """By task: its samples, and what their answers count for the task's main metric (`Task.counts`).
+
+    A sample is its id and a number, within this process, of its reference: made test sets call their clips alike.
+    """
     lines = read_evaluation(path)
     found = {}
     for task in dict.fromkeys(line.task for line in lines):
         own = [line for line in lines if line.task == task]
         counts = find_task(task).counts([line.reference for line in own], [line.answer for line in own])
-        found[task] = ([line.id for line in own], counts)
+        found[task] = ([(line.id, hash(tuple(sorted(line.reference)))) for line in own], counts)
     return found
 
 

@@ -65,6 +65,14 @@ def test_other_test_samples_are_not_compared(arms) -> None:
     assert difference(first, other, "sed") == "other test samples"
 
 
+def test_other_references_under_the_same_ids_are_not_compared(arms) -> None:
+    trials, folders = arms
+    path = folders[-1] / "eval" / "grpo.jsonl"
+    path.write_text(path.read_text().replace('"reference": [{"onset": 1.0', '"reference": [{"onset": 1.5', 2))
+    first, other = read_arms(trials, folders)
+    assert difference(first, other, "sed") == "other references of c0, c1"
+
+
 # ---------------------------------------------------------------- timepro runs, timepro diff
 
 

@@ -192,6 +192,11 @@ def test_what_cannot_be_compared_is_refused(runs, audio, tmp_path, capsys) -> No
     ):
         assert main(["report", *map(str, folders), "--out", str(tmp_path / "r.html")]) == 2
         assert words in capsys.readouterr().err
+    lines = (runs[0] / "eval" / "grpo.jsonl").read_text().replace('"reference": []', '"reference": [%s]')
+    event = json.dumps(asdict(Event(0.0, 0.5, "siren")))
+    (other / "eval" / "grpo.jsonl").write_text(lines.replace("%s", event))
+    assert main(["report", str(runs[0]), str(other)]) == 2
+    assert re.search(r"have other references of (clip-\d+, ){2}clip-\d+ and \d+ more", capsys.readouterr().err)
     (other / "eval" / "grpo.jsonl").write_text('{"id": 1}\n')
     assert main(["report", str(other)]) == 2
     assert "grpo.jsonl:1: not a line of an evaluation" in capsys.readouterr().err

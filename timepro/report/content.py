@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
+from timepro.names import first_of
 from timepro.plots.lanes import collars
 from timepro.report.classes import class_scores, looks_of
 from timepro.report.facts import differing_settings, run_facts, run_names
@@ -58,7 +59,14 @@ def systems_of(runs: Sequence[Path]) -> list[System]:
         if other.answers.keys() != first.answers.keys():
             only = sorted(other.answers.keys() ^ first.answers.keys())[0]
             raise ValueError(f"{first.name} and {other.name} were tested on other samples ({only} is in one alone)")
+        # Made test sets call their clips alike.
+        if changed := [i for i, line in first.answers.items() if not _same_reference(line, other.answers[i])]:
+            raise ValueError(f"{first.name} and {other.name} have other references of {first_of(changed)}")
     return found
+
+
+def _same_reference(line: Evaluated, other: Evaluated) -> bool:
+    return sorted(line.reference) == sorted(other.reference)
 
 
 def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
