@@ -147,6 +147,12 @@ def _lines_of(run: Path, stage: str) -> list[Evaluated]:
     return read_evaluation(path) if path.is_file() else []
 
 
+def run_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """A name for each run: its folder's, or its path where two folders have the same."""
+    names = [run.resolve().name for run in runs]
+    return {run: name if names.count(name) == 1 else str(run) for run, name in zip(runs, names, strict=True)}
+
+
 def run_title(run: Path) -> str:
     """A run's name and seed."""
     seed = read_settings(run).get("seed")
@@ -189,7 +195,14 @@ def read_summary(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm", "kl")
+CURVES = {  # what is drawn unless something else is asked for -> its heading
+    "reward": "reward",
+    "entropy": "entropy",
+    "completions/mean_length": "answer length (tokens)",
+    "frac_reward_zero_std": "groups without spread",
+    "grad_norm": "gradient norm",
+    "kl": "KL to the reference",
+}
 Curve = list[tuple[int, float]]  # (step, value)
 
 
@@ -221,8 +234,9 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
     if unknown := [key for key in keys or () if key not in known]:
         hints = ", ".join(f"{key}{near(key, known)}" for key in unknown)
         raise ValueError(f"--keys: no run has recorded {hints}; recorded: {', '.join(known)}")
-    found = {run: _thinned(own, keys or CURVES) for run, own in rows.items() if own}
-    for key in keys or CURVES:
+    wanted = keys or list(CURVES)
+    found = {run: _thinned(own, wanted) for run, own in rows.items() if own}
+    for key in wanted:
         lacking = [run.name for run, curves in found.items() if key not in curves]
         idle = not keys and not any(value for curves in found.values() for _, value in curves.get(key, ()))
         if idle:
@@ -231,9 +245,8 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
                 curves.pop(key, None)
         elif lacking:
             notes.append(f"{key} is not recorded in {', '.join(lacking)}")
-    names = [run.resolve().name for run in found]
-    shown = {run: name if names.count(name) == 1 else str(run) for run, name in zip(found, names, strict=True)}
-    return {shown[run]: curves for run, curves in found.items()}, notes
+    names = run_names(list(found))
+    return {names[run]: curves for run, curves in found.items()}, notes
 
 
 def last_step(run: Path) -> int:

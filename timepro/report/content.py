@@ -15,20 +15,21 @@ from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.names import first_of
 from timepro.plots.lanes import collars
 from timepro.report.classes import class_scores, looks_of
-from timepro.report.facts import differing_settings, run_facts, run_names
+from timepro.report.facts import differing_settings, run_facts
 from timepro.report.media import sound_and_picture
-from timepro.runs import STAGES, Curve, Evaluated, read_curves, read_evaluation, read_summary, stages_of
+from timepro.runs import (
+    CURVES,
+    STAGES,
+    Curve,
+    Evaluated,
+    read_curves,
+    read_evaluation,
+    read_summary,
+    run_names,
+    stages_of,
+)
 from timepro.tasks import find_task
 from timepro.tasks.base import Column
-
-_CURVES = {
-    "reward": "reward",
-    "entropy": "entropy",
-    "completions/mean_length": "answer length (tokens)",
-    "frac_reward_zero_std": "groups without spread",
-    "grad_norm": "gradient norm",
-    "kl": "KL to the reference",
-}
 
 
 @dataclass
@@ -157,9 +158,9 @@ def _against(first: System, system: System, counts: dict[str, np.ndarray], ids: 
 
 def _curves(runs: Sequence[Path]) -> list[dict[str, Any]]:
     names = run_names(runs)
-    read = {names[run]: read_curves(run, list(_CURVES)) for run in runs}
+    read = {names[run]: read_curves(run, list(CURVES)) for run in runs}
     panels = []
-    for key, title in _CURVES.items():
+    for key, title in CURVES.items():
         series = [{"name": name, "points": _finite(curves[key])} for name, curves in read.items() if key in curves]
         if series and any(value for one in series for _, value in one["points"]):
             panels.append({"title": title, "series": series})

@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timepro.runs import IDENTITY, read_settings
+from timepro.runs import IDENTITY, read_settings, run_names
 
 _UNKNOWN = "not recorded"
-
-
-def run_names(runs: Sequence[Path]) -> dict[Path, str]:
-    """A name for each run: its folder's, or its path where two folders have the same."""
-    names = [run.resolve().name for run in runs]
-    return {run: name if names.count(name) == 1 else str(run) for run, name in zip(runs, names, strict=True)}
 
 
 def run_facts(runs: Sequence[Path]) -> list[dict[str, str]]:
