@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timepro.data.formats import FORMATS, layout_text
+from timepro.data.repairs import counted
 from timepro.hints import fail
 from timepro.plots.files import beside, picture_path
 
@@ -152,7 +153,7 @@ def _show(options: argparse.Namespace) -> int:
     print(f"picture: {picture}")
     if not found.audio_problems:
         return 0
-    what = f"{_many(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
+    what = f"{counted(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
     return fail(f"{what}, see above; --no-audio does not look at it", 2)
 
 
@@ -164,7 +165,7 @@ def _mix(options: argparse.Namespace) -> int:
         if not manifest:
             raise ValueError(f"{task!r}: expected TASK=MANIFEST, for example sed=desed.jsonl")
     count = mix([(task, Path(manifest)) for task, _, manifest in parts], options.out)
-    print(f"{options.out}: " + ", ".join(f"{_many(n, 'clip')} for {task}" for task, n in count.items()))
+    print(f"{options.out}: " + ", ".join(f"{counted(n, 'clip')} for {task}" for task, n in count.items()))
     return 0
 
 
@@ -179,7 +180,7 @@ def _split(options: argparse.Namespace) -> int:
         except ValueError:
             raise ValueError(f"{part!r}: expected PART=SHARE, for example train.jsonl=0.9") from None
     for path, count in split(options.manifest, parts, options.seed).items():
-        print(f"{path}: {_many(count, 'clip')}")
+        print(f"{path}: {counted(count, 'clip')}")
     return 0
 
 
@@ -208,12 +209,8 @@ def _convert(options: argparse.Namespace) -> int:
     advice = "nothing is left to write" if options.skip_invalid else (
         "nothing was written; correct them, or leave those clips out with --skip-invalid"
     )  # fmt: skip
-    found = f"{_many(total, 'problem')} in {_many(report.left_out, 'clip')}, {report.clips:,} without"
+    found = f"{counted(total, 'problem')} in {counted(report.left_out, 'clip')}, {report.clips:,} without"
     return fail(f"{found}; {advice}", 2)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _print_report(report: Report, out: Path) -> None:
@@ -242,8 +239,8 @@ def _print_report(report: Report, out: Path) -> None:
     for (rate, channels), count in report.audio.most_common():
         same = rate == 16000 and channels == 1
         read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"
-        print(f"audio: {_many(count, 'clip')} of {rate} Hz, {_many(channels, 'channel')}{read}")
+        print(f"audio: {counted(count, 'clip')} of {rate} Hz, {counted(channels, 'channel')}{read}")
     if report.written:
         splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
         left = f"; {report.left_out:,} left out" if report.left_out else ""
-        print(f"{out}: {_many(report.clips, 'clip')}, {report.seconds / 3600:.2f} hours ({splits}){left}")
+        print(f"{out}: {counted(report.clips, 'clip')}, {report.seconds / 3600:.2f} hours ({splits}){left}")
