@@ -11,8 +11,6 @@ from timepro.data.manifest import shown
 from timepro.data.tracks import without_audio_ending
 from timepro.events import Event
 
-MATCHES = ("exact", "basename")
-
 
 def basename(name: str) -> str:
     """A file's name without its folders and without the ending of an audio file."""
