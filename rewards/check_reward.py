@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from timepro.commands.output import add_output, print_json
 from timepro.hints import fail
 
 EXAMPLES = """\
@@ -30,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-seconds", type=float, default=1.0, help="longest time for one group of a reward that is not slow (1)"
     )
+    add_output(parser)
     parser.set_defaults(command=run)
 
 
@@ -47,6 +49,9 @@ def run(options: argparse.Namespace) -> int:
         return fail(str(error), 2)
     limit = float("inf") if reward.policy.slow else options.max_seconds
     report = contract.check_reward(reward, tasks, limit)
-    contract.print_report(reward, report)
-    print_sample_values(reward, tasks[0])
+    if options.json:
+        print_json({"reward": reward.spec, "kept": report.kept, "checks": list(report.outcomes.values())})
+    else:
+        contract.print_report(reward, report, options.format)
+        print_sample_values(reward, tasks[0], options.format)
     return 0 if report.kept else 1

@@ -24,7 +24,7 @@ from rewards.group import Completion, Group
 from rewards.places import place_of
 from timepro.answers import parse_answer
 from timepro.events import Event
-from timepro.tables import print_table
+from timepro.tables import print_lines, print_table
 from timepro.tasks import available_tasks
 
 CHECKS = (
@@ -141,7 +141,7 @@ def check_reward(
     return report
 
 
-def print_report(reward: BuiltReward, report: ContractReport) -> None:
+def print_report(reward: BuiltReward, report: ContractReport, form: str = "text") -> None:
     """A table with one line a check, and below it what is broken."""
     table = Table(
         title=Text(f"reward {reward.spec}", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
@@ -157,11 +157,9 @@ def print_report(reward: BuiltReward, report: ContractReport) -> None:
             told = f"median {np.median(milliseconds):.1f} ms, longest {milliseconds.max():.1f} ms"
         style = "bold" if outcome.broken else ""
         table.add_row(outcome.name, outcome.meaning, str(outcome.cases), Text(told, style=style))
-    print_table(table)
-    for outcome in report.outcomes.values():
-        if outcome.broken:
-            print(f"{outcome.name}: {outcome.problem}")
-    print(f"the contract is {'kept' if report.kept else 'broken'}")
+    print_table(table, form)
+    lines = [f"{outcome.name}: {outcome.problem}" for outcome in report.outcomes.values() if outcome.broken]
+    print_lines([*lines, f"the contract is {'kept' if report.kept else 'broken'}"], form)
 
 
 def _checked(report: ContractReport, name: str, reward: BuiltReward, group: Group) -> np.ndarray | None:

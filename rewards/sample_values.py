@@ -13,7 +13,7 @@ from timepro.tables import plain_table, print_table
 _REFERENCE, _ANSWERS = "two events", "mixed"
 
 
-def print_sample_values(reward: BuiltReward, task: str) -> None:
+def print_sample_values(reward: BuiltReward, task: str, form: str = "text") -> None:
     """Print every answer of one group with its value, the parts it is made of, and how the answer was read.
 
     Where the reward fails on the group, each answer is scored alone, which shows the ones that it fails on.
@@ -33,7 +33,7 @@ def print_sample_values(reward: BuiltReward, task: str) -> None:
         texts = [values[i] for values in columns.values()]
         rows.append([Text(t) for t in (*texts, repr(completion.text), told, "; ".join(completion.answer.repairs))])
     title = f"what it gives, {how}, task {task}; right: {show_events(REFERENCES[_REFERENCE])}"
-    print_table(plain_table(title, [*columns, "answer", "read as", "repairs"], rows, prose=3))
+    print_table(plain_table(title, [*columns, "answer", "read as", "repairs"], rows, prose=3), form)
 
 
 def _alone(reward: BuiltReward, group: Group, position: int) -> str:

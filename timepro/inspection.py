@@ -15,7 +15,7 @@ from rich.text import Text
 from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.names import near
-from timepro.tables import plain_table, print_table
+from timepro.tables import plain_table, print_lines, print_table
 
 _FILE = re.compile(r"step-(\d+)\.rank(\d+)\.jsonl")
 _KEYS = {"id", "question", "duration", "reference", "answers"}
@@ -115,7 +115,7 @@ def choose(groups: Sequence[RecordedGroup], sort: str, limit: int, sample_id: st
     return ordered[:limit] if limit else ordered
 
 
-def print_group(group: RecordedGroup) -> None:
+def print_group(group: RecordedGroup, form: str = "text") -> None:
     """Print one group: question, right answer, and a line for every sampled one, best advantage first."""
     line = group.line
     names = sorted({name for answer in line["answers"] for name in answer["parts"]})
@@ -131,9 +131,9 @@ def print_group(group: RecordedGroup) -> None:
             + [show_answer(answer["text"]), "; ".join(notes)]
         )
     reference = [Event(**event) for event in line["reference"]]
-    print(line["question"])
-    print(f"right: {show_events(reference)}")
-    print_table(plain_table(title, ["advantage", "reward", *names, "events", ""], [[Text(c) for c in r] for r in rows]))
+    print_lines([line["question"], f"right: {show_events(reference)}"], form)
+    headings = ["advantage", "reward", *names, "events", ""]
+    print_table(plain_table(title, headings, [[Text(c) for c in r] for r in rows]), form)
 
 
 def show_answer(text: str) -> str:

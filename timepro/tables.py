@@ -90,5 +90,5 @@ def print_table(table: Table, form: str = "text") -> None:
 def print_lines(lines: Iterable[str], form: str = "text") -> None:
     """Print what is said below a table: as a list in Markdown, as comments in LaTeX."""
     before = {"text": "", "markdown": "- ", "latex": "% "}[form]
-    for line in lines:
+    for line in (part for text in lines for part in text.split("\n")):
         print(before + line)

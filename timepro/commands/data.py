@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timepro.commands.output import add_output, print_json
 from timepro.data.formats import FORMATS, layout_text
 from timepro.data.repairs import counted
 from timepro.hints import fail
@@ -62,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "show", help="summarise a manifest and draw it", description="Summarise a manifest in tables and a picture."
     )
     show.add_argument("manifest", type=Path)
+    add_output(show)
     show.add_argument("--no-audio", action="store_true", help="do not look at the audio files")
     show.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf, .svg (default: the manifest's name with .png)"
@@ -102,6 +104,7 @@ def _configure_table(commands: Any) -> None:
 
 def _configure_checks(parser: argparse.ArgumentParser) -> None:
     """Add what every conversion into a manifest can be told."""
+    add_output(parser)
     parser.add_argument("--out", type=Path, required=True, help="the manifest to write (JSON lines)")
     parser.add_argument(
         "--label-map",
@@ -144,13 +147,18 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from timepro.data.overview import draw_overview, overview, print_overview
+    from timepro.data.overview import as_json, draw_overview, overview, print_overview
+    from timepro.tables import print_lines
 
     found = overview(options.manifest, check_audio=not options.no_audio)
-    print_overview(found, str(options.manifest))
     picture = options.out or beside(options.manifest)
+    if options.json:
+        print_json(as_json(found) | {"picture": picture})
+    else:
+        print_overview(found, str(options.manifest), options.format)
     draw_overview(found, picture, options.manifest.name)
-    print(f"picture: {picture}")
+    if not options.json:
+        print_lines([f"picture: {picture}"], options.format)
     if not found.audio_problems:
         return 0
     what = f"{counted(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
@@ -202,7 +210,10 @@ def _convert(options: argparse.Namespace) -> int:
         report = convert(
             options.action, options.root, options.out, rules, options.split, options.skip_invalid, options.workers
         )
-    _print_report(report, options.out)
+    if options.json:
+        print_json(_as_json(report, options.out))
+    else:
+        _print_report(report, options.out, options.format)
     if report.written:
         return 0
     total = sum(report.problems.values())
@@ -213,34 +224,51 @@ def _convert(options: argparse.Namespace) -> int:
     return fail(f"{found}; {advice}", 2)
 
 
-def _print_report(report: Report, out: Path) -> None:
+def _as_json(report: Report, out: Path) -> dict[str, Any]:
+    from timepro.data.spelling import notes
+
+    return {
+        "manifest": out if report.written else None,
+        "clips": report.clips,
+        "seconds": report.seconds,
+        "left_out": report.left_out,
+        "splits": report.splits,
+        "problems": report.problems,
+        "first_problems": report.first,
+        "listing": report.listing,
+        "repairs": report.repairs.lines(),
+        "notes": list(notes(report.labels)),
+        "audio": [{"rate": r, "channels": c, "clips": n} for (r, c), n in report.audio.most_common()],
+        "not_read": [{"file": file, "why": why} for file, why in report.ignored],
+    }
+
+
+def _print_report(report: Report, out: Path, form: str) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from timepro.data.spelling import notes
-    from timepro.tables import print_table
+    from timepro.tables import print_lines, print_table
 
-    for file, why in report.ignored:
-        print(f"not read: {file} ({why})")
+    print_lines([f"not read: {file} ({why})" for file, why in report.ignored], form)
     if report.problems:
         table = Table(title="Problems", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("file", "line", "clip", "problem"):
             table.add_column(heading, justify="right" if heading == "line" else "left", overflow="fold")
         for p in report.first:
             table.add_row(Text(p.file), str(p.line), Text(p.clip), Text(p.message))
-        print_table(table)
+        print_table(table, form)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.problems.most_common())
-        print(f"problems: {kinds}; all of them: {report.listing}")
-    for line in report.repairs.lines():
-        print(f"repaired: {line}")
-    for line in notes(report.labels):
-        print(f"note: {line}")
+        print_lines([f"problems: {kinds}; all of them: {report.listing}"], form)
+    lines = [f"repaired: {line}" for line in report.repairs.lines()]
+    lines += [f"note: {line}" for line in notes(report.labels)]
     for (rate, channels), count in report.audio.most_common():
         same = rate == 16000 and channels == 1
         read = "" if same else "; read as their mean at 16000 Hz" if channels > 1 else "; read at 16000 Hz"
-        print(f"audio: {counted(count, 'clip')} of {rate} Hz, {counted(channels, 'channel')}{read}")
+        lines.append(f"audio: {counted(count, 'clip')} of {rate} Hz, {counted(channels, 'channel')}{read}")
     if report.written:
         splits = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
         left = f"; {report.left_out:,} left out" if report.left_out else ""
-        print(f"{out}: {counted(report.clips, 'clip')}, {report.seconds / 3600:.2f} hours ({splits}){left}")
+        lines.append(f"{out}: {counted(report.clips, 'clip')}, {report.seconds / 3600:.2f} hours ({splits}){left}")
+    print_lines(lines, form)

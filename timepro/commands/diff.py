@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from timepro.commands.output import add_output, print_json
+from timepro.hints import fail
 from timepro.names import require_run
 
 EXAMPLES = """\
@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
         found = differing_settings(runs)
     except ValueError as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     if options.json:
         print_json({"runs": [str(folder) for folder in runs], **found})
         return 0

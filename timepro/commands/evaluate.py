@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timepro.commands.output import add_output, print_json
 from timepro.hints import fail
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="bootstrap resamples for the intervals; 0 for none (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_output(parser)
     parser.set_defaults(command=run)
 
 
@@ -127,13 +128,11 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         return fail(str(error), 2)
     if options.json:
-        import json
-
-        print(json.dumps(_defined(report), allow_nan=False))
+        print_json(report)
     else:
         from timepro.metrics.tables import print_report
 
-        print_report(f"{options.predictions.name} against {options.reference.name}", report)
+        print_report(f"{options.predictions.name} against {options.reference.name}", report, options.format)
     return 0
 
 
@@ -271,12 +270,3 @@ def _listed(names: list[str], what: str) -> list[str]:
         return []
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     return [f"{len(names)} {'file' if len(names) == 1 else 'files'} {what} ({shown})"]
-
-
-def _defined(value: Any) -> Any:
-    """The same with null for every NaN, which JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from timepro.commands.output import add_output, print_json
 from timepro.hints import fail
 from timepro.names import require_run
 
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", choices=orders, default="batch", help="which come first")
     parser.add_argument("--limit", type=int, default=5, help="groups to show (default: 5; 0: all)")
     parser.add_argument("--id", help="only the group of this sample")
+    add_output(parser)
     parser.set_defaults(command=run)
 
 
@@ -31,12 +33,17 @@ def run(options: argparse.Namespace) -> int:
     try:
         require_run(options.run)
         from timepro.inspection import choose, print_group, read_step
+        from timepro.tables import print_lines
 
         step, groups = read_step(options.run, options.step)
         chosen = choose(groups, options.sort, options.limit, options.id)
     except ValueError as error:
         return fail(str(error), 2)
-    print(f"step {step}: {len(groups)} groups, {sum(group.is_flat for group in groups)} without spread\n")
+    if options.json:
+        print_json({"step": step, "groups": [group.line for group in chosen]})
+        return 0
+    flat = sum(group.is_flat for group in groups)
+    print_lines([f"step {step}: {len(groups)} groups, {flat} without spread", ""], options.format)
     for group in chosen:
-        print_group(group)
+        print_group(group, options.format)
     return 0

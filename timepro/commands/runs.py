@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from timepro.commands.output import add_output, print_json
+from timepro.hints import fail
 
 EXAMPLES = """\
   timepro runs                                     all runs below runs/
@@ -40,8 +41,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             _print_runs(options, found)
     except ValueError as error:
-        print(f"timepro: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2)
     return 0
 
 

@@ -107,6 +107,34 @@ def overview(path: Path, check_audio: bool = False, visible: bool = True) -> Ove
     return found
 
 
+def as_json(found: Overview) -> dict[str, Any]:
+    """The figures of a manifest for a program; lengths and durations in seconds."""
+    return {
+        "clips": len(found.durations),
+        "splits": dict(found.splits),
+        "seconds": sum(found.durations),
+        "events": len(found.lengths),
+        "captions": found.captions,
+        "overlapping": found.overlapping,
+        "clips_without_events": found.events_a_clip[0],
+        "seconds_by_polyphony": found.polyphony,
+        "most_at_once": found.most,
+        "queries": found.queries,
+        "absent_queries": found.absent,
+        "classes": {
+            label: {
+                "clips": one.clips,
+                "events": len(one.lengths),
+                "seconds": sum(one.lengths),
+                "median": statistics.median(one.lengths),
+            }
+            for label, one in sorted(found.classes.items())
+        },
+        "notes": list(notes(found.classes)),
+        "audio_problems": [{"clip": clip, "problem": problem} for clip, problem in found.audio_problems],
+    }
+
+
 def audio_problem(clip: Clip) -> str:
     """Why a clip does not fit its audio, by the file's header; "" where it does."""
     try:
@@ -150,7 +178,7 @@ def overlapping(spans: Sequence[Interval]) -> int:
 # ---------------------------------------------------------------- tables
 
 
-def print_overview(found: Overview, title: str) -> None:
+def print_overview(found: Overview, title: str, form: str = "text") -> None:
     """Print the figures as two tables: of the whole, and of the classes with most events."""
     from timepro.tables import print_table, results_table
 
@@ -178,8 +206,8 @@ def print_overview(found: Overview, title: str) -> None:
         whole.append(("  for an absent sound", found.absent, ""))
     if present := found.queries - found.absent:
         whole.append(("  intervals of each other one", found.intervals / present, ".2f"))
-    _print_pairs(title, [(name, format(value, form or ",")) for name, value, form in whole])
-    _print_problems(found)
+    _print_pairs(title, [(name, format(value, kind or ",")) for name, value, kind in whole], form)
+    _print_problems(found, form)
     if not found.classes:
         return
     ranked = sorted(found.classes.items(), key=lambda item: (-len(item[1].lengths), item[0]))
@@ -200,20 +228,21 @@ def print_overview(found: Overview, title: str) -> None:
         ("minutes", "minutes", ",.1f", ""),
         ("median", "median length (s)", ".2f", ""),
     ]
-    print_table(results_table(heading, rows, columns))
+    print_table(results_table(heading, rows, columns), form)
 
 
-def _print_problems(found: Overview) -> None:
+def _print_problems(found: Overview, form: str) -> None:
     """Print what somebody should know: labels that differ in spelling alone, clips that do not fit their audio."""
-    for line in notes(found.classes):
-        print(f"note: {line}")
-    for name, problem in found.audio_problems[:_PROBLEMS]:
-        print(f"clip {name!r}: {problem}")
+    from timepro.tables import print_lines
+
+    lines = [f"note: {line}" for line in notes(found.classes)]
+    lines += [f"clip {name!r}: {problem}" for name, problem in found.audio_problems[:_PROBLEMS]]
     if (more := len(found.audio_problems) - _PROBLEMS) > 0:
-        print(f"and {more:,} more clips")
+        lines.append(f"and {more:,} more clips")
+    print_lines(lines, form)
 
 
-def _print_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:
+def _print_pairs(title: str, rows: Sequence[tuple[str, str]], form: str) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -227,7 +256,7 @@ def _print_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:
     table.add_column(justify="right", no_wrap=True)
     for name, value in rows:
         table.add_row(Text(name), Text(value))
-    print_table(table)
+    print_table(table, form)
 
 
 # ---------------------------------------------------------------- picture

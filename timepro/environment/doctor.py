@@ -9,8 +9,10 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 
 from timepro.hints import make, module
+from timepro.tables import print_lines
 
 # What must work, and a statement that reaches the part which breaks where wheels do not fit each other.
 CHECKS = {
@@ -76,24 +78,60 @@ def run_checks(checks: dict[str, str]) -> dict[str, str]:
     return results
 
 
-def main() -> int:
-    """Print the report; return 0 if every import works, else 1."""
-    print(f"python        {platform.python_version()} ({sys.executable})")
+@dataclass(frozen=True)
+class Environment:
+    """What is installed.
+
+    Args:
+        platform: "gpu" or "cpu"; "unknown" with why, where torch does not import.
+        packages: versions by name.
+        imports: "ok", or what went wrong, for those that were imported.
+    """
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    imports: dict[str, str]
+
+    @property
+    def broken(self) -> list[str]:
+        """Packages that do not import."""
+        return [name for name, text in self.imports.items() if text != "ok"]
+
+
+def examine() -> Environment:
+    """Look at the packages."""
+    python = f"{platform.python_version()} ({sys.executable})"
+    versions = {name: version(name) for name in PACKAGES}
     try:
         chosen = chosen_platform()
     except (ImportError, OSError) as error:
-        print(f"platform      unknown: torch does not import ({error}); run `{make('setup')}`")
-        return 1
-    print(f"platform      {chosen}")
-    results = run_checks(CHECKS)
-    for name in PACKAGES:
-        print(f"{name:<13} {version(name):<14} {results.get(name, '')}".rstrip())
-    broken = [name for name, text in results.items() if text != "ok"]
-    if broken:
-        print(f"\nbroken: {', '.join(broken)}")
-        print(f"Run `{module('timepro.environment.cpu_wheels')}`, which repairs CUDA builds beside a CPU torch;")
-        print(f"if that does not help, remove the environment's folder and run `{make('setup')}` again.")
-    return 1 if broken else 0
+        why = f"unknown: torch does not import ({error}); run `{make('setup')}`"
+        return Environment(python, why, versions, {"torch": f"{type(error).__name__}: {error}"})
+    return Environment(python, chosen, versions, run_checks(CHECKS))
+
+
+def main() -> int:
+    """Print the report; return 0 if every import works, else 1."""
+    return print_environment(examine())
+
+
+def print_environment(found: Environment, form: str = "text") -> int:
+    """Print what `examine` found; return 0 if every import works, else 1."""
+    lines = [f"python        {found.python}", f"platform      {found.platform}"]
+    if not found.platform.startswith("unknown"):
+        lines += [
+            f"{name:<13} {installed:<14} {found.imports.get(name, '')}".rstrip()
+            for name, installed in found.packages.items()
+        ]
+        if found.broken:
+            lines += [
+                f"\nbroken: {', '.join(found.broken)}",
+                f"Run `{module('timepro.environment.cpu_wheels')}`, which repairs CUDA builds beside a CPU torch;",
+                f"if that does not help, remove the environment's folder and run `{make('setup')}` again.",
+            ]
+    print_lines(lines, form)
+    return 1 if found.broken else 0
 
 
 if __name__ == "__main__":

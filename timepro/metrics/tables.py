@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timepro.tables import print_table, results_table
+from timepro.tables import print_lines, print_table, results_table
 
 _KINDS = {
     "event_based": "event-based",
@@ -18,14 +18,14 @@ _CLASS_COLUMNS = {"segment_based_1s": "F1 1 s", "segment_based_100ms": "F1 0.1 s
 _MAX_CLASSES = 60
 
 
-def print_report(title: str, report: Mapping[str, Any]) -> None:
+def print_report(title: str, report: Mapping[str, Any], form: str = "text") -> None:
     """Print a report of `event_report` to which `timepro evaluate` has added settings, notes and perhaps PSDS."""
     settings = report["settings"]
     interval = [("low", "95 % from", ".4f", ""), ("high", "to", ".4f", "")] if settings["resamples"] else []
     rates = [("precision", "precision", ".4f", ""), ("recall", "recall", ".4f", "")]
     columns = [("f1", "F1", ".4f", ""), *interval, *rates, ("error_rate", "error rate", ".4f", "")]
     title = f"{title}, {report['n']} files, {_collars(settings)}"
-    print_table(results_table(title, _averages(report), columns))
+    print_table(results_table(title, _averages(report), columns), form)
 
     overlap = {"miou": report["miou"], "unparsable": report["unparsable"], "empty": report["empty"]}
     overlap |= {f"r{threshold}": share for threshold, share in report["r_at"].items()} | report.get("psds", {})
@@ -34,7 +34,7 @@ def print_report(title: str, report: Mapping[str, Any]) -> None:
     columns += [(f"r{threshold}", f"R@{threshold}", ".4f", "") for threshold in report["r_at"]]
     columns += [(name, name.upper().replace("PSDS", "PSDS "), ".4f", "") for name in report.get("psds", ())]
     columns += [("unparsable", "unparsable", ".1%", ""), ("empty", "empty answers", ".1%", "")]
-    print_table(results_table("Overlap of files", [("", overlap)], columns))
+    print_table(results_table("Overlap of files", [("", overlap)], columns), form)
 
     if rows := _classes(report):
         columns = [("f1", "F1", ".4f", ""), *rates, ("n_ref", "reference", "d", ""), ("n_est", "predicted", "d", "")]
@@ -42,9 +42,8 @@ def print_report(title: str, report: Mapping[str, Any]) -> None:
         more = len(report["class_wise"]) - len(rows)
         cut = f" (the {len(rows)} most frequent; {more} more with --json)" if more else ""
         title = f"Classes, event-based unless said otherwise{cut}"
-        print_table(results_table(title, rows, columns))
-    for line in (*_definitions(settings), *report["notes"]):
-        print(line)
+        print_table(results_table(title, rows, columns), form)
+    print_lines([*_definitions(settings), *report["notes"]], form)
 
 
 def _averages(report: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import psutil
 from rich.table import Table
+from rich.text import Text
 
 from timepro.hints import tool
 from timepro.system.device import gpu_memory_gib, n_gpus, on_gpu
 from timepro.system.network import interface_of, listening_socket, require_free
+from timepro.tables import print_table
 from trainer.launcher.checks import check, total_ranks
 from trainer.launcher.console import console
 from trainer.launcher.needs import card_problems, host_gib, needs_of
@@ -62,25 +64,23 @@ def examine(config: ExperimentConfig, node: Node) -> list[Finding]:
     return findings
 
 
-def doctor(config: ExperimentConfig, node: Node) -> bool:
-    """Examine this machine, or with several nodes all of them, and print what was found on node 0.
+def doctor(config: ExperimentConfig, node: Node) -> dict[int, list[Finding]]:
+    """Examine this machine, or with several nodes all of them.
 
     Returns:
-        whether a run could start.
+        by node what was found: on node 0 of all of them, on another one its own.
 
     Raises:
         ValueError: the nodes could not meet.
     """
     mine = examine(config, node)
     if node.count == 1:
-        console.print(findings_table({0: mine}))
-        return all(finding.state != "fail" for finding in mine)
+        return {0: mine}
     if node.rank:
         link = join(config, node)
         link.send(0, {"is": "examined", "findings": [asdict(f) for f in mine], "clock": time.time()})
         link.close(config.nodes.silence_timeout_s)
-        console.print(findings_table({node.rank: mine}))
-        return all(finding.state != "fail" for finding in mine)
+        return {node.rank: mine}
     link, facts, store = meet(config, node)
     console.print(role_table(facts, config))
     found, deadline = {0: mine}, time.monotonic() + config.nodes.silence_timeout_s
@@ -96,18 +96,17 @@ def doctor(config: ExperimentConfig, node: Node) -> bool:
     link.close(5.0)
     time.sleep(1.0)  # for the others to leave the store before it goes
     del store
-    console.print(findings_table(found))
-    return all(finding.state != "fail" for findings in found.values() for finding in findings)
+    return found
 
 
-def findings_table(found: dict[int, list[Finding]]) -> Table:
-    """What was found, node by node."""
+def print_findings(found: dict[int, list[Finding]], form: str = "text") -> None:
+    """A table of what was found, node by node."""
     table = Table("node", "what", "", "found", box=None, header_style="bold")
     colours = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
     for rank, findings in sorted(found.items()):
         for finding in findings:
-            table.add_row(str(rank), finding.what, colours[finding.state], finding.found)
-    return table
+            table.add_row(str(rank), finding.what, colours[finding.state], Text(finding.found))
+    print_table(table, form)
 
 
 def _settings(config: ExperimentConfig, node: Node) -> tuple[str, str]:

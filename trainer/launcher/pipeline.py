@@ -50,11 +50,12 @@ from trainer.settings.sft import UNBOUNDED
 _GIB_PER_CLIP = 2.5e-4  # a FLAC clip of the default lengths, with a margin
 
 
-def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = None) -> Path:
+def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = None, form: str = "text") -> Path:
     """Run all stages of a configuration that `check` has let pass; returns the run's folder.
 
     Args:
         node: this one, node 0 of several; by default it is alone.
+        form: of the results that are printed: text, markdown, latex or json.
 
     Raises:
         ValueError: bad data.
@@ -69,7 +70,7 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     if not resume:
         write_rates(pipeline.forecast.parts, pipeline.log.seconds, pipeline.cache)
     write_summary(config, run, pipeline.log.seconds, memory.peak_bytes / 2**30, pipeline.data["test"])
-    print_results(config, run, pipeline.data["test"])
+    print_results(config, run, pipeline.data["test"], form)
     return run
 
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timepro.commands.output import print_json
 from timepro.evaluation import Scored, load_scored
 from timepro.hints import command
 from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.plots.clips import draw_clips
 from timepro.plots.curves import draw_curves
 from timepro.plots.run_clips import evaluated_clips
-from timepro.runs import headline, read_curves
+from timepro.runs import headline, read_curves, read_summary
 from timepro.system.files import write_json
-from timepro.tables import print_table, results_table
+from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples
 from trainer.messages import RESULT_FILE, read_result
@@ -108,26 +109,38 @@ def draw_run_curves(run: Path) -> None:
         draw_curves(run / "curves.png", series, headline(run))
 
 
-def print_results(config: ExperimentConfig, run: Path, test: Path) -> None:
-    """The final tables, one a task, and where to go from here."""
+def print_results(config: ExperimentConfig, run: Path, test: Path, form: str = "text") -> None:
+    """The final tables, one a task, and where to go from here; as JSON the summary alone."""
+    if form == "json":
+        print_json({"run": run, **read_summary(run)})
+        return
     evaluations = load_evaluations(config, run, test)
     names = _NAMES | ({"control": _ON_SAME_CLIPS} if config.control.clips == "rl" else {})
     for task in next(iter(evaluations.values())).metrics:
         rows = [(names[name], scored.metrics[task]) for name, scored in evaluations.items()]
         title = f"{config.name}, seed {config.seed}, task {task}: {rows[0][1]['n']} test samples, exact times"
-        print_table(results_table(title, rows, find_task(task).columns))
+        print_table(results_table(title, rows, find_task(task).columns), form)
+    lines = []
     for baseline in ("sft", "control"):
         for key, gain in _gains(evaluations, baseline).items():
             low, high = gain["ci95"]
             over = names[baseline]
-            print(f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]")
+            lines.append(
+                f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]"
+            )
+    print_lines([*lines, *_where_to_go(run)], form)
+
+
+def _where_to_go(run: Path) -> list[str]:
+    """What the run has left behind, and the commands that show it."""
     there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
-    print(f"run folder   {run}  ({', '.join(there)})")
-    print("pictures     " + "  ".join(str(run / n) for n in ("examples.png", "curves.png") if (run / n).is_file()))
-    if "rollouts" in there:
-        print(f"a step       {command(f'inspect {run} --sort spread')}")
-    print(f"a page       {command(f'report {run}')}")
-    print(
+    pictures = [str(run / name) for name in ("examples.png", "curves.png") if (run / name).is_file()]
+    step = [f"a step       {command(f'inspect {run} --sort spread')}"] if "rollouts" in there else []
+    return [
+        f"run folder   {run}  ({', '.join(there)})",
+        f"pictures     {'  '.join(pictures)}",
+        *step,
+        f"a page       {command(f'report {run}')}",
         'next         the same command with other settings (make: ARGS="..."): rewards=eb_f1 name=eb_f1_only,\n'
-        "             model.path=FOLDER, data.sft=FILE.jsonl data.rl=... data.validation=... data.test=..."
-    )
+        "             model.path=FOLDER, data.sft=FILE.jsonl data.rl=... data.validation=... data.test=...",
+    ]

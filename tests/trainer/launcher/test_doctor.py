@@ -74,11 +74,13 @@ def command(runs: Path, node: int, port: int, *more: str) -> subprocess.Popen[st
     }  # fmt: skip
     code = (
         "import sys; from pathlib import Path; from timepro.config import load_experiment; "
-        "from trainer.launcher.doctor import doctor; from trainer.launcher.nodes.node import Node; "
+        "from trainer.launcher.doctor import doctor, print_findings; from trainer.launcher.nodes.node import Node; "
         "from trainer.settings.experiment import ExperimentConfig\n"
         f"config = load_experiment('sed_grpo', {[f'runs={runs}', *more]!r}, ExperimentConfig, Path('experiments'))\n"
-        "try: sys.exit(not doctor(config, Node.from_environment()))\n"
+        "try: found = doctor(config, Node.from_environment())\n"
         "except ValueError as error: print(error); sys.exit(2)\n"
+        "print_findings(found)\n"
+        "sys.exit(any(one.state == 'fail' for findings in found.values() for one in findings))\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables, text=True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from timepro.commands.output import add_output, print_json
 from timepro.config import experiment_folders, load_experiment
 from timepro.hints import fail
 from trainer.settings.experiment import ExperimentConfig
@@ -22,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments, and name what runs it."""
     parser.add_argument("experiment", nargs="?", default=DEFAULT, help="what is to be run (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
+    add_output(parser)
     parser.set_defaults(command=doctor)
 
 
@@ -39,12 +41,22 @@ def doctor(options: argparse.Namespace) -> int:
         from trainer.launcher.nodes.node import Node
 
         node = Node.from_environment()
-        from timepro.environment.doctor import main as examine_packages
+        from timepro.environment.doctor import examine, print_environment
 
-        if examine_packages():
+        packages = examine()
+        if not options.json and print_environment(packages, options.format):
+            return 1
+        if packages.broken:
+            print_json({"packages": packages, "nodes": {}})
             return 1
         from trainer.launcher.doctor import doctor as examine_nodes
+        from trainer.launcher.doctor import print_findings
 
-        return 0 if examine_nodes(config, node) else 1
+        found = examine_nodes(config, node)
+        if options.json:
+            print_json({"packages": packages, "nodes": found})
+        else:
+            print_findings(found, options.format)
+        return 1 if any(one.state == "fail" for findings in found.values() for one in findings) else 0
     except ValueError as error:
         return fail(str(error), 2)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from timepro.commands.output import add_output, print_json
 from timepro.config import Override, experiment_folders
 from timepro.hints import fail, tool
 from timepro.sweeps import ARGUMENTS, EXPERIMENT, NEVER_NAMED, Sweep, expand, find_sweep, read_sweep
@@ -34,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--here", action="store_true", help="run it here even where W&B is logged in")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random draws (default: %(default)s)")
+    add_output(parser)
     parser.set_defaults(command=sweep)
 
 
@@ -86,13 +88,17 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
     places = [trial_folder(options.runs, found, trial, options.overrides) for trial in trials]
     configs = trial_configs(found, trials, options.runs, options.overrides, folders)
     if options.list:
+        if options.json:
+            print_json([{"trial": place.name, "finished": is_finished(place)} for place in places])
+            return 0
         for place in places:
             print(f"{'finished' if is_finished(place) else 'to run  '}  {place.name}")
         return 0
     check_trials(found, places, configs)
     if mode == "online":
         return _online(found, options)
-    from timepro.compare import print_comparison, read_arms
+    from timepro.compare import compared, print_comparison, read_arms
+    from timepro.tables import print_lines
     from trainer.launcher.signals import Interrupted
     from trainer.launcher.sweep import run_sweep
 
@@ -101,10 +107,12 @@ def _run(found: Sweep, options: argparse.Namespace, folders: Sequence[Path]) -> 
     except Interrupted as stop:
         return fail(f"stopped by {stop}; the same command goes on with what is left", 128 + stop.number)
     finished = [(trial, place) for trial, place in zip(trials, places, strict=True) if is_finished(place)]
-    if finished:
-        print_comparison(found.name, read_arms(*zip(*finished, strict=True)))
-    for name, why in failed.items():
-        print(f"failed: {name}: {why}")
+    arms = read_arms([trial for trial, _ in finished], [place for _, place in finished])
+    if options.json:
+        print_json({"sweep": found.name, "tasks": compared(arms), "failed": failed})
+    else:
+        print_comparison(found.name, arms, options.format)
+        print_lines([f"failed: {name}: {why}" for name, why in failed.items()], options.format)
     return fail(f"{len(failed)} of {len(trials)} trials failed", 1) if failed else 0
 
 

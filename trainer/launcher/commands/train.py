@@ -9,6 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
+from timepro.commands.output import add_output
 from timepro.config import experiment_folders, load_experiment, to_yaml
 from timepro.hints import fail
 from trainer.launcher.trials import named_run
@@ -34,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep", metavar="NAME", help="the run is a trial of this sweep, named by the key=values that vary in it"
     )
+    add_output(parser)
     parser.set_defaults(command=train)
 
 
@@ -51,7 +53,7 @@ def train(options: argparse.Namespace) -> int:
         folders = experiment_folders()
         name, overrides = named_run(options.experiment, options.overrides, options.sweep, folders)
         config = load_experiment(name, overrides, ExperimentConfig, folders)
-        return dry_run(config) if options.dry_run else run(config, options.resume, options.sweep is not None)
+        return dry_run(config) if options.dry_run else run(config, options)
     except (ValueError, FileNotFoundError) as error:
         return fail(str(error), 2)
 
@@ -71,11 +73,10 @@ def dry_run(config: ExperimentConfig) -> int:
     return 0
 
 
-def run(config: ExperimentConfig, resume: bool, is_trial: bool) -> int:
+def run(config: ExperimentConfig, options: argparse.Namespace) -> int:
     """Run an experiment on this node.
 
-    Args:
-        is_trial: of a sweep; one that is finished already, with the same settings, is not run again.
+    A trial of a sweep that is finished already, with the same settings, is not run again.
 
     Raises:
         ValueError: a setting, or data, that it could not run with.
@@ -86,7 +87,7 @@ def run(config: ExperimentConfig, resume: bool, is_trial: bool) -> int:
 
     node = Node.from_environment()
     folder = Path(config.runs) / config.name
-    if is_trial and is_finished_with(folder, config):
+    if options.sweep is not None and is_finished_with(folder, config):
         print(f"{folder} is finished already")
         return 0
     check(config, node.count)
@@ -98,7 +99,7 @@ def run(config: ExperimentConfig, resume: bool, is_trial: bool) -> int:
         if node.rank:
             follow(config, node)
         else:
-            run_experiment(config, resume, node)
+            run_experiment(config, options.resume, node, "json" if options.json else options.format)
         return 0
     except Interrupted as stop:
         return fail(f"stopped by {stop}; the same command with --resume continues this run", 128 + stop.number)
