@@ -30,6 +30,7 @@ COMMANDS = (
     ("attention", "draw how an answer's times attend to the prompt's", "timepro.commands.attention:configure"),
     ("check-reward", "run a reward through the contract that training relies on", "rewards.check_reward:configure"),
     ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),
+    ("completion", "print a script that completes commands in bash or zsh", "timepro.commands.completion:configure"),
     ("init-model", "give a published checkpoint timestamps", "timepro.commands.init_model:configure"),
 )
 EXAMPLES = """\
