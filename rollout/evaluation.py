@@ -1,4 +1,4 @@
-"""Evaluation through the rollout workers: a greedy answer to every sample, scored."""
+"""Evaluation through the rollout workers: answers to every sample, greedy ones scored."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ def greedy_answers(
     prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio) for s in samples]
     groups = pool.generate(prompts, sampling, progress, version)
     return [processor.answer_text(group.answers[0].token_ids) for group in groups]
+
+
+def drawn_answers(
+    pool: RolloutPool,
+    processor: Processor,
+    samples: Sequence[Sample],
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[str]]:
+    """Ask the workers for `n` sampled answers a sample, each sample's draws seeded by its place in the list.
+
+    Returns:
+        the answers' texts, `n` a sample, in the order of the samples.
+    """
+    sampling = Sampling(n, temperature, max_tokens, (processor.eos_token_id,))
+    prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio, seed) for seed, s in enumerate(samples)]
+    groups = pool.generate(prompts, sampling, progress)
+    return [[processor.answer_text(answer.token_ids) for answer in group.answers] for group in groups]
 
 
 def evaluate(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from timepro.features import Processor
+from timepro.inference.generation import generated, merged_embeds
 
 _TIME = re.compile(r"\d+\.\d+")
 NEAR = 0.2
@@ -111,7 +112,7 @@ def time_attention(
     places = [i for i, token in enumerate(prompt) if first <= token < first + vocabulary.size]
     times = np.array([(prompt[i] - first) * processor.layout.stride for i in places])
     rows = [[len(prompt) - 1 + k for k in tokens] for _, tokens in said]
-    embeds = _embeds(processor, model, prompt + ids[:-1], frames)
+    embeds = merged_embeds(processor, model, prompt + ids[:-1], frames)
     weights = _attention(text_model, embeds, rows)[:, :, places].double().numpy()
     near = np.array([[_near(times, w, s) for (s, _), w in zip(said, one, strict=True)] for one in weights]).mean(axis=1)
     shown = int(near.argmax()) if layer == CLOSEST else None if layer is None else int(layer) % number
@@ -138,23 +139,8 @@ def _near(times: np.ndarray, weights: np.ndarray, seconds: float) -> float:
     return float(weights[_is_near(times, seconds)].sum() / max(weights.sum(), 1e-12))
 
 
-def _embeds(processor: Processor, model: Any, ids: list[int], frames: Tensor) -> Tensor:
-    """(1, T, H), the clip's frames in place of the placeholders."""
-    tokens = torch.tensor([ids])
-    embeds = model.get_input_embeddings()(tokens)
-    return embeds.masked_scatter((tokens == processor.audio_token_id)[..., None], frames)
-
-
 def _greedy(processor: Processor, model: Any, prompt: list[int], frames: Tensor, max_tokens: int) -> list[int]:
-    out = model.generate(
-        inputs_embeds=_embeds(processor, model, prompt, frames),
-        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        do_sample=False,
-        max_new_tokens=max_tokens,
-        suppress_tokens=list(processor.layout.banned_token_ids),
-        eos_token_id=processor.eos_token_id,
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )[0].tolist()
+    (out,) = generated(processor, model, merged_embeds(processor, model, prompt, frames), max_tokens)
     return out if out and out[-1] == processor.eos_token_id else [*out, processor.eos_token_id]
 
 

@@ -3,7 +3,8 @@
 A row is a name, a line of help, and `module:function`. The function adds the command's arguments to a parser and names
 what runs it, `parser.set_defaults(command=...)`: a function of the parsed options that returns the exit code. The
 docstring of its module describes the command, and EXAMPLES there is shown below the arguments. A command that takes
-`key=value` settings, behind its options too, has a positional argument `overrides`.
+`key=value` settings, behind its options too, has a positional argument `overrides`; one whose positional arguments may
+stand between options sets `intermixed=True`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COMMANDS = (
     ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),
     ("plot", "draw runs: curves, rewards, boundary errors, confusion, clips", "timepro.commands.plot:configure"),
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),
-    ("evaluate", "score predicted events against reference events", "timepro.commands.evaluate:configure"),
+    ("evaluate", "score a checkpoint, or predicted events", "rollout.commands.evaluate:configure"),
     ("attention", "draw how an answer's times attend to the prompt's", "timepro.commands.attention:configure"),
     ("check-reward", "run a reward through the contract that training relies on", "rewards.check_reward:configure"),
     ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),
@@ -65,7 +66,9 @@ def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
         SystemExit: `--help`, or a wrong use.
     """
     parser = command_parser(name)
-    options, rest = parser.parse_known_args(words)
+    # Positional arguments of which one may be left out are told apart only once all of them are known.
+    intermixed = parser.get_default("intermixed")
+    options, rest = (parser.parse_known_intermixed_args if intermixed else parser.parse_known_args)(words)
     # Settings may stand behind options too, where argparse does not know what they belong to.
     takes_overrides = hasattr(options, "overrides")
     strangers = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]

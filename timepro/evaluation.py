@@ -65,18 +65,24 @@ def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
     }
 
 
-def save_scored(scored: Scored, path: Path) -> None:
-    """Write answers with their references as JSON lines into a run's `eval/`, atomically.
+def save_scored(
+    scored: Scored, path: Path, home: Path | None = None, drawn: Sequence[Sequence[str]] | None = None
+) -> None:
+    """Write answers with their references as JSON lines, atomically.
 
-    `timepro.runs.read_evaluation` reads them.
+    `timepro.runs.read_evaluation` reads those of a run's `eval/`, `timepro evaluate` all of them.
+
+    Args:
+        home: the folder that audio paths are relative to; by default the run's, whose `eval/` the file is in.
+        drawn: the texts of several sampled answers to each sample, for PSDS.
     """
     with replacing(path) as out:
-        for sample, text, answer in zip(scored.samples, scored.texts, scored.answers, strict=True):
+        for index, (sample, text, answer) in enumerate(zip(scored.samples, scored.texts, scored.answers, strict=True)):
             line = {
                 "id": sample.id,
                 **recorded(sample.task),
                 "question": sample.question,
-                "audio": path_in(path.parent.parent, sample.audio),
+                "audio": path_in(home or path.parent.parent, sample.audio),
                 "duration": sample.duration,
                 "reference": [asdict(e) for e in sample.reference],
                 "answer": text,
@@ -84,7 +90,14 @@ def save_scored(scored: Scored, path: Path) -> None:
                 "ok": answer.ok,
                 "repairs": list(answer.repairs),
             }
+            if drawn is not None:
+                line["samples"] = [[asdict(e) for e in events] for events in drawn_events(drawn[index])]
             out.write(json.dumps(line) + "\n")
+
+
+def drawn_events(texts: Sequence[str]) -> list[list[Event]]:
+    """The events of several answers to one sample; an unparsable one has none."""
+    return [answer.events if answer.ok else [] for answer in map(parse_answer, texts)]
 
 
 def load_scored(path: Path, samples: list[Sample]) -> Scored:

@@ -120,6 +120,21 @@ def test_a_runs_unparsable_answers_count_zero(tmp_path: Path, capsys: pytest.Cap
     assert report["event_based"]["micro"]["f1"] == 1.0
 
 
+@pytest.mark.parametrize("label", ["", "Dog\x01"])
+def test_an_answers_event_with_a_label_of_no_class_is_a_false_positive_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], label: str
+) -> None:
+    dog = {"onset": 0.0, "offset": 1.0, "event_label": "Dog"}
+    found, reference = tmp_path / "found.jsonl", tmp_path / "reference.jsonl"
+    found.write_text(json.dumps({"filename": "a", "events": [dog, dog | {"event_label": label}]}) + "\n")
+    reference.write_text(json.dumps({"filename": "a", "events": [dog]}) + "\n")
+    report = as_json(capsys, str(found), str(reference))
+    assert report["event_based"]["micro"]["f1"] == pytest.approx(2 / 3)
+    assert any("predicted with an empty label" in note and "found.jsonl:1" in note for note in report["notes"])
+    reference.write_text(found.read_text())
+    assert "reference.jsonl:1: key 'events[1].event_label'" in error(capsys, str(found), str(reference))
+
+
 def test_no_reference_at_all_gives_null_for_what_is_not_defined(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timepro.commands.output import add_output, print_json
+from timepro.commands.output import print_json
 from timepro.hints import fail
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ _LATE = 1e-3  # seconds by which an event may exceed its file: durations are oft
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments, and name what runs it."""
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="the events that a system found")
-    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="the events that are there")
+    """Add the arguments that are about event files; `rollout.commands.evaluate` adds those about a checkpoint."""
+    parser.add_argument(
+        "predictions", type=Path, nargs="?", metavar="PREDICTIONS", help="the events that a system found"
+    )
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="the events that are there; or a manifest")
     parser.add_argument(
         "--durations",
         type=Path,
@@ -56,11 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("offset-ratio", "the same as a share of the reference's length, where that is more"),
     ):
         collars.add_argument(
-            f"--{name}", type=_at_least_zero, default=0.2, metavar="X", help=f"{what} (default: %(default)s)"
+            f"--{name}", type=at_least_zero, default=0.2, metavar="X", help=f"{what} (default: %(default)s)"
         )
     collars.add_argument(
         "--tolerance",
-        type=_at_least_zero,
+        type=at_least_zero,
         default=0.0,
         metavar="X",
         help="seconds added to every collar; 0, the default, compares as sed_eval does, 1e-6 as the reward eb_f1 does, "
@@ -72,13 +74,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resamples",
-        type=_whole,
+        type=whole_number,
         default=2000,
         metavar="N",
         help="bootstrap resamples for the intervals; 0 for none (default: %(default)s)",
     )
-    add_output(parser)
-    parser.set_defaults(command=run)
 
 
 def _configure_joining(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,8 @@ def _configure_joining(parser: argparse.ArgumentParser) -> None:
     joining.add_argument("--tier", default="", metavar="NAME", help="the tier of TextGrids that have several")
 
 
-def _at_least_zero(text: str) -> float:
+def at_least_zero(text: str) -> float:
+    """The type of an option that is a finite number of at least 0."""
     try:
         value = float(text)
     except ValueError:
@@ -115,7 +116,8 @@ def _at_least_zero(text: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """The type of an option that is a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from timepro.data.event_parts import Bad, EventMaker, FileEvents, duration_of, key, name_of
+from timepro.data.event_parts import ODD_LABEL, Bad, EventMaker, FileEvents, duration_of, key, name_of
 from timepro.data.files import text_lines
+from timepro.data.manifest import CONTROL
 from timepro.data.table import NAN_ROW
 from timepro.data.values import is_missing
 from timepro.events import Event
@@ -117,7 +119,10 @@ def _event(data: Any, where: str, make: EventMaker, place: str) -> Event:
     for name in ("onset", "offset"):
         if isinstance(data.get(name), bool) or not isinstance(data.get(name), (int, float)):
             raise Bad(f"{naming(name)}: expected a number of seconds, got {data.get(name)!r}")
-    return make(data["onset"], data["offset"], label, naming, place)
+    if make.role == "reference" or (label.strip() and not CONTROL.search(label.strip())):
+        return make(data["onset"], data["offset"], label, naming, place)
+    make.repairs.add(ODD_LABEL, place)
+    return replace(make(data["onset"], data["offset"], "-", naming, place), label=label.strip())
 
 
 def _list(data: Any, where: str) -> list[Any]:

@@ -2,7 +2,8 @@
 
 References are strict: an event without length or before 0 s is an error of the annotation. Predictions are another
 system's answer and are scored as they are: an event without length counts as a false positive, as in `sed_eval`, and
-one that begins before 0 s is cut there. Both are listed.
+one that begins before 0 s is cut there, and in JSON a label may be empty or hold control
+characters, as in a model's answer. All are listed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from timepro.events import Event
 Role = Literal["reference", "predictions"]
 
 NO_LENGTH = "event predicted without length: scored as a false positive"
+ODD_LABEL = "event predicted with an empty label, or control characters in it: of no class"
 BEFORE_ZERO = "event predicted to begin before 0 s: cut to begin at 0"
 
 

@@ -76,7 +76,7 @@ def psds(
     `sed_scores_eval` is left out too.
     Raises ValueError without `sed_scores_eval`, for no clips, differing lengths, or no reference events at all.
     """
-    library, scoring = _library()
+    library, scoring = require_library()
     if not len(references) == len(samples) == len(durations):
         raise ValueError(
             f"PSDS: {len(references)} references, {len(samples)} lists of answers, {len(durations)} durations: "
@@ -131,7 +131,8 @@ def _without_zero(points: np.ndarray, deltas: Mapping[str, Any]) -> tuple[np.nda
     }
 
 
-def _library() -> tuple[Any, Any]:
+def require_library() -> tuple[Any, Any]:
+    """`sed_scores_eval`'s modules. Raises ValueError, saying what to install, where PSDS cannot be computed."""
     how = f"install it with: {install('sed_scores_eval==0.0.4', 'pandas<3')}"
     try:
         import pandas

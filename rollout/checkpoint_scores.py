@@ -1,0 +1,178 @@
+"""`timepro evaluate --checkpoint`: a checkpoint's answers to a manifest's questions, scored, and kept as a file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout.settings import WorkerConfig
+from timepro.checks.limits import ModelLimits
+from timepro.checks.samples import Purpose, check_samples, problems_text
+from timepro.commands.inputs import require_checkpoint
+from timepro.commands.output import print_json
+from timepro.evaluation import Scored, drawn_events, save_scored, score
+from timepro.hints import command
+from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.plots.files import default_name
+from timepro.progress import ProgressBar
+from timepro.tables import print_lines, print_table, results_table
+from timepro.tasks import Sample, find_task
+from timepro.tasks.samples import evaluation_samples
+
+if TYPE_CHECKING:
+    from rollout.client import RolloutPool
+
+_ROUND = 64  # tokens; a worker's longest sequence is rounded up to a multiple
+_INTERVAL = [("low", "95 % from", ".3f", ""), ("high", "to", ".3f", "")]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Texts, one a sample: the greedy one, and, where asked for, `n` drawn ones."""
+
+    greedy: list[str]
+    drawn: list[list[str]] | None
+
+
+def score_checkpoint(options: argparse.Namespace) -> int:
+    """Ask, score, keep the answers, print; returns the exit code.
+
+    Raises:
+        ValueError: no checkpoint, a manifest that does not fit it, or PSDS without its library.
+        RuntimeError: a worker failed.
+    """
+    folder, manifest = options.checkpoint, options.reference
+    require_checkpoint(folder)
+    tasks = [find_task(task, "--task").name for task in dict.fromkeys(options.task or ["sed"])]
+    for_psds = [task for task in tasks if find_task(task).labels_are_classes]
+    if options.samples:
+        if not for_psds:
+            raise ValueError(f"--samples is for PSDS, which needs classes; task {', '.join(tasks)} has none")
+        from timepro.metrics.psds import require_library
+
+        require_library()
+    limits = ModelLimits.of_checkpoint(folder)
+    if problems := list(check_samples(manifest, Purpose("MANIFEST", tasks, max_tokens=options.max_tokens), limits)):
+        raise ValueError(problems_text(problems))
+    samples = evaluation_samples(manifest, dict.fromkeys(tasks, 1.0))
+    out = options.out or Path(_name(options, tasks))
+    answers = _backend(options.backend)(options, samples, limits)
+    scored = score(samples, answers.greedy)
+    save_scored(scored, out, home=out.parent, drawn=answers.drawn)
+    report = _report(scored, answers, options.resamples)
+    if options.json:
+        own = {"checkpoint": str(folder), "manifest": str(manifest), "predictions": str(out)}
+        print_json(own | {"tasks": report})
+    else:
+        _print(options, scored, report, out)
+    return 0
+
+
+def _name(options: argparse.Namespace, tasks: Sequence[str]) -> str:
+    """Another file for another question: nothing is written over by accident."""
+    unseen = (str(options.checkpoint.resolve()), str(options.reference.resolve()), str(options.max_tokens))
+    drawn = f"{options.samples}x{options.temperature:g}" if options.samples else ""
+    parts = (*options.checkpoint.resolve().parts[-2:], options.reference.stem, *tasks, drawn)
+    return default_name("answers", *parts, unseen=unseen, ending=".jsonl")
+
+
+Backend = Callable[[argparse.Namespace, Sequence[Sample], ModelLimits], Answers]
+
+
+def _backend(name: str) -> Backend:
+    if name == "auto":
+        name = "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    return _through_worker if name == "vllm" else _in_process
+
+
+def _through_worker(options: argparse.Namespace, samples: Sequence[Sample], limits: ModelLimits) -> Answers:
+    from rollout.media import media_folders
+    from rollout.serving import serving
+
+    folders = media_folders(sample.audio for sample in samples)
+    with serving(options.checkpoint, folders, worker_settings(samples, limits, options.max_tokens)) as pool:
+        return answers_of_worker(pool, options, samples)
+
+
+def worker_settings(samples: Sequence[Sample], limits: ModelLimits, max_tokens: int) -> WorkerConfig:
+    """A worker with a card of its own and room for the longest prompt and its answer, in one chunk."""
+    longest = max(limits.audio_tokens(s.duration) + limits.question_tokens(s.question) for s in samples)
+    room = -(-(longest + max_tokens) // _ROUND) * _ROUND
+    plain = WorkerConfig()
+    most = max(room, plain.max_batched_tokens)
+    return replace(plain, max_model_len=room, max_batched_tokens=most, gpu_memory_fraction=0.85)
+
+
+def answers_of_worker(pool: RolloutPool, options: argparse.Namespace, samples: Sequence[Sample]) -> Answers:
+    """Answers of a worker that serves `options.checkpoint`."""
+    from rollout.evaluation import drawn_answers, greedy_answers
+    from timepro.features import Processor
+
+    processor = Processor(options.checkpoint)
+    with ProgressBar(f"asking {options.checkpoint}", len(samples), "clips") as bar:
+        greedy = greedy_answers(pool, processor, samples, options.max_tokens, bar.advance)
+    if not options.samples:
+        return Answers(greedy, None)
+    drawing = (options.samples, options.temperature, options.max_tokens)
+    with ProgressBar(f"drawing {options.samples} answers a clip", len(samples), "clips") as bar:
+        return Answers(greedy, drawn_answers(pool, processor, samples, *drawing, bar.advance))
+
+
+def _in_process(options: argparse.Namespace, samples: Sequence[Sample], limits: ModelLimits) -> Answers:
+    from timepro.inference.model import load
+
+    model, greedy, drawn, most = load(options.checkpoint), [], [], options.max_tokens
+    with ProgressBar(f"asking {options.checkpoint}", len(samples), "clips") as bar:
+        for seed, sample in enumerate(samples):
+            greedy.append(model.answer(sample.audio, sample.question, max_tokens=most).text)
+            if options.samples:
+                ask = {"temperature": options.temperature, "seed": seed, "max_tokens": most}
+                drawn.append([a.text for a in model.sample(sample.audio, options.samples, sample.question, **ask)])
+            bar.advance()
+    return Answers(greedy, drawn if options.samples else None)
+
+
+def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[str, Any]]:
+    """By task: its metrics, the main one's interval, and PSDS where answers were drawn and labels are classes."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, metrics in scored.metrics.items():
+        task, report = find_task(name), dict[str, Any](metrics)
+        if resamples:
+            _, interval = bootstrap_interval(scored.counts(name), resamples)
+            report["interval"] = {"of": task.main_metric, "low": interval[0], "high": interval[1]}
+        if answers.drawn is not None and task.labels_are_classes:
+            from timepro.metrics.psds import psds
+
+            own = [i for i, sample in enumerate(scored.samples) if sample.task == name]
+            report["psds"] = psds(
+                [scored.samples[i].reference for i in own], [drawn_events(answers.drawn[i]) for i in own],
+                [scored.samples[i].duration for i in own],
+            )  # fmt: skip
+        found[name] = report
+    return found
+
+
+def _print(options: argparse.Namespace, scored: Scored, report: dict[str, dict[str, Any]], out: Path) -> None:
+    for name, values in report.items():
+        task = find_task(name)
+        columns: list[Any] = list(task.columns)
+        if "interval" in values:
+            place = next(i for i, column in enumerate(columns) if column.key == task.main_metric)
+            columns[place + 1 : place + 1] = _INTERVAL
+        columns += [(key, key.upper().replace("PSDS", "PSDS "), ".3f", "") for key in values.get("psds", ())]
+        row = values | values.get("interval", {}) | values.get("psds", {})
+        title = f"{options.checkpoint} on {options.reference}, task {name}: {values['n']} samples, exact times"
+        shown = "/".join(options.checkpoint.resolve().parts[-2:])
+        print_table(results_table(title, [(shown, row)], columns), options.format)
+        if "interval" in values:
+            note = f"interval: {task.main_heading}, 95 %, {options.resamples} bootstrap resamples of the samples"
+            print_lines([note], options.format)
+    lines = [f"answers      {out}"]
+    if len(report) == 1 and find_task(next(iter(report))).labels_are_classes:
+        psds = " --psds" if options.samples else ""
+        lines.append(f"more metrics {command(f'evaluate {out} {options.reference}{psds}')}")
+    print_lines(lines, options.format)

@@ -1,0 +1,1 @@
+"""The commands that may need a rollout worker."""

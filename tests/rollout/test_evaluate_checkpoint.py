@@ -1,0 +1,122 @@
+"""`timepro evaluate --checkpoint`: a model asked and scored, here by transformers in this process (vLLM: tests/e2e)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from reference_models import greedy_answer, load_reference
+from timepro.cli import main
+from timepro.data.clips import Clip, ManifestEvent, Query
+from timepro.data.manifest import write_manifest
+from timepro.evaluation import score
+from timepro.features import Processor
+from timepro.tasks.samples import evaluation_samples
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    clips = []
+    for number, seconds in enumerate((1.0, 1.6, 2.0)):
+        audio = tmp_path / "audio" / f"{number}.wav"
+        audio.parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(number).normal(0, 0.1, round(16000 * seconds))
+        soundfile.write(audio, noise.astype(np.float32), 16000)
+        events = (ManifestEvent(0.2, 0.6, "siren"),) if number else ()
+        clips.append(Clip(f"c{number}", audio, seconds, events, (Query("a siren", ((0.2, 0.6),)),)))
+    write_manifest(tmp_path / "test.jsonl", clips)
+    return tmp_path / "test.jsonl"
+
+
+def evaluate(*words: object) -> int:
+    return main(["evaluate", "--backend", "transformers", "--max-tokens", "12", *map(str, words)])
+
+
+def test_the_numbers_are_those_of_the_checkpoints_own_greedy_answers(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "kept" / "answers.jsonl"
+    assert evaluate("--checkpoint", tiny_checkpoint, manifest, "--json", "--out", out) == 0
+    told = json.loads(capsys.readouterr().out)
+    samples = evaluation_samples(manifest, "sed")
+    processor, model = Processor(tiny_checkpoint), load_reference("qwen2_5_omni", tiny_checkpoint)
+    texts = [greedy_answer(processor, model, sample, max_tokens=12) for sample in samples]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["answer"] for line in lines] == texts
+    assert told["predictions"] == str(out)
+    expected = score(samples, texts).metrics["sed"]
+    assert {key: told["tasks"]["sed"][key] for key in expected} == expected
+    assert (out.parent / lines[1]["audio"]).resolve() == samples[1].audio.resolve()
+
+
+def test_the_table_bears_the_checkpoints_name_and_the_answers_are_scored_like_any_predictions(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(manifest, "--checkpoint", tiny_checkpoint) == 0
+    said = capsys.readouterr().out
+    assert "/".join(tiny_checkpoint.parts[-2:]) in said and "95 % from" in said and "3 samples" in said
+    (kept,) = tmp_path.glob("answers-*.jsonl")
+    assert f"answers      {kept.name}" in said and f"evaluate {kept.name} {manifest}" in said
+    assert evaluate("--checkpoint", tiny_checkpoint, manifest, "--max-tokens", "6") == 0
+    assert len(list(tmp_path.glob("answers-*.jsonl"))) == 2  # other answers, another file
+    capsys.readouterr()
+    assert main(["evaluate", kept.name, str(manifest), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"]["unanswered"] == 0
+
+
+def test_drawn_answers_give_psds(tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("sed_scores_eval")
+    out = tmp_path / "answers.jsonl"
+    words = ("--checkpoint", tiny_checkpoint, manifest, "--samples", "3", "--json", "--out", out)
+    assert evaluate(*words) == 0
+    told = json.loads(capsys.readouterr().out)
+    first = out.read_text()
+    lines = [json.loads(line) for line in first.splitlines()]
+    assert [len(line["samples"]) for line in lines] == [3, 3, 3]
+    assert main(["evaluate", str(out), str(manifest), "--psds", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["psds"] == told["tasks"]["sed"]["psds"]
+    assert evaluate(*words) == 0 and out.read_text() == first
+
+
+def test_several_tasks_are_scored_each_by_its_own_metrics(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys
+) -> None:
+    words = ("--task", "sed", "--task", "ag", "--out", tmp_path / "both.jsonl", "--json")
+    assert evaluate("--checkpoint", tiny_checkpoint, manifest, *words) == 0
+    told = json.loads(capsys.readouterr().out)["tasks"]
+    assert told["sed"]["interval"]["of"] == "eb_f1_micro" and told["ag"]["interval"]["of"] == "miou"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["test.jsonl"], "one file alone: give PREDICTIONS and REFERENCE, or --checkpoint FOLDER"),
+        (["a.tsv", "test.jsonl", "--samples", "4"], "--samples needs --checkpoint FOLDER"),
+        (["--checkpoint", "CHECKPOINT", "a.tsv", "test.jsonl"], "--checkpoint takes one file, the manifest"),
+        (["--checkpoint", "CHECKPOINT", "--psds", "test.jsonl"], "--psds cannot stand beside --checkpoint"),
+        (["--checkpoint", "gone", "test.jsonl"], "gone does not exist"),
+        (["--checkpoint", "CHECKPOINT", "gone.jsonl"], "gone.jsonl: no such manifest"),
+        (["--checkpoint", "CHECKPOINT", "test.jsonl", "--task", "sedd"], "unknown task 'sedd'"),
+        (["--checkpoint", "CHECKPOINT", "test.jsonl", "--task", "ag", "--samples", "2"], "PSDS, which needs classes"),
+    ],
+)
+def test_a_wrong_use_is_named(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, monkeypatch, capsys, words, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *(str(tiny_checkpoint) if word == "CHECKPOINT" else word for word in words)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_clip_that_the_model_cannot_take_is_named_before_anything_is_loaded(
+    tiny_checkpoint: Path, tmp_path: Path, capsys
+) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31, np.float32), 16000)
+    write_manifest(tmp_path / "long.jsonl", [Clip("long", tmp_path / "long.wav", 31.0, ())])
+    assert evaluate("--checkpoint", tiny_checkpoint, tmp_path / "long.jsonl") == 2
+    assert "long.jsonl:1: clip 'long': lasts 31 s" in capsys.readouterr().err
