@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from rollout.auth import TOKEN_VARIABLE
 from rollout.media import CONNECTOR, MEDIA_VARIABLE
 from rollout.settings import ADAPTERS_KEY, AdapterShape, WorkerConfig, worker_gpus
 from timepro.families import family_of
+from timepro.hints import tool
 from timepro.system import device, guard
 from timepro.system.network import interface_of, is_loopback, own_addresses
 from timepro.system.processes import group_alive, log_tail
@@ -37,12 +39,11 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
         adapters: which the weight stream will bring; None where it brings whole weights.
     """
     family = family_of(folder)
-    dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
     command = [sys.executable, "-m", "rollout.serve"]
     command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
     command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
-    command += ["--dtype", dtype, "--max-model-len", str(config.max_model_len)]
+    command += ["--dtype", _dtype(config), "--max-model-len", str(config.max_model_len)]
     command += ["--max-num-seqs", str(config.max_sequences)]
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
@@ -96,6 +97,24 @@ def worker_environment(config: WorkerConfig, token: str, index: int = 0, media: 
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             environment.setdefault(name, interface_of(config.host))
     return environment
+
+
+def _dtype(config: WorkerConfig) -> str:
+    return config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
+
+
+def serve_line(config: WorkerConfig, folder: Path) -> str:
+    """What to type to serve a checkpoint to OpenAI clients: vLLM's own command, which loads the plugin by itself.
+
+    Prompts and precision are those of the run's workers: left to itself vLLM would halve a float32 checkpoint's.
+    """
+    words = [tool("vllm"), "serve", shlex.quote(str(folder)), "--max-model-len", str(config.max_model_len)]
+    words += ["--dtype", _dtype(config), "--generation-config", "vllm"]
+    if not device.on_gpu():
+        words = ["TORCHDYNAMO_DISABLE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", *words]
+        words += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(config.kv_cache_mib << 20)]
+        words += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
+    return " ".join(words)
 
 
 class Worker:

@@ -47,6 +47,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
 )  # fmt: skip
 _TEMPLATE_FILE = "chat_template.json"  # the processor's; a newer `chat_template.jinja` the tokenizer reads itself
+_GENERATION_FILE = "generation_config.json"
 _SCALE_ROWS = 4096  # rows whose spread stands for all embeddings'
 Say = Callable[[str], None]
 
@@ -87,7 +88,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        copy_others(source, partial, but=("config.json", *_TOKENIZER_FILES, _TEMPLATE_FILE))
+        copy_others(source, partial, but=("config.json", _GENERATION_FILE, *_TOKENIZER_FILES, _TEMPLATE_FILE))
         tokenizer.save_pretrained(partial)
         matrices = _find(files, family)
         first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
@@ -97,6 +98,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         changes = {} if known else _new_rows(matrices, family, n_rows, tokenizer, vocabulary, settings, say)
         _write_weights(files, partial, family, changes, say)
         _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
+        _write_generation_config(source, partial, tokenizer, say)
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # there only where something has failed
@@ -266,6 +268,17 @@ def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, lay
     for part in (text_side, decoder):
         if part is decoder or "vocab_size" in part:
             part["vocab_size"] = n_rows
-    # Not the published architecture: whoever loads that would leave the timestamps out and get other answers, unsaid.
-    config["architectures"] = [family.vllm_architecture]
+    config["architectures"] = family.architectures
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _write_generation_config(source: Path, target: Path, tokenizer: Any, say: Say) -> None:
+    """What ends an answer, and nothing else: a published penalty would change greedy answers of other programs."""
+    path = source / _GENERATION_FILE
+    published = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    tokens = {"eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
+    kept = {"bos_token_id", "transformers_version", *tokens}
+    if left_out := [f"{key}={published[key]}" for key in sorted(published.keys() - kept)]:
+        say(f"left out of {_GENERATION_FILE}, since answers are trained without it: {', '.join(left_out)}")
+    kept_values = {key: value for key, value in published.items() if key in kept}
+    (target / _GENERATION_FILE).write_text(json.dumps(kept_values | tokens, indent=2), encoding="utf-8")

@@ -1,10 +1,12 @@
-"""A folder of `timepro init-model` answers the same by vLLM's chat API, its token API, and `timepro.load`."""
+"""A folder of `timepro init-model` reads and answers the same in vLLM's chat, its token API, and `timepro.load`."""
 
 from __future__ import annotations
 
 import argparse
 import base64
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,18 @@ import pytest
 import requests
 import soundfile
 
+from rollout.auth import TOKEN_VARIABLE
 from rollout.checkpoint_scores import answers_of_worker, worker_settings
 from rollout.client import RolloutPool
 from rollout.serving import serving
-from rollout.worker import SERVED_NAME
+from rollout.worker import SERVED_NAME, Worker, serve_line
 from timepro.checks.limits import ModelLimits
 from timepro.data.clips import Clip, ManifestEvent
 from timepro.data.sounds import SOUNDS
+from timepro.families import family_of
 from timepro.inference.model import Model, load
 from timepro.init_model import TimestampSettings, init_model
+from timepro.system.network import free_port
 from timepro.tasks import Sample, find_task
 from timepro.tasks.samples import samples_of, tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
@@ -54,11 +59,33 @@ def samples(tmp_path_factory) -> list[Sample]:
     return samples_of(clips, "sed")
 
 
+@dataclass
+class Server:
+    """What serves the folder: a rollout worker with its pool, or the line that a run prints for its users."""
+
+    url: str
+    name: str
+    headers: dict[str, str]
+    pool: RolloutPool | None
+
+
 @pytest.fixture(scope="module")
-def pool(folder: Path, samples: list[Sample]) -> Iterator[RolloutPool]:
+def server(folder: Path, samples: list[Sample], tmp_path_factory) -> Iterator[Server]:
+    """A worker for one family and the printed line for the other: each family's chat is asked, each way is run."""
     settings = worker_settings(samples, ModelLimits.of_checkpoint(folder), TOKENS)
-    with serving(folder, [samples[0].audio.parent], settings) as pool:
-        yield pool
+    if family_of(folder).name == "qwen2_5_omni":
+        with serving(folder, [samples[0].audio.parent], settings) as pool:
+            yield Server(pool.urls[0], SERVED_NAME, pool._headers, pool)
+        return
+    port, log = free_port("127.0.0.1"), tmp_path_factory.mktemp("logs") / "vllm.log"
+    line = f"exec env {serve_line(settings, folder)} --host 127.0.0.1 --port {port}"
+    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    worker = Worker("line", ["bash", "-c", line], environment | {TOKEN_VARIABLE: ""}, f"http://127.0.0.1:{port}", log)
+    try:
+        worker.wait_ready(500)
+        yield Server(worker.url, str(folder), {}, None)
+    finally:
+        worker.end()
 
 
 @pytest.fixture(scope="module")
@@ -66,35 +93,48 @@ def model(folder: Path) -> Model:
     return load(folder, device="cpu")
 
 
-def chat(pool: RolloutPool, sample: Sample) -> dict:
+def chat(server: Server, sample: Sample) -> dict:
     """What an OpenAI client sends: the clip as base64 in an `input_audio` part."""
     clip = {"data": base64.b64encode(sample.audio.read_bytes()).decode(), "format": "wav"}
     content = [{"type": "input_audio", "input_audio": clip}, {"type": "text", "text": sample.question}]
     body = {
-        "model": SERVED_NAME, "messages": [{"role": "user", "content": content}], "temperature": 0,
+        "model": server.name, "messages": [{"role": "user", "content": content}], "temperature": 0,
         "max_tokens": TOKENS, "return_token_ids": True, "skip_special_tokens": False,
     }  # fmt: skip
-    reply = requests.post(f"{pool.urls[0]}/v1/chat/completions", json=body, headers=pool._headers, timeout=120)
+    reply = requests.post(f"{server.url}/v1/chat/completions", json=body, headers=server.headers, timeout=120)
     assert reply.status_code == 200, reply.text
     return reply.json()
 
 
-def test_the_prompt_is_the_same_token_by_token(pool: RolloutPool, model: Model, samples: list[Sample]) -> None:
+def test_the_prompt_is_the_same_token_by_token(
+    folder: Path, server: Server, model: Model, samples: list[Sample]
+) -> None:
+    from transformers import AutoProcessor
+
+    published = AutoProcessor.from_pretrained(folder)
     for sample, seconds in zip(samples, SECONDS, strict=True):
+        content = [{"type": "audio", "audio": "clip"}, {"type": "text", "text": sample.question}]
+        text = published.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        unexpanded = model.processor.prompt_ids(sample.question)
+        assert published.tokenizer(text, add_special_tokens=False).input_ids == unexpanded
         prompt = model.prompt_ids(sample.audio, sample.question)
         frames = round(25 * seconds)
         assert abs(prompt.count(model.processor.audio_token_id) - frames) <= 1
-        assert len(prompt) > 2 * frames - 2  # the timestamps are there
-        assert chat(pool, sample)["prompt_token_ids"] == prompt
+        assert len(prompt) - len(unexpanded) > 2 * frames - 4  # the timestamps are there
+        assert chat(server, sample)["prompt_token_ids"] == prompt
 
 
-def test_the_greedy_answer_is_the_same(folder: Path, pool: RolloutPool, model: Model, samples: list[Sample]) -> None:
-    options = argparse.Namespace(checkpoint=folder, max_tokens=TOKENS, samples=2, temperature=1.0)
-    found = answers_of_worker(pool, options, samples)
-    assert found.drawn is not None and [len(texts) for texts in found.drawn] == [2, 2]
-    for sample, text in zip(samples, found.greedy, strict=True):
+def test_the_greedy_answer_is_the_same(folder: Path, server: Server, model: Model, samples: list[Sample]) -> None:
+    texts = [model.answer(sample.audio, task="sed", max_tokens=TOKENS).text for sample in samples]
+    for sample, text in zip(samples, texts, strict=True):
         assert sample.question == find_task("sed").question()
-        assert model.answer(sample.audio, task="sed", max_tokens=TOKENS).text == text
-        choice = chat(pool, sample)["choices"][0]
-        assert model.processor.answer_text(choice["token_ids"]) == text
-    assert len(set(found.greedy)) > 1 or len(set(text for texts in found.drawn for text in texts)) > 1
+        assert model.processor.answer_text(chat(server, sample)["choices"][0]["token_ids"]) == text
+    if server.pool is None:
+        return
+    options = argparse.Namespace(checkpoint=folder, max_tokens=TOKENS, samples=2, temperature=1.0)
+    found = answers_of_worker(server.pool, options, samples)
+    assert found.greedy == texts
+    assert found.drawn is not None and [len(drawn) for drawn in found.drawn] == [2, 2]
+    assert len({text for drawn in found.drawn for text in drawn}) > 1

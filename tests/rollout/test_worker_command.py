@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from rollout import alive
 from rollout.alive import FILE_VARIABLE, last_sign, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
 from rollout.settings import WorkerConfig, worker_gpus
-from rollout.worker import Worker, worker_command, worker_environment
+from rollout.worker import Worker, serve_line, worker_command, worker_environment
 from timepro.system import device
 from timepro.system.processes import group_alive, log_tail
 
@@ -50,6 +51,17 @@ def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
     assert option(command, "--generation-config") == "vllm"  # else the checkpoint's own sampling defaults apply
     assert json.loads(option(command, "--hf-overrides")) == {"architectures": ["TimeProQwen2_5OmniModel"]}
     assert json.loads(option(command, "--limit-mm-per-prompt"))["audio"] == 1
+
+
+def test_the_line_that_serves_a_checkpoint_is_vllms_own_command(gpu, tmp_path):
+    """It is run as printed in tests/e2e/test_one_answer_everywhere.py."""
+    words = shlex.split(serve_line(WorkerConfig(max_model_len=4096), tmp_path / "my run" / "checkpoint"))
+    assert ("TORCHDYNAMO_DISABLE=1" in words) is not gpu
+    program = next(i for i, word in enumerate(words) if "=" not in word)
+    assert Path(words[program]).name == "vllm"
+    assert words[program + 1 : program + 3] == ["serve", str(tmp_path / "my run" / "checkpoint")]
+    assert (option(words, "--max-model-len"), option(words, "--generation-config")) == ("4096", "vllm")
+    assert option(words, "--dtype") == ("bfloat16" if gpu else "float32")  # as the workers: vLLM would halve float32
 
 
 def test_the_command_fits_the_device(gpu, tiny_checkpoint):

@@ -190,7 +190,21 @@ def test_a_damaged_chat_template_is_named(source, tmp_path):
 
 def test_the_folder_names_its_own_architecture(target, family):
     stored = json.loads((target / "config.json").read_text())
-    assert stored["architectures"] == [family_of(target).vllm_architecture]
+    assert stored["architectures"][0] == family_of(target).vllm_architecture
+    assert "vLLM plugin" in stored["architectures"][1]
+
+
+def test_what_generation_is_told_is_what_ends_an_answer(source, tmp_path):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    published = {"do_sample": True, "repetition_penalty": 1.1, "top_k": 20, "eos_token_id": [7, 8], "pad_token_id": 7}
+    (folder / "generation_config.json").write_text(json.dumps(published))
+    said = []
+    init_model(folder, tmp_path / "out", TimestampSettings(), say=said.append)
+    assert any(line.endswith("without it: do_sample=True, repetition_penalty=1.1, top_k=20") for line in said)
+    tokenizer = Processor(tmp_path / "out").tokenizer
+    stored = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert stored == {"eos_token_id": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
 
 
 def test_tied_heads_stay_tied(tmp_path, family):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from timepro.tiny.config import TinyModelConfig
 
+# Where vLLM lacks the plugin, it quotes what `config.json` names in its refusal, and that is all a folder can say.
+NEEDS_PLUGIN = "which needs the vLLM plugin of the Python package timepro-rl"
+
 
 @dataclass(frozen=True)
 class SpecialTokens:
@@ -92,6 +95,11 @@ class ModelFamily(ABC):
     embedding_name: str  # published names of the input embeddings and of the output head
     head_name: str
     tokens: SpecialTokens = SpecialTokens()
+
+    @property
+    def architectures(self) -> list[str]:
+        """What `config.json` names: never the published architecture, which would leave the timestamps out, unsaid."""
+        return [self.vllm_architecture, NEEDS_PLUGIN]
 
     # ---------------------------------------------------------------- the Hugging Face model
 
@@ -190,7 +198,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
-        """Write a tiny model's `config.json`, its architecture `vllm_architecture`, and its processor's files."""
+        """Write a tiny model's `config.json` with `architectures` in it, and its processor's files."""
 
 
 def pooled_frames(mel_frames: int) -> int:

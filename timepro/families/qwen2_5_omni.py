@@ -143,7 +143,7 @@ class Qwen25Omni(ModelFamily):
             enable_audio_output=False,
             tie_word_embeddings=model_config.tie_word_embeddings,
         )
-        whole.architectures = [self.vllm_architecture]
+        whole.architectures = self.architectures
         whole.dtype = "float32"
         whole.save_pretrained(folder)
         vision = dict(patch_size=14, merge_size=2, temporal_patch_size=2)

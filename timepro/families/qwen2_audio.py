@@ -115,7 +115,7 @@ class Qwen2Audio(ModelFamily):
     def write_tiny(self, folder: Path, model_config: Any, tokenizer: Any, chat_template: str) -> None:
         from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
-        model_config.architectures = [self.vllm_architecture]
+        model_config.architectures = self.architectures
         model_config.dtype = "float32"
         model_config.save_pretrained(folder)
         extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.worker import serve_line
 from timepro.commands.output import print_json
 from timepro.evaluation import Scored, load_scored
 from timepro.hints import command
@@ -128,19 +129,28 @@ def print_results(config: ExperimentConfig, run: Path, test: Path, form: str = "
             lines.append(
                 f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]"
             )
-    print_lines([*lines, *_where_to_go(run)], form)
+    print_lines([*lines, *_where_to_go(config, run)], form)
 
 
-def _where_to_go(run: Path) -> list[str]:
-    """What the run has left behind, and the commands that show it."""
+def _where_to_go(config: ExperimentConfig, run: Path) -> list[str]:
+    """What the run has left behind, and the commands that show and use it."""
     there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
     pictures = [str(run / name) for name in ("examples.png", "curves.png") if (run / name).is_file()]
     step = [f"a step       {command(f'inspect {run} --sort spread')}"] if "rollouts" in there else []
+    use = []
+    if "checkpoint" in there:
+        folder = run / "checkpoint"
+        use = [
+            f"serve it     {serve_line(config.rollout, folder)}",
+            f"ask it       {command(f'evaluate --checkpoint {folder} MANIFEST')}; "
+            f"in Python: timepro.load({str(folder)!r}).answer(CLIP)",
+        ]
     return [
         f"run folder   {run}  ({', '.join(there)})",
         f"pictures     {'  '.join(pictures)}",
         *step,
         f"a page       {command(f'report {run}')}",
+        *use,
         'next         the same command with other settings (make: ARGS="..."): rewards=eb_f1 name=eb_f1_only,\n'
         "             model.path=FOLDER, data.sft=FILE.jsonl data.rl=... data.validation=... data.test=...",
     ]
