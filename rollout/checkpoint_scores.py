@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.settings import WorkerConfig
+from timepro.card import read_card, unseen
 from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, check_samples, problems_text
 from timepro.commands.inputs import require_checkpoint
@@ -47,7 +49,9 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     """
     folder, manifest = options.checkpoint, options.reference
     require_checkpoint(folder)
-    tasks = [find_task(task, "--task").name for task in dict.fromkeys(options.task or ["sed"])]
+    card = read_card(folder)
+    wanted = options.task or (card.tasks if card else ("sed",))
+    tasks = [find_task(task, "--task").name for task in dict.fromkeys(wanted)]
     for_psds = [task for task in tasks if find_task(task).labels_are_classes]
     if options.samples:
         if not for_psds:
@@ -59,6 +63,10 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     if problems := list(check_samples(manifest, Purpose("MANIFEST", tasks, max_tokens=options.max_tokens), limits)):
         raise ValueError(problems_text(problems))
     samples = evaluation_samples(manifest, dict.fromkeys(tasks, 1.0))
+    for name in tasks:
+        labels = sorted({event.label for s in samples if s.task == name for event in s.reference})
+        for note in unseen(card, name, labels if find_task(name).labels_are_classes else ()):
+            print(f"note: {note}", file=sys.stderr)
     out = options.out or Path(_name(options, tasks))
     answers = _backend(options.backend)(options, samples, limits)
     scored = score(samples, answers.greedy)

@@ -32,6 +32,7 @@ COMMANDS = (
     ("check-reward", "run a reward through the contract that training relies on", "rewards.check_reward:configure"),
     ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),
     ("completion", "print a script that completes commands in bash or zsh", "timepro.commands.completion:configure"),
+    ("push", "put a trained checkpoint on the Hugging Face hub", "timepro.commands.push:configure"),
     ("init-model", "give a published checkpoint timestamps", "timepro.commands.init_model:configure"),
 )
 EXAMPLES = """\

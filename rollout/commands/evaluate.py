@@ -31,7 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     asking = parser.add_argument_group("asking a checkpoint")
     asking.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="such as runs/NAME/checkpoint")
     asking.add_argument(
-        "--task", action="append", metavar="TASK", help="sed, ag, dac, or module:object; may be given again"
+        "--task",
+        action="append",
+        metavar="TASK",
+        help="sed, ag, dac, or module:object; may be given again (default: what it was trained for, or sed)",
     )
     asking.add_argument(
         "--samples", type=files.whole_number, default=0, metavar="N",

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from reference_models import greedy_answer
+from timepro.card import read_card
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -108,6 +109,12 @@ def test_run_folder_is_complete(whole: Path) -> None:
         assert (whole / name).stat().st_size > 5_000
     assert list((whole / "wandb").glob("offline-run-*/run-*.wandb"))
     assert not leftovers(whole.parent)
+
+
+def test_the_result_says_what_it_is_and_how_to_serve_it(whole: Path) -> None:
+    card = read_card(whole / "checkpoint")
+    assert card is not None and card.task_names == ["sed"] and set(card.metrics) >= {"sft", "grpo"}
+    assert f"serve {whole / 'checkpoint'} --max-model-len" in (whole.parent / "log.txt").read_text()
 
 
 def test_the_control_trains_on_the_clips_of_grpo_and_ends_with_its_best_step(whole: Path) -> None:

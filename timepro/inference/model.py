@@ -7,6 +7,7 @@ that a rollout worker gives. transformers alone would leave the timestamps out.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from timepro.answers import parse_answer
+from timepro.card import read_card, unseen
 from timepro.data.audio import read_audio
 from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
@@ -79,6 +81,7 @@ class Model:
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; it must be auto, {', '.join(DTYPES)}")
         self.folder = Path(folder)
+        self.card = read_card(self.folder)
         self.processor = Processor(self.folder)
         self.model: Any = self.processor.family.load(self.folder, DTYPES[dtype]).to(self.device)
 
@@ -96,7 +99,8 @@ class Model:
         Args:
             audio: a file, or a waveform (N,) at `self.processor.extractor.sampling_rate` Hz.
             question: in your words; trained models answer best to their task's own, which `task` asks.
-            task: whose question is asked, a name or an import path; "sed" unless a query is given, then "ag".
+            task: whose question is asked, a name or an import path; by default one that the checkpoint was trained
+                for and that takes a query or none, as given here; else "ag" or "sed".
             query: what the question is about, for a task that takes a query.
             max_tokens: of the answer.
 
@@ -126,12 +130,24 @@ class Model:
         return [self._read(ids) for ids in self._generate(audio, asked, max_tokens, n, temperature, seed)]
 
     def question(self, question: str | None = None, task: str | None = None, query: str | None = None) -> str:
-        """What is asked: the question as given, or that of a task. Args and Raises as `answer`."""
+        """What is asked: the question as given, or that of a task. Args and Raises as `answer`.
+
+        Warns of a task that the checkpoint was never trained for, where its folder says for which it was.
+        """
         if question is None:
-            return find_task(task or ("ag" if query else "sed")).question(query or "")
+            chosen = find_task(task or self._default_task(bool(query)))
+            for note in unseen(self.card, chosen.name):
+                warnings.warn(note, stacklevel=3)
+            return chosen.question(query or "")
         if task is not None or query is not None:
             raise ValueError("give a question, or a task (and its query), not both: the task asks its own question")
         return question
+
+    def _default_task(self, with_query: bool) -> str:
+        """The first of its own tasks that takes a query, or takes none; "ag" or "sed" where no card tells."""
+        own = self.card.tasks if self.card else ()
+        fitting = [task for task in own if find_task(task).takes_query == with_query]
+        return fitting[0] if fitting else "ag" if with_query else "sed"
 
     def prompt_ids(self, audio: Audio, question: str) -> list[int]:
         """(T,) token ids of a prompt as the model reads it, audio placeholders and timestamps expanded."""

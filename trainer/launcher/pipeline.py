@@ -36,6 +36,7 @@ from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
+from trainer.launcher.result_card import write_result_card
 from trainer.launcher.runfolder import bind_start, opened_run
 from trainer.launcher.signals import signals_raise
 from trainer.launcher.stage_keys import data_key, file_key, folder_key, model_key, sft_key
@@ -70,6 +71,7 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     if not resume:
         write_rates(pipeline.forecast.parts, pipeline.log.seconds, pipeline.cache)
     write_summary(config, run, pipeline.log.seconds, memory.peak_bytes / 2**30, pipeline.data["test"])
+    write_result_card(config, run, pipeline.data)
     print_results(config, run, pipeline.data["test"], form)
     return run
 
