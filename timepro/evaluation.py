@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +12,7 @@ import numpy as np
 
 from timepro.answers import parse_answer
 from timepro.events import Event, ParsedAnswer
+from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample, find_task
@@ -62,6 +63,29 @@ def evaluation_metrics(name: str, scored: Scored) -> dict[str, float]:
         f"eval/{name}/{task}/{key}" if several else f"eval/{name}/{key}": float(value)
         for task, metrics in scored.metrics.items()
         for key, value in metrics.items()
+    }
+
+
+def gains(before: Scored, after: Scored) -> dict[str, tuple[float, tuple[float, float]]]:
+    """What `after` adds to each task's main metric, with its 95 % interval of a paired bootstrap over the samples.
+
+    Returns:
+        by metric, or with several tasks by task/metric.
+    """
+    found = {}
+    for task in after.metrics:
+        metric = find_task(task).main_metric
+        key = metric if len(after.metrics) == 1 else f"{task}/{metric}"
+        found[key] = paired_bootstrap(before.counts(task), after.counts(task))
+    return found
+
+
+def gain_metrics(found: Mapping[str, tuple[float, tuple[float, float]]]) -> dict[str, float]:
+    """`gains` under the keys that W&B shows: `gain/METRIC`, and the ends of its interval."""
+    return {
+        f"gain/{key}{end}": number
+        for key, (value, (low, high)) in found.items()
+        for end, number in (("", value), ("/low", low), ("/high", high))
     }
 
 

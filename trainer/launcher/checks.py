@@ -21,7 +21,6 @@ from timepro.tasks.samples import resolved_times, task_weights
 from trainer.launcher.nodes.node import check_nodes, generating, learning
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
-from trainer.settings.wandb import named_mode
 
 
 def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
@@ -50,7 +49,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
         resolved_times([], task, config.sft.label_times)
     config.zero.check()
     config.sync.check()
-    named_mode(config.wandb)
+    config.wandb.check()
     _check_workers(config.rollout, total_workers(config, n_nodes))
     if config.model.path:
         family_of(config.model.path)

@@ -37,7 +37,7 @@ from trainer.launcher.memory import MemoryWatch
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
 from trainer.launcher.result_card import write_result_card
-from trainer.launcher.runfolder import bind_start, opened_run
+from trainer.launcher.runfolder import bind_start, link_records, opened_run
 from trainer.launcher.signals import signals_raise
 from trainer.launcher.stage_keys import data_key, file_key, folder_key, model_key, sft_key
 from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_disk
@@ -192,6 +192,7 @@ class Pipeline:
             "sft", self.cache, key, lambda folder: self._sft_job(base, "", folder, 0.0, "SFT"), self.log,
             f"supervised fine-tuning on {times} times{self._share('sft')}",
         )  # fmt: skip
+        link_records(self.run, folder / "work")
         return folder / "checkpoint", key
 
     def _sft_key(self, base_key: str, manifest: Path) -> str:
@@ -282,6 +283,7 @@ class Pipeline:
         folder.mkdir(exist_ok=True)
         own = control_config(self.config)
         self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])
+        link_records(self.run, folder / "work")
         self.log.seconds["control"] = time.monotonic() - started
         self.evaluate_alone(folder / "checkpoint", "control")
 

@@ -66,6 +66,19 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
     return run
 
 
+def link_records(run: Path, work: Path) -> None:
+    """Put what a job elsewhere has recorded offline where `wandb sync` and TensorBoard look for the run's: as links.
+
+    Args:
+        work: the job's folder; a stage that several runs share has one. A second upload of it is left out by W&B.
+    """
+    for source in (*work.glob("wandb/offline-run-*"), *work.glob("tensorboard/*")):
+        link = run / source.relative_to(work)
+        if not link.is_symlink() and not link.exists():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()), target_is_directory=True)
+
+
 def is_finished(folder: Path) -> bool:
     """A run's summary is the last thing it writes."""
     return (folder / "summary.json").is_file()

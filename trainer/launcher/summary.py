@@ -9,9 +9,8 @@ from typing import Any
 
 from rollout.worker import serve_line
 from timepro.commands.output import print_json
-from timepro.evaluation import Scored, load_scored
+from timepro.evaluation import Scored, gains, load_scored
 from timepro.hints import command
-from timepro.metrics.bootstrap import paired_bootstrap
 from timepro.plots.clips import draw_clips
 from timepro.plots.curves import draw_curves
 from timepro.plots.run_clips import evaluated_clips
@@ -84,14 +83,10 @@ def _gains(evaluations: Mapping[str, Scored], baseline: str) -> dict[str, Any]:
     """What GRPO adds to each task's main metric over another arm; empty where one of the two is missing."""
     if not {"grpo", baseline} <= set(evaluations):
         return {}
-    before, after = evaluations[baseline], evaluations["grpo"]
-    gains = {}
-    for task in after.metrics:
-        value, interval = paired_bootstrap(before.counts(task), after.counts(task))
-        metric = find_task(task).main_metric
-        key = metric if len(after.metrics) == 1 else f"{task}/{metric}"
-        gains[key] = {"value": value, "ci95": list(interval), "over": baseline}
-    return gains
+    return {
+        key: {"value": value, "ci95": list(interval), "over": baseline}
+        for key, (value, interval) in gains(evaluations[baseline], evaluations["grpo"]).items()
+    }
 
 
 def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str, Scored]) -> None:

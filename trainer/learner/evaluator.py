@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rollout.client import RolloutPool
 from rollout.evaluation import greedy_answers
-from timepro.evaluation import Scored, evaluation_metrics, load_scored, save_scored, score
+from timepro.evaluation import Scored, evaluation_metrics, gain_metrics, gains, load_scored, save_scored, score
 from timepro.features import Processor
 from timepro.progress import ProgressBar
 from timepro.runs import classes_of
@@ -52,6 +52,9 @@ class Evaluator:
         if scored is not None:
             save_scored(scored, self._path(name))
             self._show(scored, name, step)
+            if name == "grpo" and self._path("sft").is_file():
+                before = load_scored(self._path("sft"), list(self.tests))
+                self.tracker.summary(gain_metrics(gains(before, scored)))
         distributed.barrier()
 
     def show_earlier(self, name: str) -> bool:
@@ -67,6 +70,7 @@ class Evaluator:
     def _show(self, scored: Scored, name: str, step: int) -> None:
         """Put an evaluation's numbers and a table of a few clips into W&B."""
         self.tracker.summary(evaluation_metrics(name, scored))
+        self.tracker.chart(step, evaluation_metrics("test", scored))
         if self.tracker.records_tables:
             rows = clip_rows(scored, self.config.examples, classes_of(self.run))
             self.tracker.table(step, f"eval/{name}/clips", COLUMNS, rows)

@@ -8,10 +8,12 @@ gradients, counts and metrics.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from timepro.progress import ProgressBar
 from trainer.learner import distributed
@@ -24,6 +26,7 @@ from trainer.learner.sender import SyncReport
 from trainer.learner.step_metrics import PhaseClock, Step, step_metrics
 from trainer.learner.tracking import Tracker
 from trainer.learner.updates import UpdateReport, advantages_of, build_rows, train_on
+from trainer.learner.wandb_tables import completion_rows
 from trainer.settings.grpo import GrpoConfig
 
 
@@ -35,6 +38,7 @@ class GrpoState:
     version: int = 0
     elapsed: float = 0.0
     syncs: list[float] = field(default_factory=list)
+    tokens: float = 0.0  # trained on so far, prompts included
     checksum_failures: int = 0
 
 
@@ -44,6 +48,7 @@ class Grpo:
 
     Args:
         run: the run's folder.
+        completions_every: steps between tables of a step's answers in W&B; 0 for none.
         validate: called each `validate_every` steps; says how good the weights are (on rank 0).
     """
 
@@ -57,6 +62,7 @@ class Grpo:
     tracker: Tracker
     checkpoints: Checkpoints
     validate: Callable[[int], float]
+    completions_every: int = 0
     _started: float = field(default=0.0, init=False)
 
     def train(self) -> int:
@@ -94,6 +100,7 @@ class Grpo:
                     step.report = self._update(step, rows)
                     state.step, state.version = state.step + 1, state.version + 1
                     record(self.run, state.step, step.drawn, step.trained, advantages)
+                    self._show_completions(step, advantages)
                     step.sync = self._deliver(clock)
                 self._log(step, bar)
                 self._validate_and_save()
@@ -139,13 +146,22 @@ class Grpo:
     def _log(self, step: Step, bar: ProgressBar | None) -> None:
         self.state.elapsed = time.monotonic() - self._started
         self.state.checksum_failures = self.recovery.checksum_failures
-        metrics = step_metrics(step, self.sampler.reward.part_names, self.state.version - 1) | {
+        metrics = step_metrics(step, self.sampler.reward.part_names, self.state.version - 1)
+        self.state.tokens += metrics["perf/tokens"]
+        metrics |= {
+            "num_tokens": self.state.tokens,
+            "epoch": float(self.sampler.order.epoch),
             "perf/recoveries": float(self.recovery.count),
             "perf/failed_saves": float(self.checkpoints.failures),
         }
         self.tracker.log(self.state.step, metrics)
         if bar is not None:
             bar.advance(note=f"reward {metrics.get('reward', float('nan')):.3f}")
+
+    def _show_completions(self, step: Step, advantages: Sequence[np.ndarray]) -> None:
+        every = self.completions_every
+        if every and self.state.step % every == 0 and self.tracker.records_tables:
+            self.tracker.table(self.state.step, "completions", *completion_rows(step.trained, advantages))
 
     def _validate_and_save(self) -> None:
         config, at = self.config, self.state.step

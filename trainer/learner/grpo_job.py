@@ -86,6 +86,7 @@ def _train(
     training = Grpo(
         learner, sampler, recovery, config.grpo, run, state, stop, tracker, checkpoints,
         validate=lambda step: evaluator.validate(state.version, step),
+        completions_every=config.wandb.completions_every,
     )  # fmt: skip
     began, steps_before = time.monotonic(), state.step
     if signal := training.train():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trainer.learner.order import PromptOrder, share
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row
 from trainer.learner.schedule import learning_rate_factor
 from trainer.learner.tracking import Tracker
+from trainer.learner.usage import Usage
 from trainer.settings.sft import UNBOUNDED, SftConfig
 
 
@@ -65,6 +66,7 @@ class Sft:
     max_steps: int
     max_seconds: float
     title: str
+    usage: Usage = field(default_factory=Usage, init=False)
 
     def train(self, checkpoint: Path | None) -> dict[str, Any]:
         """Fine-tune from the beginning, or from a checkpoint.
@@ -94,6 +96,7 @@ class Sft:
                 place = self.order.state()
                 try:
                     loss, measured = self._step(step, rate)
+                    self.usage.add(measured.pop("perf/tokens"))
                 except distributed.FailedTogether:
                     self.order.restore(place)  # a resumed run takes this step's samples again
                     self._save(step, time.monotonic() - started)
@@ -101,7 +104,8 @@ class Sft:
                 step += 1
                 bar.advance(note=f"loss {loss:.3f}")
                 if step % config.log_every == 0:
-                    self.tracker.log(step, {"loss": loss, "learning_rate": rate, "epoch": self.order.epoch} | measured)
+                    now = {"loss": loss, "learning_rate": rate, "epoch": self.order.epoch}
+                    self.tracker.log(step, now | measured | self.usage.metrics())
                 if config.validate_every and step % config.validate_every == 0:
                     self._validate(step, started)
                 if config.checkpoints.save_every and step % config.checkpoints.save_every == 0:
@@ -113,6 +117,8 @@ class Sft:
         if config.keep_best:
             report["kept_step"] = self._take_best(step, started)
         report["validation_loss"] = self._validated(step, started)
+        if not config.keep_best and not (config.validate_every and step % config.validate_every == 0):
+            self.tracker.log(step, {"eval/validation/loss": report["validation_loss"]})
         kept = f", of step {report['kept_step']} of {step}" if config.keep_best else ""
         distributed.say(f"{self.title}: validation loss {report['validation_loss']:.3f}{kept}")
         return report
@@ -167,7 +173,8 @@ class Sft:
 
         done = self.learner.update(rows, loss_function, temperature=1.0, learning_rate=rate)
         loss = distributed.total(done.numbers["loss"])
-        return loss, {"grad_norm": done.grad_norm, "perf/refused_step": float(done.refused)}
+        tokens = distributed.total(float(sum(row.length for row in rows)))
+        return loss, {"grad_norm": done.grad_norm, "perf/refused_step": float(done.refused), "perf/tokens": tokens}
 
     def _rows(self, samples: Sequence[Sample]) -> list[Row]:
         frames = self.learner.frames([sample.audio for sample in samples])
@@ -180,8 +187,9 @@ class Sft:
             return 0, 0.0
         state = self.learner.load(checkpoint, checked=True)
         self.order.restore(state["cursor"])
+        self.usage.tokens = state.get("tokens", 0.0)
         return state["step"], state["elapsed"]
 
     def _save(self, step: int, elapsed: float) -> bool:
-        state = {"step": step, "cursor": self.order.state(), "elapsed": elapsed}
+        state = {"step": step, "cursor": self.order.state(), "elapsed": elapsed, "tokens": self.usage.tokens}
         return self.checkpoints.save(self.learner, step, state, with_encoder=True)  # the warm-up has changed it

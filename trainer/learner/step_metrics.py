@@ -15,6 +15,7 @@ from trainer.learner.advantages import is_scored, spread
 from trainer.learner.groups import Asked, ScoredGroup
 from trainer.learner.sender import SyncReport
 from trainer.learner.updates import UpdateReport
+from trainer.learner.usage import peak_memory_gib
 
 
 class PhaseClock:
@@ -22,6 +23,12 @@ class PhaseClock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the step began, what lies between phases included."""
+        return time.monotonic() - self._began
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -67,6 +74,7 @@ def step_metrics(step: Step, part_names: Sequence[str], version: int) -> dict[st
     metrics = _reward_metrics(step.drawn, part_names)
     metrics |= _completion_metrics(step.drawn, _seconds_of_generation(step, slowest))
     metrics |= _group_metrics(step.drawn, step.trained, version)
+    metrics |= _speed_metrics(step)
     if step.sync is not None:
         metrics |= {"sync/bytes": float(step.sync.bytes), "sync/workers": float(step.sync.workers)}
         metrics |= {"sync/seconds": step.sync.seconds, "sync/gather_seconds": step.sync.gather_seconds}
@@ -130,6 +138,17 @@ def _completion_metrics(drawn: Sequence[ScoredGroup], seconds: float | None) -> 
         "completions/repeated_ratio": total["repeats"] / n,  # equal to an earlier one of their group
     }
     return metrics if seconds is None else metrics | {"perf/answers_per_second": n / max(seconds, 1e-9)}
+
+
+def _speed_metrics(step: Step) -> dict[str, float]:
+    """How long the step took until now, and what it made of the time. Tokens are those trained on, prompts included."""
+    tokens = sum(
+        len(group.prompt_token_ids) + sum(len(answer.token_ids) for answer in group.answers) for group in step.trained
+    )
+    seconds = distributed.largest(step.clock.elapsed)
+    total = distributed.total(float(tokens))
+    found = {"step_time": seconds, "perf/tokens": total, "perf/tokens_per_second": total / max(seconds, 1e-9)}
+    return found | distributed.maxima(peak_memory_gib())
 
 
 def _group_metrics(drawn: Sequence[ScoredGroup], trained: Sequence[ScoredGroup], version: int) -> dict[str, float]:

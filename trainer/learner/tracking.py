@@ -1,4 +1,4 @@
-"""Metrics of a run: to W&B (offline unless the user is logged in) and to a JSON-lines file beside it."""
+"""Metrics of a run: to W&B (offline unless logged in), a JSON-lines file and, where asked for, TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from timepro.config import by_key
 from timepro.system.files import replacing
 from trainer.learner import distributed
+from trainer.learner.event_files import EventFiles
 from trainer.messages import JobSpec
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.wandb import WandbConfig, wandb_mode
@@ -29,6 +30,7 @@ class Tracker(Protocol):
 
     def resume_from(self, step: int, elapsed: float) -> None: ...
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def chart(self, step: int, values: Mapping[str, float]) -> None: ...
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
     def summary(self, values: Mapping[str, float]) -> None: ...
     def finish(self, exit_code: int = 0) -> None: ...
@@ -44,6 +46,9 @@ class SilentTracker:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Rank 0 logs."""
+
+    def chart(self, step: int, values: Mapping[str, float]) -> None:
+        """Rank 0 shows."""
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rank 0 records tables."""
@@ -72,6 +77,8 @@ class RunTracker:
         self._path = folder / f"metrics.{job}.jsonl"
         self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._started = time.monotonic()
+        self._events_folder = folder / "tensorboard" / job if config.tensorboard else None
+        self._events: EventFiles | None = None  # from `resume_from` on, which says from where
         # Sounds and pictures in tables wait here for an upload; elsewhere than in the run's folder they would get lost.
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").absolute()))
         # An agent of W&B has its own number for a trial. It is that of RL; the SFT before it is a run of its own.
@@ -120,6 +127,8 @@ class RunTracker:
             out.writelines(kept)
         self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._started = time.monotonic() - elapsed
+        if self._events_folder is not None:
+            self._events = EventFiles(self._events_folder, step)
         if self.is_new:
             began = time.time() - elapsed
             for line in kept:
@@ -131,7 +140,16 @@ class RunTracker:
         """Record the metrics of one step."""
         row = {"elapsed_s": round(time.monotonic() - self._started, 3), **metrics}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._run.log(row, step=step)
+        self._show(step, row)
+
+    def chart(self, step: int, values: Mapping[str, float]) -> None:
+        """Show numbers over steps that are kept elsewhere: in W&B and TensorBoard, but not in the file."""
+        self._show(step, values)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+        if self._events is not None:
+            self._events.log(step, values)
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Record a table, in W&B alone: cells may be sounds and pictures."""
@@ -150,6 +168,8 @@ class RunTracker:
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run's files."""
+        if self._events is not None:
+            self._events.close()
         self._run.finish(exit_code=exit_code)
         self._file.close()
 

@@ -190,6 +190,7 @@ def _loss_function(config: GrpoConfig, divide: float, sampled: float, supervised
             apart = kl_sum(logprobs, micro.reference_logprobs, weights, kl.estimator)
             loss = loss + kl.coefficient * apart / divide
             numbers["kl"] = apart / sampled
+        numbers["loss"] = loss
         return loss, numbers
 
     return loss_function

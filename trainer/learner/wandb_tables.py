@@ -1,4 +1,4 @@
-"""Tables of clips for W&B: sound, picture, reference, answer and score of a few test clips."""
+"""Tables for W&B: a few test clips with sound, picture and score; a step's answers with what they earned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from timepro.evaluation import Scored
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
 from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane, draw_clips
 from timepro.tasks import Sample, Task, find_task
+from trainer.learner.groups import ScoredGroup
 
 COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", "metric", "score")
 
@@ -44,6 +47,26 @@ def clip_rows(scored: Scored, count: int, classes: Sequence[str] = ()) -> list[l
                 ]
             )  # fmt: skip
     return rows
+
+
+def completion_rows(
+    groups: Sequence[ScoredGroup], advantages: Sequence[np.ndarray]
+) -> tuple[list[str], list[list[Any]]]:
+    """A step's answers of one rank, each with its rewards: headings, and a row an answer."""
+    parts = sorted({name for group in groups for name in group.parts})
+    rows = [
+        [group.sample.id, group.sample.question, _lines(group.sample.reference), text, _number(group.rewards[i])]
+        + [_number(group.parts[name][i]) if name in group.parts else None for name in parts]
+        + [float(values[i])]
+        for group, values in zip(groups, advantages, strict=True)
+        for i, text in enumerate(group.texts)
+    ]
+    return ["id", "question", "reference", "answer", "reward", *parts, "advantage"], rows
+
+
+def _number(value: float) -> float | None:
+    """None where the answer was not scored."""
+    return None if np.isnan(value) else float(value)
 
 
 def _picture(sample: Sample, task: Task, answer: ParsedAnswer, text: str) -> ClipPicture:

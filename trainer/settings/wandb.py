@@ -1,10 +1,14 @@
-"""Where W&B puts a run: `wandb.*`."""
+"""Where a run is recorded beside its own files: `wandb.*`."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Literal
+
+from timepro.config.marks import Natural
+from timepro.hints import install
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -17,6 +21,20 @@ class WandbConfig:
     group: str = ""
     tags: str = ""  # comma-separated
     mode: str = "auto"  # auto: online when logged in, else offline; or online, offline, disabled
+    completions_every: Natural = 10  # steps between tables of a step's answers and what they earned; 0: none
+    tensorboard: bool = False  # TensorBoard's event files, too: RUN/tensorboard/; needs the package tensorboard
+
+    def check(self) -> None:
+        """Raises ValueError for an unknown mode, or event files without the package that writes them."""
+        named_mode(self)
+        if not self.tensorboard:
+            return
+        try:
+            distribution("tensorboard")
+        except PackageNotFoundError:
+            raise ValueError(
+                f"wandb.tensorboard=true needs the package tensorboard: {install('tensorboard')}, or set it to false"
+            ) from None
 
 
 def named_mode(config: WandbConfig) -> Mode | None:

@@ -60,7 +60,7 @@ class Learner:
 def sft_of(learner: Learner, order: Mixture, saved: list[Any], monkeypatch: pytest.MonkeyPatch, **validation: Any):
     samples = [SimpleNamespace(audio=str(i)) for i in range(8)]
     monkeypatch.setattr(
-        sft, "target_row", lambda processor, sample, frames: SimpleNamespace(answers=[AnswerTokens([1])])
+        sft, "target_row", lambda processor, sample, frames: SimpleNamespace(answers=[AnswerTokens([1])], length=10)
     )
     return sft.Sft(
         learner=learner, samples=samples, order=order, validation=samples[:1] if validation else [],
@@ -93,6 +93,35 @@ def test_a_validation_that_fails_costs_nothing_of_what_was_trained(
     with pytest.raises(FailedTogether, match="building validation rows failed: rank 0: ValueError: sample b"):
         training.train(None)
     assert [(step, state["step"]) for step, state in saved] == [(steps, steps)]
+
+
+@pytest.mark.parametrize(("every", "validated"), [(0, [4]), (2, [2, 4]), (3, [3, 4])])
+def test_what_is_logged_holds_loss_speed_memory_and_every_validation(
+    every: int, validated: list[int], alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+    training = sft_of(Learner(99), Mixture([8], [1.0], 0), [], monkeypatch, validate_every=every, log_every=2)
+    training.tracker.log = lambda step, metrics: logged.append((step, metrics))
+    training.train(None)
+    assert [step for step, metrics in logged if "eval/validation/loss" in metrics] == validated
+    losses = [(step, metrics) for step, metrics in logged if "loss" in metrics]
+    assert [(step, metrics["num_tokens"]) for step, metrics in losses] == [(2, 40.0), (4, 80.0)]
+    for _, metrics in losses:
+        assert metrics["perf/tokens_per_second"] == pytest.approx(20 / metrics["step_time"])
+        assert metrics["memory/rank_peak_gib"] > 0
+
+
+def test_a_resumed_job_counts_its_tokens_on(alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    learner = Learner(99)
+    training = sft_of(learner, Mixture([8], [1.0], 0), [], monkeypatch, log_every=1)
+    training.checkpoints = Checkpoints(tmp_path, CheckpointsConfig(keep=1))
+    training.usage.tokens = 1000.0
+    training._save(3, 1.0)
+    logged: list[dict[str, float]] = []
+    again = sft_of(learner, Mixture([8], [1.0], 0), [], monkeypatch, log_every=1)
+    again.tracker.log = lambda step, metrics: logged.append(metrics)
+    again.train(tmp_path / "step-000003")
+    assert logged[0]["num_tokens"] == 1020.0
 
 
 @pytest.mark.parametrize(("every", "kept"), [(1, 2), (3, 4)])

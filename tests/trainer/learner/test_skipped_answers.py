@@ -127,6 +127,15 @@ def test_metrics_count_it_and_leave_it_out_of_the_means(scored):
     assert "rewards/eb_f1/skipped" not in metrics_of(scored())
 
 
+def test_speed_and_memory_are_reported(scored):
+    groups = scored()
+    metrics = metrics_of(groups)
+    tokens = sum(len(g.prompt_token_ids) + sum(len(a.token_ids) for a in g.answers) for g in groups)
+    assert metrics["perf/tokens"] == tokens > 0
+    assert metrics["perf/tokens_per_second"] == pytest.approx(tokens / metrics["step_time"])
+    assert 0.01 < metrics["memory/rank_peak_gib"] < 1000
+
+
 def test_lengths_and_repeats_within_a_group_are_reported(scored):
     (group,) = scored()
     longer = replace(group.answers[0], token_ids=[0, 0, 0])

@@ -8,6 +8,8 @@ import struct
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +19,10 @@ import soundfile
 from timepro.evaluation import score
 from timepro.events import Event
 from timepro.tasks import Sample
+from trainer.launcher.runfolder import link_records
+from trainer.learner.groups import ScoredGroup
 from trainer.learner.tracking import RunTracker
-from trainer.learner.wandb_tables import COLUMNS, clip_rows
+from trainer.learner.wandb_tables import COLUMNS, clip_rows, completion_rows
 from trainer.settings.wandb import WandbConfig, wandb_mode
 from wandb_server import WandbServer
 
@@ -170,18 +174,85 @@ def test_a_resumed_offline_run_is_one_run_with_every_step_once(tmp_path):
     assert when == sorted(when) and when[-1] - when[0] > 50  # as long as the training took, not the replay
     assert len(list((tmp_path / "wandb" / "earlier").glob("*.offline-run-*"))) == 2
 
-    server = WandbServer()  # `wandb sync` as in the README, of what the shell finds
+    rows = uploaded(tmp_path, (tmp_path / "wandb").glob("offline-run-*"))["abcd1234"]  # as in the README
+    assert [(row["_step"], row["reward"]) for row in rows] == [(step, step / 10) for step in range(1, 10)]
+
+
+def uploaded(home, parts) -> dict[str, list[dict]]:
+    """What `wandb sync` takes of some folders, by the run's id."""
+    server = WandbServer()
     try:
-        parts = [str(path) for path in (tmp_path / "wandb").glob("offline-run-*")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-        environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(tmp_path)}
-        command = [sys.executable, "-m", "wandb", "sync", *parts]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(home)}
+        command = [sys.executable, "-m", "wandb", "sync", *map(str, parts)]
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
     finally:
         server.close()
     assert done.returncode == 0, done.stderr
-    uploaded = [(row["_step"], row["reward"]) for row in server.rows["abcd1234"]]
-    assert uploaded == [(step, step / 10) for step in range(1, 10)]
+    return server.rows
+
+
+def test_the_sft_of_a_stage_is_uploaded_with_the_run_that_uses_it(tmp_path):
+    run, work = tmp_path / "runs" / "one", tmp_path / "runs" / "cache" / "sft-1" / "work"
+    for folder, job, run_id in ((work, "sft", "wxyz9876"), (run, "grpo", "abcd1234")):
+        folder.mkdir(parents=True)
+        one = RunTracker(WandbConfig(mode="offline"), folder, "run", job, {"seed": 3}, run_id)
+        one.resume_from(0, 0.0)
+        one.log(1, {"loss": 0.5})
+        one.finish()
+    (work / "tensorboard" / "sft").mkdir(parents=True)
+    for _ in range(2):  # a run that is resumed links again
+        link_records(run, work)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    run = tmp_path / "moved" / "one"
+    read_back(tmp_path / "moved" / "cache" / "sft-1" / "work")  # waits until W&B has written it
+    rows = uploaded(tmp_path, (run / "wandb").glob("offline-run-*"))
+    assert {name: [row["loss"] for row in own] for name, own in rows.items()} == {"wxyz9876": [0.5], "abcd1234": [0.5]}
+    assert (run / "tensorboard" / "sft").is_dir()
+
+
+def test_tensorboards_files_hold_every_step_once_over_a_resume(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = WandbConfig(mode="disabled", tensorboard=True)
+    for first, last in ((1, 5), (4, 8)):
+        one = RunTracker(config, tmp_path, "run", "grpo", {}, "abcd1234")
+        one.resume_from(first - 1, 0.0)
+        for step in range(first, last + 1):
+            one.log(step, {"reward": float(10 * first + step)})
+        one.chart(last, {"eval/test/eb_f1_micro": 0.25})
+        one.finish()
+    found = EventAccumulator(str(tmp_path / "tensorboard" / "grpo"))
+    found.Reload()
+    expected = [(step, 10.0 + step) for step in (1, 2, 3)] + [(step, 40.0 + step) for step in range(4, 9)]
+    assert [(event.step, event.value) for event in found.Scalars("reward")] == expected
+    assert [(event.step, event.value) for event in found.Scalars("eval/test/eb_f1_micro")] == [(8, 0.25)]
+    assert steps(tmp_path) == list(range(1, 9))  # the file holds what was logged, not what is charted
+
+
+def test_tensorboard_without_its_package_is_refused_with_what_to_install(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("trainer.settings.wandb.distribution", missing)
+    with pytest.raises(ValueError, match=r"wandb.tensorboard=true needs the package tensorboard: .*-m pip install"):
+        WandbConfig(tensorboard=True).check()
+    WandbConfig().check()
+
+
+def test_a_steps_answers_become_a_table_with_what_they_earned():
+    reference = (Event(0.2, 1.0, "siren"),)
+    sample = Sample("clip-1", "sed", Path("a.wav"), 2.0, "What?", reference, reference)
+    group = ScoredGroup(
+        sample, None, ["none", "siren 0.20-1.00"], np.array([np.nan, 1.5]), {"eb_f1": np.array([0.0, 1.0])}, {}
+    )
+    columns, rows = completion_rows([group], [np.array([-1.0, 1.0])])
+    assert dict(zip(columns, rows[1], strict=True)) == {
+        "id": "clip-1", "question": "What?", "reference": "0.20-1.00 siren", "answer": "siren 0.20-1.00",
+        "reward": 1.5, "eb_f1": 1.0, "advantage": 1.0,
+    }  # fmt: skip
+    assert rows[0][columns.index("reward")] is None  # not scored
 
 
 def test_parts_of_other_runs_stay_where_they_are(tmp_path):
