@@ -9,8 +9,10 @@ def register() -> None:
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     import rollout.media_connector  # noqa: F401 - registers itself
+    from rollout.phases import say_phase
     from timepro.families import all_families
 
+    say_phase("starting the engine")
     known = ModelRegistry.get_supported_archs()
     for family in all_families():
         if family.vllm_architecture not in known:  # by name: the class is built where the model is loaded

@@ -18,7 +18,7 @@ class ProgressBar:
     Args:
         title: what is being done.
         total: number of units; 0 when unknown.
-        unit: plural name of a unit.
+        unit: plural name of a unit; "s" where the work is waiting, and `total` how long it is likely to last.
         visible: off on all ranks but one.
     """
 
@@ -68,6 +68,8 @@ class ProgressBar:
             self._print_line()
 
     def _rate(self) -> str:
+        if self.unit == "s":  # seconds a second say nothing
+            return ""
         return f"{self.done / max(time.monotonic() - self._started, 1e-9):.1f} {self.unit}/s"
 
     def _print_line(self) -> None:
@@ -81,7 +83,7 @@ class ProgressBar:
             parts.append(f"ETA {clock(elapsed / self.done * (self.total - self.done))}")
         if self._note:
             parts.append(self._note)
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from trainer.launcher.signals import signals_raise
 from trainer.launcher.stage_keys import data_key, file_key, folder_key, model_key, sft_key
 from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_disk
 from trainer.launcher.summary import print_results, write_summary
+from trainer.launcher.vllm_start import wait_for_vllm
 from trainer.launcher.workers import Fleet
 from trainer.messages import CHECKPOINTS, JobSpec, read_result
 from trainer.settings.data import SPLITS
@@ -66,11 +67,11 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config))
     here = node or Node()
     with signals_raise(), MemoryWatch() as memory, Nodes(config, here) as nodes, opened_run(config, resume) as run:
-        pipeline = Pipeline(config, nodes, run, resume)
+        pipeline = Pipeline(config, nodes, run, resume, memory.take_peak_gib)
         pipeline.run_stages()
     if not resume:
         write_rates(pipeline.forecast.parts, pipeline.log.seconds, pipeline.cache)
-    write_summary(config, run, pipeline.log.seconds, memory.peak_bytes / 2**30, pipeline.data["test"])
+    write_summary(config, run, pipeline.log, memory.peak_bytes / 2**30, pipeline.data["test"])
     write_result_card(config, run, pipeline.data)
     print_results(config, run, pipeline.data["test"], form)
     return run
@@ -84,9 +85,11 @@ class Pipeline:
         log: seconds of each stage.
     """
 
-    def __init__(self, config: ExperimentConfig, nodes: Nodes, run: Path, resume: bool) -> None:
+    def __init__(
+        self, config: ExperimentConfig, nodes: Nodes, run: Path, resume: bool, peak: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.config, self.nodes, self.run, self.resume = config, nodes, run, resume
-        self.cache, self.log = Path(config.runs) / "cache", StageLog()
+        self.cache, self.log = Path(config.runs) / "cache", StageLog(peak)
         self.data: dict[str, Path] = {}
         self.forecast = self._forecast()
 
@@ -247,8 +250,7 @@ class Pipeline:
                 resume=self.resume,
             )
             run_learner(job, self.config, workers, nodes)
-        self.log.seconds["grpo"] = time.monotonic() - started
-        console.print(f"[bold]grpo[/]  done in {clock(self.log.seconds['grpo'])}")
+        self.log.done("grpo", time.monotonic() - started)
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
         """Evaluate a checkpoint through workers that load it from its folder."""
@@ -265,7 +267,7 @@ class Pipeline:
             finally:
                 pool.close()
             save_scored(scored, self.run / "eval" / f"{name}.jsonl")
-        self.log.seconds[f"evaluate-{name}"] = time.monotonic() - started
+        self.log.done(f"evaluate-{name}", time.monotonic() - started)
 
     def control_arm(self, start: Path) -> None:
         """Continue SFT, at most for as long as GRPO took, and evaluate: what its time or labels bring without RL."""
@@ -284,7 +286,7 @@ class Pipeline:
         own = control_config(self.config)
         self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])
         link_records(self.run, folder / "work")
-        self.log.seconds["control"] = time.monotonic() - started
+        self.log.done("control", time.monotonic() - started)
         self.evaluate_alone(folder / "checkpoint", "control")
 
     def _adapter_start(self, start: Path) -> tuple[Path, str]:
@@ -335,8 +337,10 @@ class Pipeline:
         workers = Fleet(self.config, checkpoint.resolve(), audio_folders(self.data), self.run / "logs", self.nodes)
         with ExitStack() as undo:
             undo.callback(workers.end)
-            with console.status("starting vLLM"):
-                workers.wait()
+            model = self.config.model.path or "tiny"
+            wait_for_vllm(
+                workers, self.cache, f"{model}, {total_workers(self.config, self.nodes.node.count)} worker(s)"
+            )
             console.print(f"  vLLM serves on {', '.join(workers.urls)}")
             yield workers
 

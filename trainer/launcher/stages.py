@@ -24,9 +24,23 @@ _REPORT_S = 60.0
 
 @dataclass
 class StageLog:
-    """Seconds of each stage; 0 where a kept result was used."""
+    """What each stage has taken.
 
+    Args:
+        peak: the most memory in GiB since it was last asked.
+        seconds: 0 where a kept result was used.
+        memory_gib: at most, of those that were run.
+    """
+
+    peak: Callable[[], float] = lambda: 0.0
     seconds: dict[str, float] = field(default_factory=dict)
+    memory_gib: dict[str, float] = field(default_factory=dict)
+
+    def done(self, name: str, seconds: float) -> None:
+        """Note that a stage has been run, and say so."""
+        self.seconds[name], self.memory_gib[name] = seconds, self.peak()
+        memory = f", at most {self.memory_gib[name]:.1f} GiB of memory" if self.memory_gib[name] else ""
+        console.print(f"[bold]{name}[/]  done in {clock(seconds)}{memory}")
 
 
 def is_kept(name: str, cache: Path, key: str) -> bool:
@@ -69,8 +83,7 @@ def _make(
     folder.mkdir(parents=True, exist_ok=True)
     facts = dict(work(folder))
     write_json(marker, facts)
-    log.seconds[name] = time.monotonic() - started
-    console.print(f"[bold]{name}[/]  done in {clock(log.seconds[name])}")
+    log.done(name, time.monotonic() - started)
     return facts
 
 

@@ -19,6 +19,8 @@ from timepro.system.files import write_json
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples
+from trainer.launcher.costs import cost_table, disk_line
+from trainer.launcher.stages import StageLog
 from trainer.messages import RESULT_FILE, read_result
 from trainer.settings.experiment import ExperimentConfig
 
@@ -42,9 +44,7 @@ def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[st
     }
 
 
-def write_summary(
-    config: ExperimentConfig, run: Path, stages: Mapping[str, float], peak_memory_gib: float, test: Path
-) -> None:
+def write_summary(config: ExperimentConfig, run: Path, stages: StageLog, peak_memory_gib: float, test: Path) -> None:
     """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
     evaluations = load_evaluations(config, run, test)
     before = run / "summary.json"
@@ -54,7 +54,9 @@ def write_summary(
     summary: dict[str, Any] = {
         "experiment": config.name,
         "seed": config.seed,
-        "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.items()},
+        "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.seconds.items()},
+        "stage_memory_gib": known.get("stage_memory_gib", {})
+        | {name: round(gib, 2) for name, gib in stages.memory_gib.items()},
         "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
         "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
     }
@@ -124,7 +126,8 @@ def print_results(config: ExperimentConfig, run: Path, test: Path, form: str = "
             lines.append(
                 f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]"
             )
-    print_lines([*lines, *_where_to_go(config, run)], form)
+    print_table(cost_table(read_summary(run)), form)
+    print_lines([*lines, disk_line(run, Path(config.runs) / "cache"), *_where_to_go(config, run)], form)
 
 
 def _where_to_go(config: ExperimentConfig, run: Path) -> list[str]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from rollout.phases import read_phase
 from rollout.settings import AdapterShape, WorkerConfig
 from rollout.worker import Worker, worker_command, worker_environment
 from timepro.system.network import free_port, require_free
@@ -87,6 +88,10 @@ class WorkerSet:
         for worker in self.workers:
             worker.wait_ready(self.config.start_timeout_s, meanwhile)
 
+    def phase(self) -> str:
+        """What the first worker that does not serve yet is doing."""
+        return next((read_phase(worker.log) for worker in self.workers if not worker.served), "")
+
     def ready(self) -> bool:
         """Whether every worker serves; raises RuntimeError where one has ended, or its time is over."""
         return all(worker.ready(self.config.start_timeout_s) for worker in self.workers)
@@ -145,11 +150,24 @@ class Fleet:
         shape = config.lora.shape
         self._here = WorkerSet(rollout, folder, media, logs, self.token, adapters=shape) if here else None
 
-    def wait(self) -> None:
-        """Wait until every worker serves; raises RuntimeError with its last words if one does not."""
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until every worker serves, calling `meanwhile` again and again.
+
+        Raises:
+            RuntimeError: one does not, with its last words.
+        """
+
+        def each_time() -> None:
+            self._nodes.poll()
+            meanwhile()
+
         if self._here is not None:
-            self._here.wait(self._nodes.poll)
+            self._here.wait(each_time)
         self.urls = (self._here.urls if self._here else []) + self._nodes.await_workers(self._timeout_s)
+
+    def phase(self) -> str:
+        """What this node's slowest worker is doing while it starts."""
+        return self._here.phase() if self._here is not None else "the other nodes"
 
     def end(self) -> None:
         """End all of them."""
