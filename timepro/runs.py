@@ -23,7 +23,7 @@ from timepro.names import near, require_run
 from timepro.system.files import replacing
 from timepro.tasks import find_task
 from timepro.tasks.registry import recorded_task
-from timepro.tasks.samples import class_labels
+from timepro.tasks.samples import class_labels, task_weights
 
 STAGES = {"sft": "SFT", "control": "SFT continued", "grpo": "after GRPO"}  # in the order of the training; as shown
 IDENTITY, CLASSES = "run.json", "classes.json"
@@ -203,7 +203,20 @@ CURVES = {  # what is drawn unless something else is asked for -> its heading
     "grad_norm": "gradient norm",
     "kl": "KL to the reference",
 }
+_VALIDATION = "eval/validation/"
 Curve = list[tuple[int, float]]  # (step, value)
+
+
+def validation_curves(run: Path) -> dict[str, str]:
+    """Metrics that hold the main scores on the validation set over the training, each with its heading."""
+    recorded = {key for row in _metric_rows(run) for key in row if key.startswith(_VALIDATION)}
+    found = {}
+    for key in sorted(recorded):
+        *task, metric = key.removeprefix(_VALIDATION).split("/")
+        for name in task or task_weights(read_settings(run).get("task", "sed")):
+            if find_task(name).main_metric == metric:
+                found[key] = f"{find_task(name).main_heading}, validation" + (f" ({name})" if task else "")
+    return found
 
 
 def read_curves(run: Path, keys: Sequence[str], most: int = 300) -> dict[str, Curve]:
@@ -215,7 +228,8 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
     """Training metrics of several runs.
 
     Args:
-        keys: the metrics wanted; None for `CURVES`, as far as they are recorded and not 0 throughout.
+        keys: the metrics wanted; None for `CURVES` and the main scores on the validation set, as far as they are
+            recorded and not 0 throughout.
 
     Returns:
         curves by name of the run and of the metric, and what is left out, in words.
@@ -234,7 +248,7 @@ def choose_curves(runs: Sequence[Path], keys: Sequence[str] | None) -> tuple[dic
     if unknown := [key for key in keys or () if key not in known]:
         hints = ", ".join(f"{key}{near(key, known)}" for key in unknown)
         raise ValueError(f"--keys: no run has recorded {hints}; recorded: {', '.join(known)}")
-    wanted = keys or list(CURVES)
+    wanted = keys or list(CURVES | {key: name for run in runs for key, name in validation_curves(run).items()})
     found = {run: _thinned(own, wanted) for run, own in rows.items() if own}
     for key in wanted:
         lacking = [run.name for run, curves in found.items() if key not in curves]

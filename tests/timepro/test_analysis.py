@@ -18,7 +18,7 @@ from timepro.cli import main
 from timepro.events import Event, ParsedAnswer
 from timepro.plots.analysis import arm_of
 from timepro.plots.run_clips import evaluated_clips, sampled_clips
-from timepro.runs import Evaluated, choose_curves, read_curves
+from timepro.runs import Evaluated, choose_curves, read_curves, validation_curves
 from timepro.tasks import find_task
 
 
@@ -230,6 +230,17 @@ def test_what_is_left_out_of_curves_is_said(run: Path) -> None:
     curves, notes = choose_curves([run, other], ["kl"])
     assert list(curves[run.name]) == ["kl"]  # asked for, so drawn, 0 as it is
     assert notes == [f"kl is not recorded in {other.name}"]
+
+
+def test_validation_scores_over_the_training_are_among_the_curves(run: Path) -> None:
+    assert validation_curves(run) == {}
+    with (run / "metrics.grpo.jsonl").open("a") as out:
+        for step, value in ((5, 0.25), (10, 0.5)):
+            row = {"step": step, "eval/validation/eb_f1_micro": value, "eval/validation/miou": 0.9}
+            out.write(json.dumps(row) + "\n")
+    assert validation_curves(run) == {"eval/validation/eb_f1_micro": "Eb-F1 micro, validation"}
+    found, _ = choose_curves([run], None)
+    assert found[run.name]["eval/validation/eb_f1_micro"] == [(5, 0.25), (10, 0.5)]
 
 
 def test_curves_are_thinned_to_means(run: Path) -> None:

@@ -27,6 +27,7 @@ from timepro.runs import (
     read_summary,
     run_names,
     stages_of,
+    validation_curves,
 )
 from timepro.tasks import find_task
 from timepro.tasks.base import Column
@@ -158,9 +159,10 @@ def _against(first: System, system: System, counts: dict[str, np.ndarray], ids: 
 
 def _curves(runs: Sequence[Path]) -> list[dict[str, Any]]:
     names = run_names(runs)
-    read = {names[run]: read_curves(run, list(CURVES)) for run in runs}
+    titles = CURVES | {key: title for run in runs for key, title in validation_curves(run).items()}
+    read = {names[run]: read_curves(run, list(titles)) for run in runs}
     panels = []
-    for key, title in CURVES.items():
+    for key, title in titles.items():
         series = [{"name": name, "points": _finite(curves[key])} for name, curves in read.items() if key in curves]
         if series and any(value for one in series for _, value in one["points"]):
             panels.append({"title": title, "series": series})

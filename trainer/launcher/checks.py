@@ -17,7 +17,7 @@ from timepro.families import family_of
 from timepro.names import check_run_name
 from timepro.plugins import import_object
 from timepro.system.network import require_free
-from timepro.tasks.samples import resolved_times, task_weights
+from timepro.tasks.samples import evaluation_samples, resolved_times, task_weights
 from trainer.launcher.nodes.node import check_nodes, generating, learning
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
@@ -194,6 +194,17 @@ def total_workers(config: ExperimentConfig, n_nodes: int) -> int:
     return config.rollout.workers * len(generating(config.nodes, n_nodes))
 
 
+def _validation_lines(config: ExperimentConfig) -> list[str]:
+    """How often GRPO is validated, and on how much."""
+    every = config.grpo.validate_every
+    if not every:
+        return []
+    named, most = config.data.validation, config.evaluation.validation_clips
+    there = len(evaluation_samples(named, config.task)) if named else config.data.validation_clips
+    on = f"{min(most or there, there)} greedy answers"
+    return [f"validation             every {every} steps, {config.grpo.max_steps // every} times, {on}"]
+
+
 def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     """What a run would do, for `--dry-run`."""
     grpo, ranks = config.grpo, total_ranks(config, n_nodes)
@@ -211,6 +222,7 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
         f"prompts a step         {grpo.groups.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
         f"answers a step         {answers} (groups of {grpo.groups.group_size})",
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",
+        *_validation_lines(config),
         f"longest row            about {row} tokens ({sizes})",
         f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
         f"rollout workers        {total_workers(config, n_nodes)} (goes on with {config.rollout.min_workers} or more)",

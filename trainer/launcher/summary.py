@@ -14,7 +14,7 @@ from timepro.hints import command
 from timepro.plots.clips import draw_clips
 from timepro.plots.curves import draw_curves
 from timepro.plots.run_clips import evaluated_clips
-from timepro.runs import headline, read_curves, read_summary
+from timepro.runs import headline, read_curves, read_summary, validation_curves
 from timepro.system.files import write_json
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import find_task
@@ -102,7 +102,8 @@ def draw_examples(config: ExperimentConfig, run: Path, evaluations: Mapping[str,
 
 def draw_run_curves(run: Path) -> None:
     """Training curves from the run's metrics file."""
-    series = {_CURVES[key]: points for key, points in read_curves(run, list(_CURVES)).items()}
+    names = _CURVES | validation_curves(run)
+    series = {names[key]: points for key, points in read_curves(run, list(names)).items()}
     if series:
         draw_curves(run / "curves.png", series, headline(run))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from timepro.evaluation import Scored, evaluation_metrics, gain_metrics, gains, 
 from timepro.features import Processor
 from timepro.progress import ProgressBar
 from timepro.runs import classes_of
-from timepro.tasks import Sample
+from timepro.tasks import Sample, find_task
 from trainer.learner import distributed
 from trainer.learner.recovery import Recovery
 from trainer.learner.tracking import Tracker
@@ -22,6 +23,12 @@ from trainer.learner.wandb_tables import COLUMNS, clip_rows
 from trainer.settings.evaluation import EvaluationConfig
 
 _PER_RANK = 64  # samples between two collectives, so that none of them waits for long
+
+
+def some(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """So many of the samples, spread evenly, always the same ones; all of them for 0."""
+    n = len(samples)
+    return list(samples) if not 0 < count < n else [samples[i * n // count] for i in range(count)]
 
 
 @dataclass
@@ -81,9 +88,13 @@ class Evaluator:
         Raises:
             WorkersLost: the workers failed for good.
         """
+        began = time.monotonic()
         scored = self._scored(self.validations, version, "")
         if scored is not None:
             self.tracker.log(step, evaluation_metrics("validation", scored))
+            values = ", ".join(f"{find_task(task).main_heading} {value:.3f}" for task, value in scored.main().items())
+            seconds = time.monotonic() - began
+            distributed.say(f"step {step}: {values} on {len(scored.samples)} validation samples ({seconds:.0f} s)")
         distributed.barrier()
         return scored.mean() if scored is not None else math.nan
 

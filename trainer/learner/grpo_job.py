@@ -13,7 +13,7 @@ from rollout.client import RolloutPool
 from timepro.tasks.samples import evaluation_samples, training_samples
 from trainer.learner import distributed
 from trainer.learner.checkpoints import Checkpoints
-from trainer.learner.evaluator import Evaluator
+from trainer.learner.evaluator import Evaluator, some
 from trainer.learner.groups import GroupSampler
 from trainer.learner.grpo import Grpo, GrpoState
 from trainer.learner.learner import Learner
@@ -71,9 +71,10 @@ def _train(
     )
     checkpoints = Checkpoints(run / CHECKPOINTS, config.grpo.checkpoints)
     state = _restored(learner, sampler, checkpoints.newest() if job.resume else None)
+    validations = evaluation_samples(job.validation, config.task)
     evaluator = Evaluator(
         pool, learner.processor, recovery, config.evaluation, run, tracker,
-        evaluation_samples(job.test, config.task), evaluation_samples(job.validation, config.task),
+        evaluation_samples(job.test, config.task), some(validations, config.evaluation.validation_clips),
     )  # fmt: skip
     tested = evaluator.show_earlier("sft")
     tracker.resume_from(state.step, state.elapsed)
