@@ -21,6 +21,7 @@ from vllm.model_executor.layers.linear import (
     UnquantizedLinearMethod,
 )
 
+from rollout.phases import say_phase
 from rollout.settings import ADAPTERS_KEY
 from timepro import low_rank
 
@@ -174,6 +175,7 @@ class AdaptersMixin:
     adapters: Adapters | None = None
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        say_phase("loading the model")
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]  # of vLLM's class
         asked = (vllm_config.additional_config or {}).get(ADAPTERS_KEY)
         if not asked:

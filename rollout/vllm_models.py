@@ -19,7 +19,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from rollout.adapters import AdaptersMixin
-from rollout.phases import say_phase
 from timepro.astp import AstpLayout, interleave
 from timepro.families import ModelFamily, all_families
 
@@ -80,7 +79,6 @@ def model_class(family: ModelFamily) -> type:
     Raises:
         ValueError: this vLLM has no such module or class.
     """
-    say_phase("loading the model")
     names = family.vllm
     try:
         module = importlib.import_module(names.module)

@@ -25,7 +25,7 @@ class ProgressBar:
     def __init__(self, title: str, total: int, unit: str, visible: bool = True) -> None:
         self.title, self.total, self.unit, self.visible = title, total, unit, visible
         self.done = 0
-        self._note = ""
+        self.note = ""
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
@@ -52,9 +52,9 @@ class ProgressBar:
         """Count finished units; `note` replaces the text behind the bar."""
         self.done += count
         if note is not None:
-            self._note = note
+            self.note = note
         if self._bar is not None:
-            self._bar.update(self._task, advance=count, rate=self._rate(), note=self._note)
+            self._bar.update(self._task, advance=count, rate=self._rate(), note=self.note)
         elif self.visible and time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._print_line()
@@ -74,16 +74,14 @@ class ProgressBar:
 
     def _print_line(self) -> None:
         elapsed = time.monotonic() - self._started
-        parts = [
-            f"  {self.title}: {self.done}" + (f"/{self.total}" if self.total else "") + f" {self.unit}",
-            self._rate(),
-        ]
-        parts.append(f"{clock(elapsed)} elapsed")
+        done = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+        counted = f"{done} {self.unit}, {self._rate()}, " if self.unit != "s" else ""
+        parts = [f"  {self.title}: {counted}{clock(elapsed)} elapsed"]
         if self.total and 0 < self.done < self.total:
             parts.append(f"ETA {clock(elapsed / self.done * (self.total - self.done))}")
-        if self._note:
-            parts.append(self._note)
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+        if self.note:
+            parts.append(self.note)
+        print(", ".join(parts), file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -72,12 +72,10 @@ def find_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     """Runs below some folders, or the folders themselves: (name, folder), by name.
 
     Raises:
-        ValueError: a folder that is not there, or one that holds no run.
+        ValueError: a folder that holds no run.
     """
     found: dict[str, Path] = {}
     for top in folders:
-        if not top.is_dir():
-            raise ValueError(f"{top} is not a folder; name a run's folder, or one that holds runs")
         before = len(found)
         for folder, below, files in os.walk(top):
             if CONFIG in files:

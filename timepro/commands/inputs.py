@@ -17,6 +17,17 @@ def require_files(paths: Iterable[Path]) -> None:
             raise ValueError(f"{path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}")
 
 
+def require_folders(paths: Iterable[Path]) -> None:
+    """Refuse folders that do not exist.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path} is not a folder; name a run's folder, or one that holds runs")
+
+
 def require_checkpoint(folder: Path) -> None:
     """Refuse a folder that is not a checkpoint.
 

@@ -116,12 +116,13 @@ def _rewards(options: argparse.Namespace) -> Path:
 
 
 def _curves(options: argparse.Namespace) -> Path:
-    from timepro.plots.analysis import draw_bands
     from timepro.runs import choose_curves, headline
 
     runs: list[Path] = options.runs
     keys = [key.strip() for key in options.keys.split(",") if key.strip()] if options.keys else None
     curves, notes = choose_curves(runs, keys)
+    from timepro.plots.analysis import draw_bands
+
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     one = len(runs) == 1

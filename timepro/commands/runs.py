@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from timepro.commands.inputs import require_folders
 from timepro.commands.output import add_output, print_json
 from timepro.hints import fail
 
@@ -33,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the list; returns 0, or 2 for what the user can put right."""
     try:
+        require_folders(options.folders)
         from timepro.run_list import find_runs
 
         found = find_runs(options.folders)

@@ -32,5 +32,5 @@ def wait_for_vllm(workers: Fleet, cache: Path, what: str) -> None:
             bar.advance(int(time.monotonic() - started) - bar.done, note=workers.phase())
 
         workers.wait(show)
-        bar.advance(int(time.monotonic() - started) - bar.done, note="ready")
+        bar.note = "ready"
     write_json(path, known | {what: time.monotonic() - started}, indent=1)

@@ -45,7 +45,7 @@ def test_a_start_of_vllm_says_what_it_does_and_how_long_it_took_the_last_time(
     assert 0.03 < json.loads((tmp_path / STARTS_FILE).read_text())["tiny, 1 worker(s)"] < 10
     (tmp_path / STARTS_FILE).write_text(json.dumps({"tiny, 1 worker(s)": 42.3, "7b, 1 worker(s)": 200.0}))
     wait_for_vllm(Workers(), tmp_path, "tiny, 1 worker(s)")
-    assert "starting vLLM, 42 s last time: 0/42 s" in capsys.readouterr().err
+    assert "starting vLLM, 42 s last time: 0:00 elapsed, loading the model" in capsys.readouterr().err
     known = json.loads((tmp_path / STARTS_FILE).read_text())
     assert known["7b, 1 worker(s)"] == 200.0 and known["tiny, 1 worker(s)"] < 10
 

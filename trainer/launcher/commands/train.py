@@ -91,6 +91,7 @@ def run(config: ExperimentConfig, options: argparse.Namespace) -> int:
         print(f"{folder} is finished already")
         return 0
     check(config, node.count)
+    _make_runs_folder(config)
     from trainer.launcher.nodes.follower import follow
     from trainer.launcher.pipeline import run_experiment
     from trainer.launcher.signals import Interrupted
@@ -107,3 +108,18 @@ def run(config: ExperimentConfig, options: argparse.Namespace) -> int:
         raise
     except (RuntimeError, OSError) as error:
         return fail(str(error), 1)
+
+
+def _make_runs_folder(config: ExperimentConfig) -> None:
+    """Make the folder of runs, before anything slow is imported.
+
+    Raises:
+        ValueError: it cannot be made, or not be written to.
+    """
+    runs = Path(config.runs)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"runs={runs} cannot be made: {error.strerror or error}; give another folder") from None
+    if not os.access(runs, os.W_OK | os.X_OK):
+        raise ValueError(f"runs={runs} cannot be written to; give another folder")
