@@ -24,7 +24,7 @@ from rollout import stream
 from rollout.adapters import Adapters
 from rollout.alive import signs_of_life
 from rollout.checksum import StreamChecksum
-from rollout.whole_layers import require_whole_layers
+from rollout.whole_layers import require_whole_layers, unsent_layers_expected
 
 logger = init_logger("vllm.timepro.receiver")
 _LOADING_LIMIT_S = 300.0  # of one step of loading: a bucket, or preparing the layers before and after a stream
@@ -103,7 +103,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             if self._adapters is not None:
                 self._adapters.apply(self._scale)
                 return
-            finalize_layerwise_reload(self.model, self.model_config)
+            with unsent_layers_expected():
+                finalize_layerwise_reload(self.model, self.model_config)
             self._renew_tied_heads()
 
     @property

@@ -48,6 +48,8 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
     command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
+    # As the learner reads audio. Left to choose, vLLM tries a decoder that may not be there, with a warning a clip.
+    command += ["--media-io-kwargs", json.dumps({"audio": {"audio_backend": "soundfile"}})]
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
     command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension"]
     # Log-probabilities of what was really sampled from: after temperature and bans.

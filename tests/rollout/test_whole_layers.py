@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 linear = pytest.importorskip("vllm.model_executor.layers.linear")
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding  # noqa: E402
+from vllm.model_executor.model_loader import reload  # noqa: E402
 from vllm.model_executor.model_loader.reload import (  # noqa: E402
     initialize_layerwise_reload,
     record_metadata_for_reloading,
 )
 
-from rollout.whole_layers import require_whole_layers  # noqa: E402
+from rollout.whole_layers import require_whole_layers, unsent_layers_expected  # noqa: E402
 
 WIDTH = 64
 
@@ -70,3 +73,18 @@ def test_a_bias_without_its_weight_is_refused(model):
         load(model.qkv, "bias", (WIDTH,), part)
     with pytest.raises(RuntimeError, match=r"qkv\.weight got 0 of its 12,288 numbers"):
         require_whole_layers(model)
+
+
+def test_layers_that_nothing_came_for_are_not_warned_of_at_every_sync(model, caplog):
+    """A frozen encoder is never sent; a warning of any other kind still shows."""
+    for part in (0, 1):
+        load(model.gate_up, "weight", (96, WIDTH), part)
+    reload.layerwise.logger.addHandler(caplog.handler)
+    config = SimpleNamespace(dtype=torch.float32)
+    with unsent_layers_expected():
+        reload.finalize_layerwise_reload(model, config)
+        reload.layerwise.logger.warning("something else")
+    assert {record.getMessage() for record in caplog.records} == {"something else"}
+    initialize_layerwise_reload(model)
+    reload.finalize_layerwise_reload(model, config)  # vLLM's own words, which the filter must know
+    assert any("Failed to load weights" in record.getMessage() for record in caplog.records)

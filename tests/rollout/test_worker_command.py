@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rollout import alive
@@ -62,6 +63,21 @@ def test_the_line_that_serves_a_checkpoint_is_vllms_own_command(gpu, tmp_path):
     assert words[program + 1 : program + 3] == ["serve", str(tmp_path / "my run" / "checkpoint")]
     assert (option(words, "--max-model-len"), option(words, "--generation-config")) == ("4096", "vllm")
     assert option(words, "--dtype") == ("bfloat16" if gpu else "float32")  # as the workers: vLLM would halve float32
+
+
+def test_a_worker_reads_audio_as_the_learner_does_and_warns_of_no_other_decoder(gpu, tiny_checkpoint, tmp_path, caplog):
+    import soundfile
+    from vllm.logger import init_logger
+    from vllm.multimodal.media.audio import AudioMediaIO
+
+    from timepro.data.audio import read_audio
+
+    given = json.loads(option(worker_command(WorkerConfig(), tiny_checkpoint, 4321), "--media-io-kwargs"))["audio"]
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    init_logger("vllm.multimodal.media.audio").addHandler(caplog.handler)
+    samples, rate = AudioMediaIO(**given).load_file(path)
+    assert rate == 16000 and np.array_equal(samples, read_audio(path)) and not caplog.records
 
 
 def test_the_command_fits_the_device(gpu, tiny_checkpoint):
