@@ -54,7 +54,9 @@ def write_summary(config: ExperimentConfig, run: Path, stages: StageLog, peak_me
     summary: dict[str, Any] = {
         "experiment": config.name,
         "seed": config.seed,
-        "stages": known["stages"] | {name: round(seconds, 1) for name, seconds in stages.seconds.items()},
+        # A resumed run finds stages done; what they took is known from before.
+        "stages": {name: round(seconds, 1) for name, seconds in stages.seconds.items()}
+        | {name: seconds for name, seconds in known["stages"].items() if not stages.seconds.get(name)},
         "stage_memory_gib": known.get("stage_memory_gib", {})
         | {name: round(gib, 2) for name, gib in stages.memory_gib.items()},
         "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
