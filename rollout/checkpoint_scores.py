@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,9 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         ValueError: no checkpoint, a manifest that does not fit it, or PSDS without its library.
         RuntimeError: a worker failed.
     """
+    # Nothing is fetched, and nobody's progress bars and remarks but ours, here and in the worker.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     folder, manifest = options.checkpoint, options.reference
     require_checkpoint(folder)
     card = read_card(folder)

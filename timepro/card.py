@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from timepro.names import near
+from timepro.names import CARD, MODEL_CARD, near
 from timepro.system.files import write_json, write_text
 from timepro.tasks.registry import find_task
 
-CARD, MODEL_CARD = "timepro.json", "README.md"
 _VERSION = 1
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timepro.card import CARD
 from timepro.hints import tool
+from timepro.names import CARD
 
 NOT_PUSHED = ("adapter/*",)
 """Files that stay here: an adapter names its base by a folder of this machine, and the weights have it merged in."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+CARD, MODEL_CARD = "timepro.json", "README.md"  # in a checkpoint's folder: what it is (`timepro.card`)
 _LONGEST = 100  # characters of a trial's name: a folder takes 255 bytes, a run on W&B 128
 _LONGEST_PART = 200  # of a run's: what writes beside a run's folder adds an ending
 _PLAIN = re.compile(r"[A-Za-z0-9_.=,+-]+")

@@ -15,10 +15,11 @@ import soundfile
 import yaml
 
 from timepro import load
-from timepro.card import CARD, MODEL_CARD, Card, read_card, unseen, write_card
+from timepro.card import Card, read_card, unseen, write_card
 from timepro.cli import main
 from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.data.manifest import write_manifest
+from timepro.names import CARD, MODEL_CARD
 
 SED = {"n": 8, "eb_f1_micro": 0.5, "eb_f1_macro": 0.4, "miou": 0.6, "precision": 0.5, "recall": 0.5, "unparsable": 0.0}
 CARD_OF_SED = Card(

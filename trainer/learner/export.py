@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from timepro.names import CARD, MODEL_CARD
 from trainer.learner.merging import Narrowing
 
 
@@ -15,6 +16,8 @@ def export_checkpoint(
     source: Path, target: Path, changed: dict[str, Tensor], narrowing: Narrowing | None = None
 ) -> None:
     """Copy a checkpoint folder with some tensors replaced, one weight file at a time, complete or not at all.
+
+    The source's card stays behind: the new weights get one of their own at the end of the run.
 
     Args:
         narrowing: puts changed tensors into the files' type, and measures what that costs.
@@ -32,7 +35,7 @@ def export_checkpoint(
     left = dict(changed)
     for path in sorted(source.iterdir()):
         if path.suffix != ".safetensors":
-            if path.is_file():
+            if path.is_file() and path.name not in (CARD, MODEL_CARD):
                 shutil.copy2(path, partial / path.name)
             continue
         with safe_open(str(path), framework="pt") as weights:

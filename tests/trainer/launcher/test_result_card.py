@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from timepro.card import CARD, MODEL_CARD, read_card
+from timepro.card import read_card
 from timepro.config import experiment_folders, load_experiment
 from timepro.data.clips import Clip, ManifestEvent
 from timepro.data.manifest import write_manifest
 from timepro.evaluation import save_scored, score
 from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.names import CARD, MODEL_CARD
 from timepro.runs import record_classes
 from timepro.system.files import write_json
 from timepro.tasks.samples import evaluation_samples

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from timepro.features import Processor
+from timepro.names import CARD, MODEL_CARD
 from trainer.learner.export import export_checkpoint
 from trainer.learner.learner import weighted_token_count
 from trainer.learner.order import Cursor, Mixture, share
@@ -133,6 +136,19 @@ def test_export_replaces_the_changed_tensors_and_copies_the_rest(source, tmp_pat
     assert (target / "config.json").read_text() == '{"a": 1}'
     assert sorted(p.name for p in target.parent.iterdir()) == ["target"]
     assert torch.equal(load_file(source / "model-1.safetensors")["x"], torch.zeros(2, 3))
+
+
+def test_an_export_has_the_prompts_of_its_source_and_not_its_card(tiny_checkpoint, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    for name in (CARD, MODEL_CARD):
+        (source / name).write_text("of other weights")
+    export_checkpoint(source, tmp_path / "target", {})
+    prompts = [Processor(folder).prompt_ids("When?") for folder in (source, tmp_path / "target")]
+    assert prompts[0] == prompts[1]
+    left_out = {path.name for path in source.iterdir()} - {path.name for path in (tmp_path / "target").iterdir()}
+    assert left_out == {CARD, MODEL_CARD}
+    assert (tmp_path / "target" / "config.json").read_text() == (source / "config.json").read_text()
 
 
 def test_export_replaces_an_older_export_whole(source, tmp_path):
