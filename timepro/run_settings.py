@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -12,7 +13,6 @@ from timepro.run_list import CONFIG
 from timepro.runs import read_identity, read_settings
 from timepro.tables import plain_table, print_lines, print_table
 
-_ABSENT = "-"
 _PLACE = ("name", "runs")  # where a run is kept, which its folder says already
 
 
@@ -23,8 +23,8 @@ class Differences(TypedDict):
     commits: list[str | None]
 
 
-def differing_settings(runs: Sequence[Path]) -> Differences:
-    """What the runs' `config.yaml` differ in, a value a run.
+def differences(runs: Sequence[Path]) -> Differences:
+    """What runs differ in.
 
     Raises:
         ValueError: a run without settings.
@@ -32,15 +32,20 @@ def differing_settings(runs: Sequence[Path]) -> Differences:
     for run in runs:
         if not (run / CONFIG).is_file():
             raise ValueError(f"{run} holds no {CONFIG}; name a run's folder, runs/NAME")
-    found = [dict(flat(read_settings(run))) for run in runs]
-    keys = dict.fromkeys(key for settings in found for key in settings)
     return {
-        "settings": {
-            key: [settings.get(key) for settings in found]
-            for key in sorted(keys)
-            if key not in _PLACE and any(not _same(settings, found[0], key) for settings in found[1:])
-        },
+        "settings": differing_settings(runs),
         "commits": [read_identity(run).get("commit") or None for run in runs],
+    }
+
+
+def differing_settings(runs: Sequence[Path]) -> dict[str, list[Any]]:
+    """Settings in which runs differ, by dotted key: a value a run, None where a run does not have the setting."""
+    found = [dict(flat(read_settings(run))) for run in runs]
+    keys = sorted({key for settings in found for key in settings} - set(_PLACE))
+    return {
+        key: [settings.get(key) for settings in found]
+        for key in keys
+        if any(not _same(settings, found[0], key) for settings in found[1:])
     }
 
 
@@ -59,7 +64,7 @@ def _same(some: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
 
 def print_differences(names: Sequence[str], found: Differences, form: str = "text") -> None:
     """A table with a row a setting, and a line about the code."""
-    rows = [[Text(key), *(Text(_shown(value)) for value in values)] for key, values in found["settings"].items()]
+    rows = [[Text(key), *(Text(shown_setting(value)) for value in values)] for key, values in found["settings"].items()]
     if rows:
         print_table(plain_table("settings that differ", ["setting", *names], rows, prose=len(names) + 1), form)
     commits = found["commits"]
@@ -72,7 +77,8 @@ def print_differences(names: Sequence[str], found: Differences, form: str = "tex
     print_lines([code if rows else f"no setting differs; {code}"], form)
 
 
-def _shown(value: Any) -> str:
+def shown_setting(value: Any) -> str:
+    """A setting as people read it: text as it is, anything else as JSON, and a dash where there is none."""
     if value is None:
-        return _ABSENT
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         for folder in runs:
             require_run(folder)
-        from timepro.run_settings import differing_settings
+        from timepro.run_settings import differences
 
-        found = differing_settings(runs)
+        found = differences(runs)
     except ValueError as error:
         return fail(str(error), 2)
     if options.json:

@@ -15,7 +15,7 @@ from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.names import first_of
 from timepro.plots.lanes import collars
 from timepro.report.classes import class_scores, looks_of
-from timepro.report.facts import differing_settings, run_facts
+from timepro.report.facts import run_facts, setting_rows
 from timepro.report.media import sound_and_picture
 from timepro.runs import (
     CURVES,
@@ -86,7 +86,7 @@ def content_of(runs: Sequence[Path], audio: int) -> dict[str, Any]:
         "title": " and ".join(run_names(runs).values()),
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "runs": run_facts(runs),
-        "differences": differing_settings(runs),
+        "differences": setting_rows(runs),
         "systems": [
             {"name": s.name, "metrics": _metrics(s), **_against(systems[0], s, counts, ids)} for s in systems
         ],

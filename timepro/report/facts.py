@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from timepro.runs import IDENTITY, read_settings, run_names
+from timepro.run_settings import differing_settings, shown_setting
+from timepro.runs import read_identity, read_settings, run_names
 
 _UNKNOWN = "not recorded"
 
@@ -16,15 +15,14 @@ def run_facts(runs: Sequence[Path]) -> list[dict[str, str]]:
     """Of each run: name, seed, task, reward, date and commit as it recorded them, and all its settings as YAML."""
     found = []
     for run, name in run_names(runs).items():
-        settings, path = read_settings(run), run / IDENTITY
-        identity = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        settings, identity = read_settings(run), read_identity(run)
         config = run / "config.yaml"
         found.append(
             {
                 "name": name,
-                "seed": _shown(settings.get("seed", _UNKNOWN)),
-                "task": _shown(settings.get("task", _UNKNOWN)),
-                "rewards": _shown(settings.get("rewards", _UNKNOWN)),
+                "seed": shown_setting(settings.get("seed", _UNKNOWN)),
+                "task": shown_setting(settings.get("task", _UNKNOWN)),
+                "rewards": shown_setting(settings.get("rewards", _UNKNOWN)),
                 "started": identity.get("started") or _UNKNOWN,
                 "commit": identity.get("commit") or _UNKNOWN,
                 "settings": config.read_text(encoding="utf-8") if config.is_file() else "",
@@ -33,23 +31,6 @@ def run_facts(runs: Sequence[Path]) -> list[dict[str, str]]:
     return found
 
 
-def differing_settings(runs: Sequence[Path]) -> list[list[str]]:
-    """Rows of (key, value in each run) for settings in which the runs differ, names aside."""
-    flat = [_flat(read_settings(run)) for run in runs]
-    keys = sorted({key for one in flat for key in one} - {"name"})
-    rows = [[key, *(one.get(key, "-") for one in flat)] for key in keys]
-    return [row for row in rows if len(set(row[1:])) > 1]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = _shown(value)
-    return found
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def setting_rows(runs: Sequence[Path]) -> list[list[str]]:
+    """Rows of (key, value in each run) for settings in which the runs differ."""
+    return [[key, *map(shown_setting, values)] for key, values in differing_settings(runs).items()]
