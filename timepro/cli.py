@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -47,14 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 done, 1 failed, 2 wrong use, 130 or 143 ended by a signal.
+        0 done, 1 failed, 2 wrong use, 130, 141 or 143 ended by a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in {name for name, _, _ in COMMANDS}:
         return _without_command(words)
     options = parse(words[0], words[1:])
     try:
-        return options.command(options)
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough (`timepro runs | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("timepro: stopped", file=sys.stderr, flush=True)
         return 130

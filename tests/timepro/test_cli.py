@@ -140,6 +140,20 @@ def test_an_experiment_of_the_users_own_from_elsewhere(tmp_path: Path) -> None:
         assert code == 0 and f"\nseed: {seed}\n" in out, said
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "b" / "config.yaml").write_text("".join(f"key_{i}: {'x' * 200}\n" for i in range(2000)))
+    for few_lines_too in (["diff", "a", "a"], ["diff", "a", "b"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "timepro.cli", *few_lines_too], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(timeout=60) in (1, 141)  # 1: in the middle of a table
+
+
 def test_a_hint_can_be_run_as_it_is_printed(tmp_path: Path) -> None:
     done = subprocess.run(command("--version"), shell=True, capture_output=True, text=True, cwd=Path.cwd(), check=True)
     assert done.stdout == f"timepro {__version__}\n"
