@@ -130,10 +130,10 @@ def print_results(config: ExperimentConfig, run: Path, test: Path, form: str = "
                 f"GRPO over {over}: {gain['value']:+.3f} {key}, 95 % paired bootstrap [{low:+.3f}, {high:+.3f}]"
             )
     print_table(cost_table(read_summary(run)), form)
-    print_lines([*lines, disk_line(run, Path(config.runs) / "cache"), *_where_to_go(config, run)], form)
+    print_lines([*lines, disk_line(run, Path(config.runs) / "cache"), *_where_to_go(config, run, test)], form)
 
 
-def _where_to_go(config: ExperimentConfig, run: Path) -> list[str]:
+def _where_to_go(config: ExperimentConfig, run: Path, test: Path) -> list[str]:
     """What the run has left behind, and the commands that show and use it."""
     there = [name for name in ("summary.json", "eval", "rollouts", "checkpoint") if (run / name).exists()]
     pictures = [str(run / name) for name in ("examples.png", "curves.png") if (run / name).is_file()]
@@ -143,8 +143,8 @@ def _where_to_go(config: ExperimentConfig, run: Path) -> list[str]:
         folder = run / "checkpoint"
         use = [
             f"serve it     {serve_line(config.rollout, folder)}",
-            f"ask it       {command(f'evaluate --checkpoint {folder} MANIFEST')}; "
-            f"in Python: timepro.load({str(folder)!r}).answer(CLIP)",
+            f"test it      {command(f'evaluate --checkpoint {folder} {test}')}",
+            f"in Python    from timepro import load; load({str(folder)!r}).answer('clip.flac')",
         ]
     return [
         f"run folder   {run}  ({', '.join(there)})",
