@@ -75,6 +75,7 @@ def calls(tmp_path: Path, monkeypatch) -> dict[str, list[str]]:
         "evaluate": ["evaluate", str(tmp_path / "labels.tsv"), str(tmp_path / "labels.tsv"), "--resamples", "10"],
         "inspect": ["inspect", str(tmp_path / "run")],
         "runs": ["runs", str(tmp_path / "run")],
+        "train": ["train", "sed_grpo", "--dry-run", f"runs={tmp_path}"],
         "sweep": ["sweep", "sed_grpo_seeds", "--here", "--list", "--runs", str(tmp_path)],
     }
 
@@ -85,7 +86,7 @@ def test_json_is_one_object_and_a_table_is_markdown_or_latex(calls: dict[str, li
         out = capsys.readouterr().out
         assert isinstance(json.loads(out, parse_constant=pytest.fail), dict | list), name
         assert code == (2 if "refused" in name else 0), name
-        if name == "sweep" or name == "data table":  # --list is no table; nor is a conversion without problems
+        if name in ("sweep", "train", "data table"):  # a list, YAML and a conversion without problems are no tables
             continue
         for form, sign in (("markdown", "| ---"), ("latex", r"\begin{tabular}")):
             assert cli.main([*words, "--format", form]) == code, name

@@ -9,8 +9,8 @@ import argparse
 import os
 from pathlib import Path
 
-from timepro.commands.output import add_output
-from timepro.config import experiment_folders, load_experiment, to_yaml
+from timepro.commands.output import add_output, print_json
+from timepro.config import by_key, experiment_folders, load_experiment, to_yaml
 from timepro.hints import fail
 from trainer.launcher.trials import named_run
 from trainer.settings.experiment import ExperimentConfig
@@ -53,12 +53,12 @@ def train(options: argparse.Namespace) -> int:
         folders = experiment_folders()
         name, overrides = named_run(options.experiment, options.overrides, options.sweep, folders)
         config = load_experiment(name, overrides, ExperimentConfig, folders)
-        return dry_run(config) if options.dry_run else run(config, options)
+        return dry_run(config, options.json) if options.dry_run else run(config, options)
     except (ValueError, FileNotFoundError) as error:
         return fail(str(error), 2)
 
 
-def dry_run(config: ExperimentConfig) -> int:
+def dry_run(config: ExperimentConfig, as_json: bool = False) -> int:
     """Check an experiment, and print its configuration and what it would do.
 
     Raises:
@@ -68,8 +68,12 @@ def dry_run(config: ExperimentConfig) -> int:
     from trainer.launcher.nodes.node import node_count
 
     check(config, node_count())
-    print(to_yaml(config))
-    print(describe(config, node_count()))
+    plan = describe(config, node_count())
+    if as_json:
+        print_json({"settings": by_key(config), "plan": plan.splitlines()})
+    else:
+        print(to_yaml(config))
+        print(plan)
     return 0
 
 
