@@ -63,6 +63,10 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
         command += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
     else:
         command += ["--kv-cache-memory-bytes", str(config.kv_cache_mib << 20), "--block-size", "32"]
+        if config.tensor_parallel == 1:
+            # As on a GPU, the model runs in the engine's process: vLLM would start another one on a CPU to bind its
+            # threads to cores, which is off here. By its path, since "uni" is overruled.
+            command += ["--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"]
     return command
 
 

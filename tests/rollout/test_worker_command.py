@@ -89,6 +89,7 @@ def test_the_command_fits_the_device(gpu, tiny_checkpoint):
         assert "--kv-cache-memory-bytes" not in command
     else:
         assert option(command, "--kv-cache-memory-bytes") == str(64 * 2**20)
+        assert option(command, "--distributed-executor-backend").endswith(".UniProcExecutor")  # a GPU's default
         assert "--gpu-memory-utilization" not in command
     fixed = worker_command(WorkerConfig(dtype="float16"), tiny_checkpoint, 4321)
     assert option(fixed, "--dtype") == "float16"
