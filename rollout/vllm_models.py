@@ -1,7 +1,7 @@
 """vLLM's own model classes with the Audio-Side Time Prompt: timestamps in the prompt, banned tokens in the logits.
 
-What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list; another
-one adds LoRA adapters (`adapters.py`). A family
+What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list; others add
+LoRA adapters (`adapters.py`) and spare work on silence (`clip_features.py`). A family
 names the classes of vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the
 family's architecture, made when it is first asked for.
 """
@@ -19,6 +19,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from rollout.adapters import AdaptersMixin
+from rollout.clip_features import ClipFeaturesMixin
 from timepro.astp import AstpLayout, interleave
 from timepro.families import ModelFamily, all_families
 
@@ -100,7 +101,8 @@ def model_class(family: ModelFamily) -> type:
         (AstpProcessorMixin, processor),
         {"__module__": __name__, "frame_rate": family.frame_rate},
     )
-    return MULTIMODAL_REGISTRY.register_processor(expands, info=info, dummy_inputs=dummy_inputs)(made)
+    short = type(f"Clip{names.info}", (ClipFeaturesMixin, info), {"__module__": __name__})
+    return MULTIMODAL_REGISTRY.register_processor(expands, info=short, dummy_inputs=dummy_inputs)(made)
 
 
 def __getattr__(name: str) -> type:
