@@ -62,8 +62,10 @@ class WorkerControl:
         """Let the workers generate again."""
         self.on_all(urls, "resume")
 
-    def reset_caches(self, urls: Sequence[str]) -> None:
-        """Drop what the workers have kept of activations, which are the old weights'.
+    def reset_prefix_cache(self, urls: Sequence[str]) -> None:
+        """Drop the keys and values that the workers have kept, which are the old weights'.
+
+        The encoder's frames stay: it is frozen, and no part of it is ever sent.
 
         Raises:
             RuntimeError: a worker could not, since requests hold on to them.
@@ -73,7 +75,6 @@ class WorkerControl:
             raise RuntimeError(
                 f"{', '.join(busy)} did not reset the prefix cache: a request still holds keys and values in it"
             )
-        self.on_all(urls, "reset_encoder_cache")
 
     def abort_update(self, urls: Sequence[str]) -> None:
         """Have the workers put their old weights back and generate again, those that can."""

@@ -274,7 +274,7 @@ class WeightSender:
         for update in updates:
             update.result(timeout=timeout)  # a worker whose checksum differs has raised
         self.control.on_all(self.members, "finish_weight_update", {"weight_version": str(version)})
-        self.control.reset_caches(self.members)
+        self.control.reset_prefix_cache(self.members)
         replies = self.control.on_all(self.members, "collective_rpc", {"method": "timepro_last_update"})
         for url, reply in zip(self.members, replies, strict=True):
             for report in reply["results"]:

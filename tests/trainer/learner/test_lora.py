@@ -211,3 +211,11 @@ def test_bad_settings_are_refused(folder, processor, config, message):
     policy, _ = load_policy(folder, processor.family, processor.layout, torch.float32)
     with pytest.raises(ValueError, match=message):
         add_lora(policy.text_model, config, 0)
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["whole weights", "adapters"])
+def test_no_part_of_the_encoder_is_sent_whose_frames_the_workers_keep(folder, processor, lora):
+    policy, encoder = policy_of(folder, processor, lora)
+    sent = {id(parameter) for tensor in policy.streamed() for parameter in tensor.parameters}
+    assert sent and not sent & {id(parameter) for parameter in encoder.parameters()}
+    assert not any("audio" in tensor.name or "projector" in tensor.name for tensor in policy.streamed())

@@ -91,7 +91,7 @@ def test_all_workers_get_the_weights_and_generate_nothing_meanwhile(send, worker
         during = worker.calls[worker.calls.index("pause?mode=abort&clear_cache=false") :]
         assert during == [
             "pause?mode=abort&clear_cache=false", "start_weight_update", "update_weights", "finish_weight_update",
-            "reset_prefix_cache", "reset_encoder_cache", "timepro_last_update", "resume",
+            "reset_prefix_cache", "timepro_last_update", "resume",
         ]  # fmt: skip
     policy.tensors["up"].data.mul_(2.0)
     one.deliver(2)
