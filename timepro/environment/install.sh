@@ -45,6 +45,18 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-
 torch_build() { "$venv/bin/python" -W ignore -c 'import torch; v = torch.version.cuda; print(f"CUDA {v}" if v else "cpu")'; }
 
 extra=$platform
+is_cpu_build="pip took a CPU build of torch: remove $venv and take the CPU wheels out of pip's indexes and find-links"
+if [[ $platform == gpu ]]; then
+    # First and by this very version: CPU wheels that pip knows of (`+cpu` behind the version) would win over it. An
+    # index that has only builds with another name behind the version is left to the install below.
+    torch=$(grep '^torch==' "$constraints")
+    if "${pip[@]}" "${torch/==/===}" 2>"$venv/.said"; then
+        [[ $(torch_build) != cpu ]] || die "$is_cpu_build"
+    elif ! grep -q "No matching distribution found for torch===" "$venv/.said"; then
+        cat "$venv/.said" >&2
+        die "pip could not install $torch (see above); run make setup again once mended"
+    fi
+fi
 if [[ $platform == cpu ]]; then
     # First and by its full name: resolved with the rest, pip could fetch gigabytes of a CUDA build instead.
     torch=$(grep '^torch==' "$constraints")
@@ -83,7 +95,7 @@ fi
 "${pip[@]}" sed_scores_eval "pandas<3" >/dev/null 2>&1 ||
     say "without PSDS: sed_scores_eval could not be installed (it is built here, by a C++ compiler); all else works"
 if [[ $platform == gpu && $(torch_build) == cpu ]]; then
-    die "pip took a CPU build of torch: remove $venv and take the CPU wheels out of pip's indexes and find-links"
+    die "$is_cpu_build"
 fi
 "$venv/bin/python" -m timepro.environment.cpu_wheels | sed 's/^/setup: /'
 echo "$wanted" >"$stamp"
