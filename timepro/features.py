@@ -30,7 +30,9 @@ class Processor:
 
         self.family: ModelFamily = family_of(folder)
         config = self.family.load_config(folder)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        # With the configuration at hand: transformers would else read the whole family's, with a talker that a small
+        # vocabulary does not fit, and complain of each of its token ids.
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), config=config, local_files_only=True)
         self.extractor: Any = WhisperFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
         self.layout = AstpLayout.from_config(self.family.text_side_config(config))
         self.audio_token_id = self.family.audio_token_id(config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -190,3 +192,14 @@ def test_family_of_names_what_is_wrong(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="model_type 'llama' is not supported; supported: .*qwen2_5_omni"):
         Processor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny_checkpoint", "tiny_qwen2_audio"])
+def test_its_processor_is_read_without_complaints(name: str, request: pytest.FixtureRequest) -> None:
+    """In a process of its own: transformers says each of them once."""
+    folder = request.getfixturevalue(name)
+    program = "import sys; from timepro.features import Processor; print(len(Processor(sys.argv[1]).tokenizer))"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(Processor(folder).tokenizer) > 1000
+    assert "Model config" not in done.stderr
