@@ -20,7 +20,7 @@ def experiment(*overrides: str) -> ExperimentConfig:
 
 def test_the_embedded_experiment_is_known_before_its_first_run(tmp_path: Path) -> None:
     text = forecast(parts_of(experiment(), MISSING, 1300), tmp_path).as_text()
-    assert text.startswith("about ") and "min: data 2, SFT 7, GRPO 8, control 2, evaluation 1" in text
+    assert text.startswith("about ") and "min: data 2, SFT 5, GRPO 8, control 2, evaluation 1" in text
 
 
 def test_the_times_of_earlier_runs_decide(tmp_path: Path) -> None:
