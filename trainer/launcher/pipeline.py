@@ -40,7 +40,7 @@ from trainer.launcher.result_card import write_result_card
 from trainer.launcher.runfolder import bind_start, link_records, opened_run
 from trainer.launcher.signals import signals_raise
 from trainer.launcher.stage_keys import data_key, file_key, folder_key, model_key, sft_key
-from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_disk
+from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_disk, take_result
 from trainer.launcher.summary import print_results, write_summary
 from trainer.launcher.vllm_start import wait_for_vllm
 from trainer.launcher.workers import Fleet
@@ -110,6 +110,8 @@ class Pipeline:
             self.post_train(start)
         else:
             self.evaluate_alone(start, "sft")
+            if config.sft.enabled:
+                take_result(start, self.run / "checkpoint")
         if config.control.enabled:
             self.control_arm(start)
 

@@ -24,7 +24,7 @@ from trainer.settings.experiment import ExperimentConfig
 
 
 def write_result_card(config: ExperimentConfig, run: Path, manifests: Mapping[str, Path]) -> None:
-    """Write the card of `run/checkpoint`; does nothing for a run that has none, which trains no further than SFT.
+    """Write the card of `run/checkpoint`; does nothing for a run that has none, which trains nothing.
 
     Args:
         manifests: by split.
