@@ -22,5 +22,7 @@ class CheckpointsConfig:
 
     def check(self, where: str) -> None:
         """Raises ValueError, with `where` before the key's name."""
+        if self.keep < 1:
+            raise ValueError(f"{where}.keep is {self.keep}; at least the newest must stay")
         if self.on_failure not in ON_FAILURE:
             raise ValueError(f"{where}.on_failure is {self.on_failure!r}; it must be {' or '.join(ON_FAILURE)}")

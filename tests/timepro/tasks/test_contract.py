@@ -88,7 +88,7 @@ def test_an_evaluation_is_read_back_here_and_in_a_process_that_does_not_know_the
     code = f"from timepro.runs import read_counts; print(read_counts(__import__('pathlib').Path({str(path)!r})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert f"'{task.name}': (['c0" in run.stdout
+    assert f"'{task.name}': ([('c0" in run.stdout
     np.testing.assert_array_equal(read_counts(path)[task.name][1], scored.counts(task.name))
 
 
