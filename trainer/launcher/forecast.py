@@ -87,7 +87,10 @@ def forecast(parts: Sequence[Part], cache: Path) -> Forecast:
 
 def write_rates(parts: Sequence[Part], seconds: Mapping[str, float], cache: Path) -> None:
     """Keep what an unbroken run has taken, for the forecasts of later ones."""
-    taken = {p.speed: seconds[p.stage] / p.units for p in parts if p.units and seconds.get(p.stage)}
+    taken: dict[str, float] = {}
+    for part in parts:
+        if part.units and seconds.get(part.stage):  # a control that takes as long as GRPO shares its speed
+            taken.setdefault(part.speed, seconds[part.stage] / part.units)
     write_json(cache / RATES_FILE, _rates(cache) | taken, indent=1)
 
 
@@ -98,6 +101,11 @@ def _rates(cache: Path) -> dict[str, float]:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f}" if seconds >= 50 else "0.5"
+
+
+def clips_in(manifest: Path) -> int:
+    """Clips of a manifest whose audio has been looked at already."""
+    return sum(1 for _ in iter_manifest(manifest, check_audio=False))
 
 
 def parts_of(config: ExperimentConfig, missing: Mapping[str, int], sft_steps: int, n_nodes: int = 1) -> list[Part]:
@@ -125,6 +133,6 @@ def parts_of(config: ExperimentConfig, missing: Mapping[str, int], sft_steps: in
         parts.append(replace(parts[-1], name="control", stage="control"))
     alone = "control" if control.enabled else "" if config.grpo.enabled else "sft"
     if alone:
-        clips = sum(1 for _ in iter_manifest(Path(config.data.test))) if config.data.test else config.data.test_clips
+        clips = clips_in(Path(config.data.test)) if config.data.test else config.data.test_clips
         parts.append(Part("evaluation", f"evaluate-{alone}", clips, f"evaluation, {speed}", usual.get("evaluation")))
     return parts

@@ -18,7 +18,6 @@ from rollout.evaluation import evaluate
 from timepro.adapter_folder import ADAPTER_FOLDER, adapter_base
 from timepro.checks.samples import label_times
 from timepro.config import save_resolved
-from timepro.data.manifest import iter_manifest
 from timepro.data.sounds import SOUNDS
 from timepro.data.synth import write_split
 from timepro.evaluation import save_scored
@@ -31,7 +30,7 @@ from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
 from trainer.launcher.checks import audio_folders, total_ranks, total_workers
 from trainer.launcher.console import console
-from trainer.launcher.forecast import Forecast, forecast, parts_of, write_rates
+from trainer.launcher.forecast import Forecast, clips_in, forecast, parts_of, write_rates
 from trainer.launcher.jobs import run_learner
 from trainer.launcher.memory import MemoryWatch
 from trainer.launcher.nodes.head import Nodes
@@ -128,7 +127,7 @@ class Pipeline:
         ):
             steps = config.sft.max_steps
             if config.sft.epochs:
-                clips = missing.get("sft") or sum(1 for _ in iter_manifest(sft))
+                clips = missing.get("sft") or clips_in(sft)
                 steps = math.ceil(config.sft.epochs * clips / config.sft.batch_size)
         return forecast(parts_of(config, missing, steps, self.nodes.node.count), self.cache)
 

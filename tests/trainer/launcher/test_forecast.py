@@ -51,3 +51,5 @@ def test_a_stage_knows_its_share_of_the_whole(tmp_path: Path) -> None:
 def test_a_control_without_steps_of_its_own_takes_as_long_as_grpo(tmp_path: Path) -> None:
     told = forecast(parts_of(experiment("control.max_steps=0"), MISSING, 0), tmp_path)
     assert told.seconds["control"] == pytest.approx(told.seconds["grpo"])
+    write_rates(told.parts, {"grpo": 500.0, "control": 400.0}, tmp_path)
+    assert forecast(told.parts, tmp_path).seconds["grpo"] == pytest.approx(500.0)
