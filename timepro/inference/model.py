@@ -17,7 +17,6 @@ import torch
 
 from timepro.answers import parse_answer
 from timepro.card import read_card, unseen
-from timepro.data.audio import read_audio
 from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
 from timepro.inference.generation import generated, merged_embeds
@@ -157,7 +156,7 @@ class Model:
 
     def _features(self, audio: Audio) -> torch.Tensor:
         if not isinstance(audio, np.ndarray):
-            return self.processor.features_of(read_audio(audio, self.processor.extractor.sampling_rate))
+            return self.processor.features(Path(audio))
         if audio.ndim != 1 or audio.dtype.kind != "f":
             raise ValueError(
                 f"audio is an array of shape {audio.shape} and type {audio.dtype}; give a mono waveform (N,) of floats "
