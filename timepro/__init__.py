@@ -1,6 +1,7 @@
 """Fine-grained temporal perception for large audio-language models: events, timestamps, tasks, data, metrics.
 
-From Python: `from timepro import load, evaluate, parse_answer, Event, dataframe`; each is imported when first used.
+From Python: `from timepro import Detector, load, evaluate, parse_answer, Event, dataframe`; each is imported when first
+used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 # Named by strings: an import here would make every command wait for torch, and every kept stage depend on all of this.
 _FROM = {
+    "Detection": "timepro.inference.detections",
+    "Detector": "timepro.inference.detector",
     "Event": "timepro.events",
     "ParsedAnswer": "timepro.events",
     "Model": "timepro.inference.model",
