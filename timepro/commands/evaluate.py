@@ -1,7 +1,8 @@
 """Score predicted events against reference events, file by file.
 
 PREDICTIONS and REFERENCE are tables (.tsv, .csv; header: filename onset offset event_label), label files of Audacity,
-Sonic Visualiser, Raven, Praat or JAMS, one a recording, or a folder of them, or JSON (.json, .jsonl):
+Sonic Visualiser, Raven, Praat, JAMS or WebVTT, one a recording, or a folder of them, or JSON (.json, .jsonl; also an
+export of Label Studio):
 
   a file with its events   {"filename": "a.wav", "events": [{"onset": 0.5, "offset": 1.2, "event_label": "Dog"}]}
   or a single event        {"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}

@@ -15,11 +15,11 @@ from pathlib import Path
 from timepro.data.event_json import read_json
 from timepro.data.event_parts import Bad, EventMaker, FileEvents, Role, column, duration_of, name_of
 from timepro.data.repairs import Repairs
-from timepro.data.table import CAPTION, COLUMNS, NAN_ROW, Table, event_rows
+from timepro.data.table import CAPTION, COLUMNS, CONFIDENCE, NAN_ROW, Table, event_rows
 from timepro.data.tracks import ENDINGS, TrackOptions, program_of, read_track, recording_of
 from timepro.data.values import is_missing
 
-_KNOWN = ".tsv, .csv, .json, .jsonl, or a label file of Audacity, Sonic Visualiser, Raven, Praat or JAMS"
+_KNOWN = ".tsv, .csv, .json, .jsonl, or a label file of Audacity, Sonic Visualiser, Raven, Praat, JAMS or WebVTT"
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def program_in_folder(path: Path) -> str:
     program = program_of(path) or ("" if path.stat().st_size else "Audacity")
     if not program:
         raise ValueError(
-            f"{path}: this is not a label file of one recording (Audacity, Sonic Visualiser, Raven, Praat, JAMS); "
-            "a table of several files is named itself, not its folder"
+            f"{path}: this is not a label file of one recording (Audacity, Sonic Visualiser, Raven, Praat, JAMS, "
+            "WebVTT); a table of several files is named itself, not its folder"
         )
     return program
 
@@ -114,8 +114,8 @@ def _require(path: Path) -> None:
 
 def _read_table(path: Path, make: EventMaker, options: ReadOptions) -> dict[str, FileEvents]:
     files: dict[str, FileEvents] = {}
-    columns = options.columns or {name: name for name in COLUMNS}
-    for row in event_rows(Table(path, columns, (CAPTION,))):
+    columns = {CONFIDENCE: CONFIDENCE, **(options.columns or {name: name for name in COLUMNS})}
+    for row in event_rows(Table(path, columns, (CAPTION, CONFIDENCE))):
         place = f"{path}:{row.line}"
         if row.problem:
             make.problems.add(place, row.problem)
@@ -126,7 +126,7 @@ def _read_table(path: Path, make: EventMaker, options: ReadOptions) -> dict[str,
         if row.silent:
             continue
         try:
-            entry.events.append(make(row.onset, row.offset, row.label, column, place))
+            entry.add(make(row.onset, row.offset, row.label, column, place), make.confidence(row.confidence, place))
         except Bad as problem:
             make.problems.add(place, problem)
     return files
@@ -156,7 +156,8 @@ def _from_track(path: Path, program: str, name: str, make: EventMaker, options: 
             make.repairs.add(NAN_ROW, place)
             continue
         try:
-            entry.events.append(make(event.onset, event.offset, event.label, column, place))
+            made = make(event.onset, event.offset, event.label, column, place)
+            entry.add(made, make.confidence(event.confidence, place))
         except Bad as problem:
             make.problems.add(place, problem)
     return files

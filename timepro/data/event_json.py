@@ -7,8 +7,9 @@ An object is a file with its events,
 or a single event, ``{"filename": "a.wav", "onset": 0.5, "offset": 1.2, "event_label": "Dog"}``, where a file without
 events has null or NaN for all three. ``id`` may stand for ``filename`` and ``label`` for ``event_label``, so a manifest
 can be read, and so can the answers of a run (``eval/*.jsonl``): as predictions their ``events``, as references their
-``reference``. ``samples``, a list of lists of events, holds several answers to the same clip. Other keys are not looked
-at.
+``reference``. ``samples``, a list of lists of events, holds several answers to the same clip, and an event may have a
+``confidence`` of 0 to 1. Other keys are not looked at. A list may also be an export of Label Studio
+(`timepro.data.label_studio`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from timepro.data.event_parts import ODD_LABEL, Bad, EventMaker, FileEvents, duration_of, key, name_of
 from timepro.data.files import text_lines
+from timepro.data.label_studio import Task, is_task, read_task
 from timepro.data.manifest import CONTROL
 from timepro.data.table import NAN_ROW
 from timepro.data.values import is_missing
@@ -41,10 +43,14 @@ def read_json(path: Path, make: EventMaker) -> dict[str, FileEvents]:
         try:
             if not isinstance(item, dict):
                 raise Bad(f"expected an object, got {type(item).__name__}")
-            name = name_of(item.get("filename", item.get("id")))
+            task = read_task(item) if is_task(item) else None
+            name = name_of(item.get("filename", item.get("id")) if task is None else task.name)
             if name in whole or ("events" in item and name in files):
                 raise Bad(f"key 'filename': {name!r} was there already, with all its events; keep one of the two")
-            if "events" in item:
+            if task is not None:
+                whole.add(name)
+                files[name] = _from_task(task, make, place)
+            elif "events" in item:
                 whole.add(name)
                 files[name] = _whole_file(item, make, place)
             else:
@@ -85,14 +91,25 @@ def _whole_file(item: Mapping[str, Any], make: EventMaker, place: str) -> FileEv
     if not isinstance(ok, bool):
         raise Bad(f"key 'ok': expected true or false, got {ok!r}")
     name = "reference" if make.role == "reference" and "reference" in item else "events"
-    return FileEvents(
-        _events(item[name], name, make, place),
-        None if is_missing(duration) else duration_of(duration, key("")),
-        ok or make.role == "reference",
-        None
+    entry = FileEvents(
+        duration=None if is_missing(duration) else duration_of(duration, key("")),
+        ok=ok or make.role == "reference",
+        samples=None
         if samples is None
         else [_events(s, f"samples[{i}]", make, place) for i, s in enumerate(_list(samples, "samples"))],
     )
+    events = _list(item[name], name)
+    for event, made in zip(events, _events(events, name, make, place), strict=True):
+        entry.add(made, make.confidence(event.get("confidence"), place))
+    return entry
+
+
+def _from_task(task: Task, make: EventMaker, place: str) -> FileEvents:
+    entry = FileEvents(duration=task.duration)
+    for region in task.regions:
+        made = make(region.onset, region.offset, region.label, lambda name, r=region: f"{r.place}: {name}", place)  # type: ignore[misc]
+        entry.add(made, make.confidence(region.confidence, place))
+    return entry
 
 
 def _add_single(entry: FileEvents, item: Mapping[str, Any], make: EventMaker, place: str) -> None:
@@ -100,7 +117,7 @@ def _add_single(entry: FileEvents, item: Mapping[str, Any], make: EventMaker, pl
         raise Bad("no key 'events' and no key 'onset'; give the file's events, or one event")
     values = [item["onset"], item.get("offset"), item.get("event_label", item.get("label"))]
     if not all(map(is_missing, values)):
-        entry.events.append(_event(item, "", make, place))
+        entry.add(_event(item, "", make, place), make.confidence(item.get("confidence"), place))
     elif any(value is not None for value in values):
         make.repairs.add(NAN_ROW, place)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from timepro.data.repairs import Repairs
-from timepro.data.values import BadValue, seconds, text
+from timepro.data.values import BadValue, is_missing, seconds, share, text
 from timepro.events import Event
 
 Role = Literal["reference", "predictions"]
@@ -21,6 +21,7 @@ Role = Literal["reference", "predictions"]
 NO_LENGTH = "event predicted without length: scored as a false positive"
 ODD_LABEL = "event predicted with an empty label, or control characters in it: of no class"
 BEFORE_ZERO = "event predicted to begin before 0 s: cut to begin at 0"
+ODD_CONFIDENCE = "confidence that is no share of 0 to 1: not kept"
 
 
 @dataclass
@@ -29,12 +30,22 @@ class FileEvents:
 
     ok: False for a model's answer that could not be read. duration in seconds, None where the file does not say it.
     samples: several answers to the same clip, None where there are none.
+    confidences: of 0 to 1, one an event and None where an event has none; None where no event has one.
     """
 
     events: list[Event] = field(default_factory=list)
     duration: float | None = None
     ok: bool = True
     samples: list[list[Event]] | None = None
+    confidences: list[float | None] | None = None
+
+    def add(self, event: Event, confidence: float | None = None) -> None:
+        """Append an event, with its confidence where it has one."""
+        if confidence is not None and self.confidences is None:
+            self.confidences = [None] * len(self.events)
+        self.events.append(event)
+        if self.confidences is not None:
+            self.confidences.append(confidence)
 
 
 _SHOWN = 20  # problems of a file in a message
@@ -96,6 +107,16 @@ class EventMaker:
             return Event(start, end, text(label))
         except BadValue as problem:
             raise Bad(f"{naming('event_label')}: {problem}") from None
+
+    def confidence(self, value: Any, place: str) -> float | None:
+        """The confidence of an event; one that is none is listed and left out, since nothing is scored by it."""
+        if is_missing(value):
+            return None
+        try:
+            return share(value)
+        except BadValue:
+            self.repairs.add(ODD_CONFIDENCE, place)
+            return None
 
 
 def _time(value: Any, where: str, below_zero: bool) -> float:

@@ -54,9 +54,17 @@ def relabelled(
     def renamed(events: Iterable[Event]) -> list[Event]:
         return [replace(event, label=new) for event in events if (new := named[event.label]) is not None]
 
+    def kept(f: FileEvents) -> list[float | None] | None:
+        if f.confidences is None:
+            return None
+        return [c for c, event in zip(f.confidences, f.events, strict=True) if named[event.label] is not None]
+
     return {
         name: replace(
-            f, events=renamed(f.events), samples=None if f.samples is None else [renamed(s) for s in f.samples]
+            f,
+            events=renamed(f.events),
+            samples=None if f.samples is None else [renamed(s) for s in f.samples],
+            confidences=kept(f),
         )
         for name, f in files.items()
     }

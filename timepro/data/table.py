@@ -23,6 +23,7 @@ MAX_LINE = 1 << 16
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 CAPTION = "caption"  # an optional column
+CONFIDENCE = "confidence"  # another: how sure a system is, from 0 to 1
 
 NAN_ROW = "row with 'nan' or the like for onset, offset and label: a file without events"
 BARE_ROW = "row with the file's name alone: a file without events"
@@ -67,6 +68,7 @@ class EventRow:
     silent: bool = False
     repair: str = ""
     problem: str = ""
+    confidence: str | None = None
 
 
 def split_row(line: str, separator: str) -> list[str]:
@@ -167,7 +169,8 @@ def _event_row(row: Row) -> EventRow:
         advice = "fill it, or empty all three for a file without events"
         return EventRow(row.line, name, problem=f"column {missing[0]!r} {found}; {advice}")
     onset, offset, label = values
-    return EventRow(row.line, name, onset, offset, label, caption=row.cells.get(CAPTION) or None)
+    caption, confidence = (row.cells.get(key) or None for key in (CAPTION, CONFIDENCE))
+    return EventRow(row.line, name, onset, offset, label, caption, confidence=confidence)
 
 
 # ---------------------------------------------------------------- the header

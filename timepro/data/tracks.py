@@ -4,8 +4,9 @@
     Sonic Visualiser   1.000000000,0,1.000000000,Dog: a layer of regions (time, value, duration, label) or notes
     Raven              a selection table: Begin Time (s), End Time (s), one column of labels; several recordings where
                        it has Begin File and File Offset (s)
-    Praat              *.TextGrid, one tier of intervals; those without text are no events
+    Praat              *.TextGrid, one tier of intervals, or a tier a label; those without text are no events
     JAMS               *.jams with one annotation of events (scaper, sound_event, segment_*, tag_*)
+    WebVTT             *.vtt, a cue an event: its text is the label
 
 The recording is called as the file is, without its ending: take.txt, take.wav.txt and take.Table.1.selections.txt are
 about take. An empty .txt or .csv file is a recording without events. Lines of Audacity that begin with a backslash
@@ -14,6 +15,7 @@ hold frequencies and are no events. Points in time come as events without length
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +25,15 @@ from typing import Any
 from timepro.data.files import text_lines
 from timepro.data.formats.json_files import json_object
 from timepro.data.table import MAX_LINE, Table, first_line, read_header, split_header, split_row
+from timepro.data.textgrid import read_textgrid
 from timepro.data.values import NUMBER, BadValue, is_missing, seconds
 from timepro.hints import install_extra
 
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
 """Endings of the audio files that are read."""
-ENDINGS = (".txt", ".csv", ".tsv", ".textgrid", ".jams")
-JAMS_NAMESPACES = ("scaper", "sound_event", "segment_open", "tag_open")
+ENDINGS = (".txt", ".csv", ".tsv", ".textgrid", ".jams", ".vtt")
+JAMS_TAGS = "tag_open"
+JAMS_NAMESPACES = ("scaper", "sound_event", "segment_open", JAMS_TAGS)
 
 _AUDACITY = re.compile(rf"[ \t]*+({NUMBER})[ \t]++({NUMBER})(?:[ \t]++(.*))?")
 _FREQUENCIES = re.compile(r"\\[ \t]")
@@ -37,19 +41,25 @@ _SONIC = re.compile(rf"{NUMBER},{NUMBER}(?:,.*)?")
 _SONIC_HEADER = ("TIME", "DURATION", "LABEL")
 _RAVEN = {"onset": "Begin Time (s)", "offset": "End Time (s)"}
 _RAVEN_OWN = {"selection", "view", "channel", "begin file", "end file", "begin path", "end path", "begin date", "id"}
+_RAVEN_OWN |= {"confidence", "score"}
 _RAVEN_NAME = re.compile(r"(?:\.Table\.[0-9]+)?\.selections$", re.IGNORECASE)
-_NAMED = (*AUDIO, ".m4a", ".aac", ".wma")  # a label file's recording may be in a format that is not read
+# A label file's recording may be in a format that is not read as a data set.
+_NAMED = (*AUDIO, ".m4a", ".aac", ".wma", ".mp4", ".mkv", ".mov", ".webm")
 
 
 @dataclass(frozen=True, slots=True)
 class TrackEvent:
-    """An event as it is written. recording: its audio file where the label file says it, None for the file's own."""
+    """An event as it is written.
+
+    recording: its audio file where the label file says it, None for the file's own. confidence: where it says one.
+    """
 
     onset: Any
     offset: Any
     label: Any
     line: int
     recording: str | None = None
+    confidence: Any = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,8 @@ def program_of(path: Path) -> str:
         return "Praat"
     if suffix == ".jams":
         return "JAMS"
+    if suffix == ".vtt":
+        return "WebVTT"
     if suffix not in ENDINGS:
         return ""
     first = next((line for _, line in text_lines(path, MAX_LINE) if line.strip()), "")
@@ -107,7 +119,10 @@ def read_track(path: Path, program: str, options: TrackOptions = TrackOptions())
     if program == "Raven":
         return _read_raven(path, options.label)
     if program == "Praat":
-        return _read_textgrid(path, options.tier)
+        intervals, length = read_textgrid(path, options.tier)
+        return Track(program, tuple(TrackEvent(*found, line) for line, found in enumerate(intervals, 1)), length)
+    if program == "WebVTT":
+        return Track(program, tuple(_read_webvtt(path)))
     if program == "JAMS":
         try:
             duration, events = read_jams(json_object(path))
@@ -180,8 +195,8 @@ def _read_raven(path: Path, label: str) -> Track:
     number, header = first_line(path)
     _, names = read_header(f"{path}:{number}", header, _RAVEN)
     columns = _RAVEN | {"label": label or _raven_label(f"{path}:{number}", names)}
-    columns |= {"selection": "Selection", "file": "Begin File", "at": "File Offset (s)"}
-    table = Table(path, columns, ("selection", "file", "at"))
+    columns |= {"selection": "Selection", "file": "Begin File", "at": "File Offset (s)", "confidence": "Confidence"}
+    table = Table(path, columns, ("selection", "file", "at", "confidence"))
     events, seen, left_out = [], set(), []
     for row in table.rows():
         if row.problem:
@@ -203,14 +218,14 @@ def _read_raven(path: Path, label: str) -> Track:
 
 def _raven_event(path: Path, line: int, cells: dict[str, str]) -> TrackEvent:
     recording = None if is_missing(cells.get("file")) else Path(cells["file"].replace("\\", "/")).name
-    onset, offset = cells["onset"], cells["offset"]
+    onset, offset, confidence = cells["onset"], cells["offset"], cells.get("confidence")
     if recording and not is_missing(cells.get("at")):
         try:
             begin, end, at = seconds(onset), seconds(offset), seconds(cells["at"])
         except BadValue as problem:
             raise ValueError(f"{path}:{line}: {problem}") from None
-        return TrackEvent(at, round(at + end - begin, 9), cells["label"], line, recording)
-    return TrackEvent(onset, offset, cells["label"], line, recording)
+        return TrackEvent(at, round(at + end - begin, 9), cells["label"], line, recording, confidence)
+    return TrackEvent(onset, offset, cells["label"], line, recording, confidence)
 
 
 def _raven_label(where: str, names: Sequence[str]) -> str:
@@ -222,30 +237,29 @@ def _raven_label(where: str, names: Sequence[str]) -> str:
     return found[0]
 
 
-# ---------------------------------------------------------------- Praat, JAMS
+# ---------------------------------------------------------------- WebVTT, JAMS
 
 
-def _read_textgrid(path: Path, tier: str) -> Track:
+def _read_webvtt(path: Path) -> Iterator[TrackEvent]:
     try:
-        from praatio import textgrid
-        from praatio.utilities.errors import PraatioException
+        import webvtt
+        from webvtt.errors import MalformedCaptionError, MalformedFileError
     except ImportError:
         raise ValueError(
-            f"{path}: TextGrids are read by the package praatio; install it: {install_extra('labels')}"
+            f"{path}: WebVTT is read by the package webvtt-py; install it: {install_extra('detect')}"
         ) from None
     try:
-        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, reportingMode="error")
-    except (PraatioException, LookupError, ValueError) as problem:
-        raise ValueError(
-            f"{path}: this is not a TextGrid that can be read ({problem}); save it again as text"
-        ) from None
-    tiers = {t.name: t for t in grid.tiers if isinstance(t, textgrid.IntervalTier)}
-    if tier not in tiers and (tier or len(tiers) != 1):
-        there = ", ".join(map(repr, tiers)) or "none"
-        raise ValueError(f"{path}: {f'no tier {tier!r}' if tier else 'which tier?'} --tier NAME, of intervals: {there}")
-    chosen = tiers[tier] if tier else next(iter(tiers.values()))
-    events = tuple(TrackEvent(e.start, e.end, e.label, i) for i, e in enumerate(chosen.entries, 1) if e.label.strip())
-    return Track("Praat", events, float(grid.maxTimestamp))
+        captions = webvtt.read(str(path), encoding="utf-8-sig").captions
+    except (MalformedFileError, MalformedCaptionError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path}: this is not a WebVTT file that can be read ({problem}); correct it") from None
+    for number, caption in enumerate(captions, 1):
+        onset, offset = (_of_clock(clock) for clock in (caption.start, caption.end))
+        yield TrackEvent(onset, offset, html.unescape(caption.text), number)
+
+
+def _of_clock(clock: str) -> float:
+    hours, minutes, rest = clock.split(":")
+    return round(int(hours) * 3600 + int(minutes) * 60 + float(rest), 3)
 
 
 def read_jams(jams: Any) -> tuple[float | None, tuple[TrackEvent, ...]]:
@@ -271,7 +285,7 @@ def read_jams(jams: Any) -> tuple[float | None, tuple[TrackEvent, ...]]:
             value = value.get("label")
         elif known[0]["namespace"] in ("scaper", "sound_event") or not isinstance(value, str):
             raise ValueError(f"observation {number} has no value with role foreground or background")
-        events.append(TrackEvent(item.get("time"), _end(item), value, number))
+        events.append(TrackEvent(item.get("time"), _end(item), value, number, confidence=item.get("confidence")))
     metadata = jams.get("file_metadata")
     duration = metadata.get("duration") if isinstance(metadata, dict) else None
     is_number = isinstance(duration, (int, float)) and not isinstance(duration, bool)

@@ -60,6 +60,17 @@ def seconds(value: Any, below_zero: bool = False) -> float:
     return number
 
 
+def share(value: Any) -> float:
+    """A confidence or the like: a number from 0 to 1, from text or from JSON. Raises BadValue for anything else."""
+    try:
+        number = seconds(value)
+    except BadValue:
+        number = math.inf
+    if number > 1:
+        raise BadValue(f"{shown(value)} is not a confidence; it is a share of 0 to 1")
+    return number
+
+
 def text(value: Any) -> str:
     """A label, a caption or the like, without the white space around it.
 

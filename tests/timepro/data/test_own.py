@@ -127,13 +127,13 @@ def test_a_stated_duration_is_compared_with_the_audio(tmp_path: Path, audio: Pat
         (("t.csv", "--audio", "audio"), "is it --columns 'filename=file,onset=start,offset=end,event_label=class'?"),
         (("t.csv", "--audio", "audio", "--columns", "label=class"), "is not OURS=YOURS"),
         (("labels", "--audio", "audio"), "labels: no label files in it"),
-        (("m.jsonl", "--audio", "audio"), "'.jsonl' is not the ending of a table"),
+        (("m.md", "--audio", "audio"), "'.md' is not the ending of a table"),
     ],
 )
 def test_wrong_use_is_named(tmp_path: Path, audio: Path, capsys, monkeypatch, arguments: tuple, words: str) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "t.csv", "file,start,end,class", "a.wav,0,1,dog")
-    write(tmp_path / "m.jsonl", "{}")
+    write(tmp_path / "m.md", "{}")
     (tmp_path / "labels").mkdir()
     assert data("table", *arguments, "--out", "new.jsonl") == 2
     assert words in capsys.readouterr().err

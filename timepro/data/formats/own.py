@@ -1,7 +1,8 @@
 """Labels and audio of your own.
 
     LABELS   a table (.tsv, .csv) with the columns filename onset offset event_label, perhaps caption, in any order; or
-             label files of Audacity, Sonic Visualiser, Raven, Praat (TextGrid) or JAMS: one, or a folder of them
+             label files of Audacity, Sonic Visualiser, Raven, Praat (TextGrid), JAMS or WebVTT: one, or a folder of
+             them; or events in JSON (.json, .jsonl), as `timepro evaluate` reads them, and exports of Label Studio
     --audio  the folder of the audio, at any depth below it
 
 A row's file is found by the path it states below the folder, with or without the ending, else by its name alone; the
@@ -13,20 +14,24 @@ problem.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timepro.data.event_files import ReadOptions, label_files, program_in_folder
+from timepro.data.event_json import read_json
+from timepro.data.event_parts import EventMaker
 from timepro.data.formats.base import Layout, Problem, RawClip, RawEvent
 from timepro.data.formats.tables import EventTable
 from timepro.data.joining import basename
-from timepro.data.repairs import counted
+from timepro.data.repairs import Repairs, counted
 from timepro.data.table import CAPTION, COLUMNS
 from timepro.data.tracks import AUDIO, TrackEvent, program_of, read_track, recording_of, without_audio_ending
 
 UNLISTED = ("leave-out", "empty")
 _TABLES = (".tsv", ".csv", ".txt")
+_JSON = (".json", ".jsonl")
 
 
 def find(labels: Path, audio: Path, options: ReadOptions, split: str = "", unlisted: str = "leave-out") -> Layout:
@@ -44,12 +49,14 @@ def find(labels: Path, audio: Path, options: ReadOptions, split: str = "", unlis
     if not audio.is_dir():
         raise FileNotFoundError(f"{audio}: no such folder; --audio is the folder that holds the audio files")
     files = _AudioFiles(audio)
-    source: _Table | _Tracks
-    if labels.is_file() and not program_of(labels):
+    source: _Table | _Tracks | _Json
+    if labels.is_file() and labels.suffix.lower() in _JSON:
+        source = _Json(split, files, labels)
+    elif labels.is_file() and not program_of(labels):
         if labels.suffix.lower() not in _TABLES:
             raise ValueError(
-                f"{labels}: {labels.suffix or 'no ending'!r} is not the ending of a table ({', '.join(_TABLES)}) or "
-                "label file; a manifest needs no reading (timepro data show)"
+                f"{labels}: {labels.suffix or 'no ending'!r} is not the ending of a table ({', '.join(_TABLES)}), of "
+                f"events in JSON ({', '.join(_JSON)}) or of a label file"
             )
         columns = options.columns or {name: name for name in (*COLUMNS, CAPTION)}
         source = _Table(split, files, EventTable(labels, labels.name, columns))
@@ -159,6 +166,30 @@ class _Tracks:
 
     def _files(self) -> list[Path]:
         return label_files(self.labels) if self.labels.is_dir() else [self.labels]
+
+
+class _Json:
+    """Events in JSON. Read at once: what is wrong is known by then, and listed with the clips."""
+
+    def __init__(self, split: str, files: _AudioFiles, path: Path) -> None:
+        self.split, self.files, self.path = split, files, path
+        self._make = EventMaker("reference", Repairs())
+        self._found = read_json(path, self._make)
+
+    def recordings(self) -> list[str]:
+        return list(self._found)
+
+    def count(self) -> int:
+        return len(self._found)
+
+    def clips(self) -> Iterator[RawClip | Problem]:
+        for place, message in self._make.problems.found:
+            line = re.search(r"[0-9]+$", place)
+            yield Problem(self.path.name, int(line[0]) if line else 1, "", "annotation", message)
+        for number, (name, entry) in enumerate(self._found.items(), 1):
+            events = tuple(RawEvent(e.onset, e.offset, e.label, number) for e in entry.events)
+            clip = RawClip(name, self.split, self.path.name, number, duration=entry.duration, events=events)
+            yield self.files.located(clip)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class EventTable:
                 f"SELECT {', '.join(_FIELDS)} FROM lines ORDER BY MIN(line) OVER (PARTITION BY name), line"
             )
             for name, lines in itertools.groupby(rows, key=lambda row: row[1]):
-                yield self._clip(name, [EventRow(*line) for line in lines])
+                yield self._clip(name, [EventRow(**dict(zip(_FIELDS, line, strict=True))) for line in lines])
 
     def _clip(self, name: str, rows: list[EventRow]) -> ClipRows:
         return ClipRows(
