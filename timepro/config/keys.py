@@ -117,6 +117,10 @@ def unknown_key(schema: type, key: str, inside: Sequence[str] = ()) -> str:
         key: dotted, from the schema's root.
         inside: dotted keys that were found in it, where it was written as a section.
     """
+    held = _held_section(schema, key)
+    if held is not None:
+        holder, section = held
+        return f"in {holder}: {unknown_key(section, key.removeprefix(f'{holder}.'))}"
     present = _present_name(schema, key)
     if present:
         moved = [f"{old} is {new} now" for old in inside if (new := _present_name(schema, old))]
@@ -124,6 +128,21 @@ def unknown_key(schema: type, key: str, inside: Sequence[str] = ()) -> str:
     near = _meant(schema, key)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return f"unknown key {key}{hint}; keys here: {', '.join(_beside(schema, key))}"
+
+
+def _held_section(schema: type, key: str) -> tuple[str, type] | None:
+    """The innermost list's or mapping's section that a dotted key leads into: `hooks.0` for `hooks.0.url`."""
+    parts, kind, found = key.split("."), typing.cast(Any, schema), None
+    for i, part in enumerate(parts[:-1]):
+        if dataclasses.is_dataclass(kind):
+            kind = bare(field_types(typing.cast(type, kind)).get(part))
+        elif typing.get_origin(kind) in (list, dict):
+            kind = bare(typing.get_args(kind)[-1])
+            if dataclasses.is_dataclass(kind):
+                found = ".".join(parts[: i + 1]), typing.cast(type, kind)
+        else:
+            break
+    return found
 
 
 def _present_name(schema: type, key: str) -> str:

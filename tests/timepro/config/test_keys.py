@@ -39,6 +39,18 @@ class Settings:
     rewards: Any = None
 
 
+@dataclass
+class Hook:
+    url: str = ""
+    retries: int = 1
+
+
+@dataclass
+class Holder:
+    hooks: list[Hook] = field(default_factory=list)
+    by_name: dict[str, Hook] = field(default_factory=dict)
+
+
 def said(key: str) -> str:
     with pytest.raises(ValueError) as error:
         find_key(Settings, key)
@@ -92,3 +104,13 @@ def test_the_keys_of_the_section_are_listed() -> None:
 
 def test_a_single_value_holds_no_keys() -> None:
     assert said("first.max_steps.x") == "unknown key first.max_steps.x: first.max_steps is one value, it holds no x"
+
+
+def test_a_key_inside_a_list_or_mapping_of_sections_has_near_names_too() -> None:
+    assert (
+        unknown_key(Holder, "hooks.0.ur") == "in hooks.0: unknown key ur (did you mean url?); keys here: retries, url"
+    )
+    assert unknown_key(Holder, "by_name.a.retrys").startswith(
+        "in by_name.a: unknown key retrys (did you mean retries?)"
+    )
+    assert unknown_key(Holder, "hook").startswith("unknown key hook (did you mean hooks?)")
