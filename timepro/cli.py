@@ -23,6 +23,7 @@ from timepro.names import near
 COMMANDS = (
     ("train", "run an experiment to its final table", "trainer.launcher.commands.train:configure"),
     ("sweep", "run a sweep of experiments/sweeps/", "trainer.launcher.commands.sweep:configure"),
+    ("results", "keep runs' results as files, and write their tables", "trainer.launcher.commands.results:configure"),
     ("doctor", "say whether a run could start here, and why not", "trainer.launcher.commands.doctor:configure"),
     ("runs", "list runs: how far they are, their scores and gains", "timepro.commands.runs:configure"),
     ("diff", "show the settings in which runs differ", "timepro.commands.diff:configure"),

@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 from rich.text import Text
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.names import first_of
-from timepro.runs import STAGES, read_counts, read_settings
-from timepro.sweeps import NEVER_NAMED, Trial, trial_name
+from timepro.runs import STAGES, Counts, read_counts, read_settings
+from timepro.sweeps import NEVER_NAMED, SEED, Trial, trial_name
 from timepro.tables import plain_table, print_table
 from timepro.tasks import find_task
 
-SEED = "seed"
 FINAL = ("grpo", "sft")  # the evaluation that stands for a run: the first that it has
 BASELINES = ("sft", "control")  # what GRPO's gain is measured against
-Counts = tuple[list[tuple[str, int]], np.ndarray]  # of `read_counts`: samples, and (N, 3) rows of `Task.counts`
 
 
 @dataclass(frozen=True)
@@ -177,15 +176,32 @@ def compared(arms: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
 
 def print_comparison(title: str, arms: Sequence[Arm], form: str = "text") -> None:
     """A table a task: each arm before and after RL, what it gained, and against the first arm."""
+    for table in comparison_tables(title, arms):
+        print_table(table, form)
+
+
+def comparison_tables(
+    title: str, arms: Sequence[Arm], more: Mapping[str, Mapping[str, str]] | None = None
+) -> list[Table]:
+    """The tables of `print_comparison`.
+
+    Args:
+        more: further columns by heading, each with a text by the arm's name.
+    """
+    tables = []
     for task, rows in compared(arms).items():
         stages = [stage for stage in STAGES if any(stage in row["stages"] for row in rows)]
         bases = [base for base in BASELINES if any(base in row["gain"] for row in rows)]
         headings = ["seeds", *(STAGES[stage] for stage in stages), *(f"gain over {STAGES[base]}" for base in bases)]
-        headings += ["over the first arm"] * (len(arms) > 1) + ["arm"]
+        headings += [*["over the first arm"] * (len(arms) > 1), *(more or {}), "arm"]
         metric = find_task(task).main_heading
         about = f"{title}, task {task}: {metric}, mean and range over seeds; gains with 95 % paired bootstrap"
-        cells = [[Text(cell) for cell in _cells(row, stages, bases, len(arms) > 1)] for row in rows]
-        print_table(plain_table(about, headings, cells), form)
+        cells = []
+        for row in rows:
+            *numbers, arm = _cells(row, stages, bases, len(arms) > 1)
+            cells.append([Text(cell) for cell in (*numbers, *(by[arm] for by in (more or {}).values()), arm)])
+        tables.append(plain_table(about, headings, cells, prose=1 + len(more or {}) + (len(arms) > 1)))
+    return tables
 
 
 def _cells(row: Mapping[str, Any], stages: Sequence[str], bases: Sequence[str], several: bool) -> Iterator[str]:

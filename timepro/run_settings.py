@@ -11,9 +11,11 @@ from rich.text import Text
 
 from timepro.run_list import CONFIG
 from timepro.runs import read_identity, read_settings
+from timepro.sweeps import NEVER_NAMED
 from timepro.tables import plain_table, print_lines, print_table
 
 _PLACE = ("name", "runs")  # where a run is kept, which its folder says already
+_FILES = {"data": ("sft", "rl", "validation", "test"), "model": ("path",)}  # settings that are paths, by section
 
 
 class Differences(TypedDict):
@@ -21,6 +23,15 @@ class Differences(TypedDict):
 
     settings: dict[str, list[Any]]
     commits: list[str | None]
+
+
+def portable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they may leave this machine: files by their names alone, and nothing of where a run was kept."""
+    kept = {key: value for key, value in settings.items() if key not in NEVER_NAMED}
+    for section, keys in _FILES.items():
+        if section in kept:
+            kept[section] = kept[section] | {key: Path(kept[section].get(key, "")).name for key in keys}
+    return dict(json.loads(json.dumps(kept, default=str)))
 
 
 def differences(runs: Sequence[Path]) -> Differences:

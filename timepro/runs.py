@@ -28,6 +28,9 @@ from timepro.tasks.samples import class_labels, task_weights
 STAGES = {"sft": "SFT", "control": "SFT continued", "grpo": "after GRPO"}  # in the order of the training; as shown
 IDENTITY, CLASSES = "run.json", "classes.json"
 
+# Samples, each with what stands for its reference, and (N, 3) rows of `Task.counts`.
+Counts = tuple[Sequence[tuple[str, int | str]], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -65,7 +68,7 @@ def _home(run: Path) -> str:
 
 
 def read_identity(run: Path) -> dict[str, Any]:
-    """A run's `run.json`: `wandb_id`, `home`, `started`, `commit`, `start`; empty where there is none."""
+    """A run's `run.json`: `wandb_id`, `home`, `started`, `commit`, `code`, `machine`, `start`; empty without one."""
     path = run / IDENTITY
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
@@ -95,13 +98,13 @@ def read_evaluation(path: Path) -> list[Evaluated]:
     return found
 
 
-def read_counts(path: Path) -> dict[str, tuple[list[tuple[str, int]], np.ndarray]]:
+def read_counts(path: Path) -> dict[str, Counts]:
     """By task: its samples, and what their answers count for the task's main metric (`Task.counts`).
 
     A sample is its id and a number, within this process, of its reference: made test sets call their clips alike.
     """
     lines = read_evaluation(path)
-    found = {}
+    found: dict[str, Counts] = {}
     for task in dict.fromkeys(line.task for line in lines):
         own = [line for line in lines if line.task == task]
         counts = find_task(task).counts([line.reference for line in own], [line.answer for line in own])

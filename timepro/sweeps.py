@@ -35,6 +35,7 @@ from timepro.names import check_run_name, folder_name, near
 _KEYS = {"name", "description", "program", "project", "entity", "method", "metric", "command", "parameters", "run_cap"}
 _DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "log_uniform_values")
 ARGUMENTS = "${args_no_hyphens}"
+SEED = "seed"
 EXPERIMENT = "experiment"
 """The parameter that names the experiment itself."""
 NEVER_NAMED = ("name", "runs", "wandb")
@@ -163,6 +164,9 @@ def read_sweep(path: Path, schema: type | None = None) -> Sweep:
 def expand(sweep: Sweep, seed: int = 0) -> list[Trial]:
     """The trials of a sweep that is run here, in a fixed order, no two alike.
 
+    A grid takes all trials of one seed before those of the next, wherever `seed` stands in the file: a study that is
+    not finished yet has then something to say on all of its arms.
+
     Args:
         seed: of the draws of `method: random`.
 
@@ -176,6 +180,8 @@ def expand(sweep: Sweep, seed: int = 0) -> list[Trial]:
     if method == "grid":
         axes = [[(key, value) for value in _grid_values(sweep, key, spec)] for key, spec in parameters.items()]
         drawn: list[tuple[tuple[str, Any], ...]] = list(itertools.product(*axes))
+        seeds = list(dict.fromkeys(dict(settings).get(SEED) for settings in drawn))
+        drawn.sort(key=lambda settings: seeds.index(dict(settings).get(SEED)))
     elif method == "random":
         if cap is None:
             raise ValueError(f"{sweep.path}: method random needs run_cap, the number of trials")

@@ -36,9 +36,9 @@ def test_a_grid_is_every_combination_in_order(tmp_path: Path) -> None:
         "rewards": {"value": "{name: weighted, terms: [{reward: eb_f1}]}"},
     }
     found = trials(tmp_path, parameters=parameters)
-    expected = itertools.product([0.7, 1.0], [3, 4, 5])
+    expected = itertools.product([3, 4, 5], [0.7, 1.0])  # all arms of a seed before the next seed
     reward = "rewards={name: weighted, terms: [{reward: eb_f1}]}"
-    assert [t.arguments for t in found] == [[f"grpo.groups.temperature={t}", f"seed={s}", reward] for t, s in expected]
+    assert [t.arguments for t in found] == [[f"grpo.groups.temperature={t}", f"seed={s}", reward] for s, t in expected]
     assert len(trials(tmp_path, parameters=parameters, run_cap=4)) == 4
 
 

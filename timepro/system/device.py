@@ -44,3 +44,16 @@ def n_gpus() -> int:
     present = sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return present if visible is None else min(present, len([part for part in visible.split(",") if part.strip()]))
+
+
+@functools.cache
+def gpu_names() -> tuple[str, ...]:
+    """Names of the visible GPUs; empty on a CPU."""
+    if not on_gpu():
+        return ()
+    done = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    names = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    return tuple(names[: n_gpus()])

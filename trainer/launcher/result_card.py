@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from timepro.config import by_key
 from timepro.data.manifest import iter_manifest
 from timepro.families import family_of
 from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.run_settings import portable_settings
 from timepro.runs import classes_of, read_identity, read_summary
-from timepro.sweeps import NEVER_NAMED
 from timepro.tasks.registry import spec_of
 from timepro.tasks.samples import task_weights
 from trainer.launcher.summary import load_evaluations
@@ -43,7 +42,7 @@ def write_result_card(config: ExperimentConfig, run: Path, manifests: Mapping[st
     base = Path(config.model.path).name if config.model.path else f"a tiny random {family_of(folder).name}"
     card = Card(
         config.name, family_of(folder).name, base, tuple(tasks), tuple(classes), made,
-        {split: _about(manifests[split]) for split in SPLITS}, _settings(config),
+        {split: _about(manifests[split]) for split in SPLITS}, portable_settings(by_key(config)),
         _metrics(config, run, manifests["test"]), summary.get("gain", {}),
     )  # fmt: skip
     write_card(folder, card)
@@ -54,14 +53,6 @@ def _about(manifest: Path) -> dict[str, Any]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     clips = sum(1 for _ in iter_manifest(manifest, check_audio=False))
     return {"name": manifest.name, "clips": clips, "sha256": digest}
-
-
-def _settings(config: ExperimentConfig) -> dict[str, Any]:
-    """The resolved configuration: files by their names alone, and nothing of where the run was kept."""
-    settings = {key: value for key, value in by_key(config).items() if key not in NEVER_NAMED}
-    settings["data"] |= {split: Path(settings["data"][split]).name for split in SPLITS}
-    settings["model"]["path"] = Path(settings["model"]["path"]).name
-    return json.loads(json.dumps(settings, default=str))
 
 
 def _metrics(config: ExperimentConfig, run: Path, test: Path) -> dict[str, dict[str, Any]]:

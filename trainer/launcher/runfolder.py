@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from timepro.config import by_key, load_resolved, save_resolved
+from timepro.results.code import code_digest, this_machine, with_code
 from timepro.run_lock import owner_of, run_lock
 from timepro.runs import IDENTITY, read_identity
 from timepro.sweeps import PLACES
@@ -52,6 +53,8 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
         for key, old, new in changes(by_key(before), by_key(config)):
             console.print(f"[bold]run[/]  resumed with {key}={new} (was {old})")
         save_resolved(config, run / "config.yaml")
+        identity = read_identity(run)
+        _write(run, identity | {"code": with_code(identity.get("code", ""), code_digest(by_key(config)))})
         return run
     if (run / "eval").exists() or (run / "checkpoints").exists():
         moved = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(run.stat().st_mtime))}")
@@ -62,7 +65,8 @@ def open_run(config: ExperimentConfig, resume: bool) -> Path:
     run.mkdir(parents=True)
     save_resolved(config, run / "config.yaml")
     home = os.path.realpath(run)  # what its files say of paths is relative to it
-    _write(run, {"wandb_id": secrets.token_hex(4), "home": home, "started": _now(), "commit": _commit()})
+    made_by = {"commit": _commit(), "code": code_digest(by_key(config)), "machine": this_machine()}
+    _write(run, {"wandb_id": secrets.token_hex(4), "home": home, "started": _now(), **made_by})
     return run
 
 
@@ -149,5 +153,5 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "")
             yield prefix + key, old, new
 
 
-def _write(run: Path, identity: Mapping[str, str]) -> None:
+def _write(run: Path, identity: Mapping[str, Any]) -> None:
     write_json(run / IDENTITY, identity)

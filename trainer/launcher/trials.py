@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from timepro.config import load_experiment
+from timepro.config import by_key, load_experiment
 from timepro.sweeps import (
     ARGUMENTS,
     EXPERIMENT,
+    NEVER_NAMED,
     Sweep,
     Trial,
     find_sweep,
@@ -71,6 +73,15 @@ def trial_configs(
     return configs
 
 
+def distinct(trials: Sequence[Trial], configs: Sequence[ExperimentConfig]) -> list[int]:
+    """Of trials that come to the same settings, however they are written, the first; as indices in order."""
+    seen: dict[str, int] = {}
+    for index, config in enumerate(configs):
+        settings = {key: value for key, value in by_key(config).items() if key not in NEVER_NAMED}
+        seen.setdefault(json.dumps(settings, sort_keys=True, default=str), index)
+    return list(seen.values()) if configs else list(range(len(trials)))
+
+
 def check_trials(sweep: Sweep, folders: Sequence[Path], configs: Sequence[ExperimentConfig]) -> None:
     """Look at every trial before the first one starts.
 
@@ -112,7 +123,7 @@ def named_run(
         words = words[1:]
     if sweep is None:
         return experiment, words
-    found = _sweep_file(sweep, folders)
+    found = sweep_file(sweep, folders)
     group = found.name if found else sweep
     given = {word.partition("=")[0] for word in words}
     if "name" not in given:
@@ -122,7 +133,12 @@ def named_run(
     return experiment, words
 
 
-def _sweep_file(name: str, folders: Sequence[Path]) -> Sweep | None:
+def sweep_file(name: str, folders: Sequence[Path]) -> Sweep | None:
+    """A sweep by its name or file; None where there is no sweep of that name here.
+
+    Raises:
+        ValueError: no such file, or a sweep with a mistake.
+    """
     try:
         path = find_sweep(name, folders)
     except ValueError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from timepro.commands.output import add_output, print_json
 from timepro.config import by_key, experiment_folders, load_experiment, to_yaml
 from timepro.hints import fail
-from trainer.launcher.trials import named_run
+from trainer.launcher.trials import named_run, sweep_file
 from trainer.settings.experiment import ExperimentConfig
 
 EXAMPLES = """\
@@ -105,6 +105,7 @@ def run(config: ExperimentConfig, options: argparse.Namespace) -> int:
             follow(config, node)
         else:
             run_experiment(config, options.resume, node, "json" if options.json else options.format)
+            return 0 if options.sweep is None else keep(options, folder)
         return 0
     except Interrupted as stop:
         return fail(f"stopped by {stop}; the same command with --resume continues this run", 128 + stop.number)
@@ -112,6 +113,20 @@ def run(config: ExperimentConfig, options: argparse.Namespace) -> int:
         raise
     except (RuntimeError, OSError) as error:
         return fail(str(error), 1)
+
+
+def keep(options: argparse.Namespace, run: Path) -> int:
+    """Keep the result of a finished trial of a sweep whose file is at hand; returns 0, or 1 where that fails."""
+    from trainer.launcher.results import keep_trial
+
+    found = sweep_file(options.sweep, experiment_folders())
+    if found is None:
+        return 0
+    try:
+        keep_trial(found, [options.experiment, *options.overrides], run)
+    except ValueError as error:
+        return fail(str(error), 1)
+    return 0
 
 
 def _make_runs_folder(config: ExperimentConfig) -> None:
