@@ -1,4 +1,5 @@
-"""Draw runs: training curves with seeds as bands, rewards, boundary errors, confusion between classes, single clips.
+"""Draw runs: training curves with seeds as bands, rewards, boundary errors, confusion between classes, single clips,
+and how far confidences can be believed.
 
 The file's ending decides the format: png, jpg, pdf or svg; in the last two, texts stay texts. A class has the same
 colour in every picture of a run.
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from timepro.commands import plot_calibration
 from timepro.hints import fail
 from timepro.names import require_run
 from timepro.plots.files import default_name, picture_path
@@ -22,6 +24,7 @@ EXAMPLES = """\
   timepro plot curves runs/sed_grpo_seeds/*                arms as lines, their seeds as bands
   timepro plot clip runs/sed_grpo test-000003 --out a.pdf  spectrogram, reference, and every stage's answer
   timepro plot clip runs/sed_grpo rl-000123 --step 40      a training step's sampled answers with their rewards
+  timepro plot calibration runs/sed_grpo validation.jsonl --precision 0.9    thresholds for `timepro detect`
 """
 
 
@@ -34,11 +37,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("rewards", "how the rewards of single answers are spread over the training"),
         ("curves", "training curves of several runs, seeds as bands"),
         ("clip", "one to six clips: spectrogram and lanes of events"),
+        ("calibration", "how often events are right by their confidence, and thresholds for a wanted precision"),
     ):
         kind = kinds.add_parser(name, help=what, description=what)
         if name == "curves":
             kind.add_argument("runs", type=Path, nargs="+", help="folders of runs")
             kind.add_argument("--keys", help="metrics, comma-separated (default: reward, entropy, length, ...)")
+        elif name == "calibration":
+            plot_calibration.configure(kind)
         else:
             kind.add_argument("run", type=Path, help="a run's folder")
         if name == "clip":
@@ -56,10 +62,12 @@ def run(options: argparse.Namespace) -> int:
     """Draw; returns 0, or 2 for what the user can put right."""
     draw: dict[str, Callable[[argparse.Namespace], Path]] = {
         "errors": _errors, "confusion": _confusion, "rewards": _rewards, "curves": _curves, "clip": _clip,
+        "calibration": plot_calibration.draw,
     }  # fmt: skip
     try:
-        for folder in options.runs if options.kind == "curves" else [options.run]:
-            require_run(folder)
+        if options.kind != "calibration":  # which takes a checkpoint, too
+            for folder in options.runs if options.kind == "curves" else [options.run]:
+                require_run(folder)
         out = draw[options.kind](options)
     except (ValueError, FileNotFoundError) as error:
         return fail(str(error), 2)

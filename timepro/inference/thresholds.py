@@ -101,4 +101,4 @@ def _sections(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path} cannot be read ({type(error).__name__}: {error}); remove it, or run timepro calibrate again"
+    return f"{path} cannot be read ({type(error).__name__}: {error}); remove it, or run timepro plot calibration again"

@@ -34,7 +34,7 @@ def draw_errors(path: Path, systems: Mapping[str, Boundaries], title: str, colla
     if not systems:
         raise ValueError("no answer has an event that overlaps a right one; there are no boundaries to compare")
     with plain_style():
-        figure = _figure(5.9, title=title)
+        figure = new_figure(5.9, title=title)
         axes = figure.subplots(2, 2)
         for k, edge in enumerate(("onset", "offset")):
             _histogram(axes[0, k], {name: getattr(b, edge) for name, b in systems.items()}, edge, collar)
@@ -47,7 +47,7 @@ def draw_confusion(path: Path, title: str, labels: Sequence[str], counts: np.nda
     """The matrix of `analysis.confusion`, rows as shares of the reference's events."""
     with plain_style():
         side = min(WIDTH, 2.5 + 0.45 * len(labels))
-        figure = _figure(side * 0.85, side)
+        figure = new_figure(side * 0.85, side)
         axes = figure.subplots()
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -77,7 +77,7 @@ def draw_rewards(path: Path, rewards: Mapping[int, np.ndarray], title: str) -> N
         together = np.concatenate([values[i] for i in column])
         shares.append(np.histogram(together, edges)[0] / max(len(together), 1))
     with plain_style():
-        figure = _figure(3.2)
+        figure = new_figure(3.2)
         axes = figure.subplots()
         ends = [steps[0] - 1, *(steps[column[-1]] for column in columns)]
         mesh = axes.pcolormesh(ends, edges, np.array(shares).T, cmap="Blues", vmin=0)
@@ -114,7 +114,7 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
         arms.setdefault(arm_of(name), []).append(curves)
     with plain_style():
         rows = -(-len(keys) // 2)
-        figure = _figure(0.8 + 2.4 * rows, title=title)
+        figure = new_figure(0.8 + 2.4 * rows, title=title)
         panels = figure.subplots(rows, 2 if len(keys) > 1 else 1, squeeze=False).ravel()
         for panel in panels[len(keys) :]:
             panel.remove()
@@ -130,12 +130,13 @@ def draw_bands(path: Path, runs: Mapping[str, Mapping[str, Sequence[tuple[int, f
                 panel.plot(steps, values.mean(axis=0), color=colour, linestyle=line, linewidth=1.5, label=name)
                 if len(found) > 1:
                     panel.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-            _plain(panel, key, "step")
+            plain(panel, key, "step")
         panels[0].legend(fontsize=SMALL, frameon=False)
         save(figure, path)
 
 
-def _figure(height: float, width: float = WIDTH, title: str = "") -> Figure:
+def new_figure(height: float, width: float = WIDTH, title: str = "") -> Figure:
+    """A figure of so many inches on a canvas of its own; a title that is too long is cut."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -147,7 +148,8 @@ def _figure(height: float, width: float = WIDTH, title: str = "") -> Figure:
     return figure
 
 
-def _plain(axes: Axes, title: str, below: str) -> None:
+def plain(axes: Axes, title: str, below: str) -> None:
+    """Give a panel its title, the name of its horizontal axis, a grid and thin lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL, labelcolor=GREY, color="#b0b0b0")
     axes.grid(color="#ebebeb", linewidth=0.7)
@@ -165,7 +167,7 @@ def _histogram(axes: Axes, errors: Mapping[str, np.ndarray], edge: str, collar: 
         label = f"{name}: median {np.median(values):+.2f} s, {within:.0%} within {collar:g} s"
         axes.stairs(share, edges, color=_COLOURS[k % len(_COLOURS)], linewidth=1.4, label=label)
     axes.axvspan(-collar, collar, color="#e8e8e8", zorder=0)
-    _plain(axes, f"{edge}: answer minus reference", "seconds; late is to the right")
+    plain(axes, f"{edge}: answer minus reference", "seconds; late is to the right")
     axes.set_ylim(top=axes.get_ylim()[1] * (1.1 + 0.09 * len(errors)))  # room for the legend
     axes.legend(fontsize=SMALL, frameon=False, loc="upper left")
 
@@ -183,7 +185,7 @@ def _by_class(axes: Axes, systems: Mapping[str, Boundaries]) -> None:
         axes.plot(offset, at, "x", color=colour, markersize=5)
     axes.set_yticks(range(len(labels)), [label or "(event)" for label in labels], fontsize=SMALL)
     axes.axvline(0, color=GREY, linewidth=0.8)
-    _plain(axes, f"median error by class (o onset, x offset){left_out}", "seconds")
+    plain(axes, f"median error by class (o onset, x offset){left_out}", "seconds")
 
 
 def _by_duration(axes: Axes, systems: Mapping[str, Boundaries]) -> None:
@@ -196,5 +198,5 @@ def _by_duration(axes: Axes, systems: Mapping[str, Boundaries]) -> None:
         colour = _COLOURS[k % len(_COLOURS)]
         axes.plot(middle, [np.median(np.abs(b.onset[bins == n])) for n in used], "o-", color=colour, markersize=4)
         axes.plot(middle, [np.median(np.abs(b.offset[bins == n])) for n in used], "x--", color=colour, markersize=5)
-    _plain(axes, "median size of the error by duration (o onset, x offset)", "duration of the event, seconds")
+    plain(axes, "median size of the error by duration (o onset, x offset)", "duration of the event, seconds")
     axes.set_ylim(bottom=0)
