@@ -6,6 +6,8 @@ PYTHON ?= python3
 PLATFORM ?= auto
 # Whole runs side by side are fine on CPUs; each plans with all of a GPU's memory, so there they take turns.
 PROCESSES ?= $(if $(wildcard /proc/driver/nvidia/version),1,2)
+# Set in many container images, and then every process compiles all of vLLM again: 25 s of CPU for each start.
+unexport PYTHONDONTWRITEBYTECODE
 FILES := $(wildcard experiments/*.yaml experiments/*/*.yaml)
 EXPERIMENTS := $(filter-out base/% sweeps/% benchmarks/%,$(patsubst experiments/%.yaml,%,$(FILES)))
 

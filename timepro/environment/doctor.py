@@ -22,7 +22,7 @@ CHECKS = {
     "transformers": "from transformers import Qwen2_5OmniProcessor",
     "deepspeed": "import deepspeed",
     "vllm": """
-import vllm.entrypoints.llm
+import vllm.entrypoints.openai.api_server
 from vllm.platforms import current_platform
 from timepro.environment.doctor import chosen_platform
 expected = {"cpu": "cpu", "gpu": "cuda"}[chosen_platform()]

@@ -40,7 +40,7 @@ clear=()
 [[ -f $stamp && $(<"$stamp") != "$platform "* ]] && clear=(--clear)
 rm -f "$stamp"
 "$python" -m venv "${clear[@]}" "$venv"
-# Without compiling: Python does it for the modules that are imported, and most of these never are.
+# Without compiling: only the modules that are imported need it, and most of these never are.
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --constraint "$constraints")
 torch_build() { "$venv/bin/python" -W ignore -c 'import torch; v = torch.version.cuda; print(f"CUDA {v}" if v else "cpu")'; }
 
@@ -98,5 +98,8 @@ if [[ $platform == gpu && $(torch_build) == cpu ]]; then
     die "$is_cpu_build"
 fi
 "$venv/bin/python" -m timepro.environment.cpu_wheels | sed 's/^/setup: /'
+# Importing compiles. Left to the first run, its ranks and workers would all do it, and where PYTHONDONTWRITEBYTECODE is
+# set, every later process again. What does not import is the doctor's to tell: without a driver, a GPU's vLLM.
+env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m timepro.environment.doctor >/dev/null 2>&1 || true
 echo "$wanted" >"$stamp"
 say "done; $venv/bin/python -m timepro.environment.doctor checks every import"

@@ -91,7 +91,18 @@ def test_setup_installs_torch_first_and_then_everything(checkout: Path) -> None:
     assert re.search(r"constraints-cpu\.txt torch==[0-9.]+(\+cpu)?$", installs[0])
     assert installs[1].endswith("constraints-cpu.txt --editable .[cpu,dev]")
     assert installs[2].endswith("sed_scores_eval pandas<3") and len(installs) == 3
-    assert "timepro.environment.cpu_wheels" in calls(checkout)[-1]
+    assert "timepro.environment.cpu_wheels" in calls(checkout)[-2]
+    assert calls(checkout)[-1] == "-m timepro.environment.doctor"  # compiles what it imports
+
+
+def test_what_make_starts_may_keep_compiled_modules(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("A_SETTING", "kept")
+    python = fake_python(checkout, "3.11.7")
+    python.write_text(python.read_text() + f'env >> "{checkout}/environment"\n')
+    assert setup(checkout, python).returncode == 0
+    found = (checkout / "environment").read_text()
+    assert "A_SETTING=kept" in found and "PYTHONDONTWRITEBYTECODE" not in found
 
 
 def test_second_setup_runs_nothing_until_a_pin_changes(checkout: Path) -> None:
