@@ -98,7 +98,8 @@ def _is_text_in_the_locales_encoding(call: ast.Call) -> bool:
     method = isinstance(function, ast.Attribute)
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     owner = function.value.id if method and isinstance(function.value, ast.Name) else ""
-    if any(keyword.arg in ("encoding", None) for keyword in call.keywords) or owner in ("os", "Image", "soundfile"):
+    others = ("os", "Image", "soundfile", "av")
+    if any(keyword.arg in ("encoding", None) for keyword in call.keywords) or owner in others:
         return False
     if name in ("read_text", "write_text"):
         return method  # `write_text` alone is ours

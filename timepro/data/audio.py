@@ -86,6 +86,20 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> np.nda
     return np.ascontiguousarray(mono) if rate == sample_rate else _resample(mono, rate, sample_rate)
 
 
+def audio_blocks(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """The samples of a file as they are, float32 (frames, channels), some seconds at a time. Raises as `read_audio`.
+
+    Samples that are not finite are given like any others.
+    """
+    with _opened(path) as file:
+        read = 0
+        for block in _blocks(file):
+            read += len(block)
+            yield block
+        if read != file.frames:
+            raise ValueError(f"{path}: cut short, {read} of {file.frames} samples could be read; replace the file")
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
     """The file, open, with at least one frame; what libsndfile says against it becomes ValueError."""

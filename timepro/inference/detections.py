@@ -53,6 +53,8 @@ class SourceDetections:
         duration: of the source, in seconds; None where it is not known.
         kind: of the events' confidences; None where they have none.
         start: when the source began, with its time zone; None for a recording whose date is not known.
+        below: what was heard and is not reported, its confidence being below the threshold; where it was asked for.
+        problem: why a live stream ended before it was over; None for all others.
     """
 
     source: str
@@ -60,6 +62,8 @@ class SourceDetections:
     duration: float | None = None
     kind: ConfidenceKind | None = None
     start: datetime | None = None
+    below: Sequence[Detection] = ()
+    problem: str | None = None
 
     def __post_init__(self) -> None:
         if self.start is not None and self.start.tzinfo is None:

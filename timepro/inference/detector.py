@@ -10,13 +10,19 @@ with the length, and an event is given once no later window can change it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from timepro.inference.detections import Detection
+from timepro.inference.detections import Detection, SourceDetections
 from timepro.inference.session import Session, WindowAnswerer, mono
+from timepro.inference.sources import NETWORK_TIMEOUT_S, is_address, open_source
 from timepro.inference.thresholds import UNCALIBRATED, Thresholds, read_thresholds
+
+if TYPE_CHECKING:
+    from timepro.inference.answering import Backend
 
 GAP_S = 0.1
 OVERLAP_S = 2.0
@@ -38,6 +44,9 @@ class Detector:
         window: seconds; by default what the checkpoint was trained on.
         overlap: seconds that two windows share, at most half of a window.
         gap: seconds up to which two events of one label are one.
+        backend: what runs the checkpoint; by default transformers in this process. `rollout.detection.VllmBackend(url)`
+            is a vLLM server.
+        device: of transformers: "cpu", "cuda"; by default a GPU where there is one.
         answerer: asked instead of the checkpoint, whose folder still gives thresholds where it is named, too.
         batch: windows that are asked about together in a recording.
 
@@ -57,16 +66,19 @@ class Detector:
         window: float | None = None,
         overlap: float | None = None,
         gap: float = GAP_S,
+        backend: Backend | None = None,
+        device: str = "auto",
         answerer: WindowAnswerer | None = None,
         batch: int = 1,
     ) -> None:
         if answerer is None:
             if checkpoint is None:
                 raise ValueError("a detector needs a checkpoint's folder, or an answerer")
-            from timepro.inference.answering import ModelAnswerer  # needs torch; a scripted answerer does not
-            from timepro.inference.model import load
+            from timepro.inference.answering import of_checkpoint  # needs torch; a scripted answerer does not
 
-            answerer = ModelAnswerer(load(checkpoint), task=task, query=query, samples=samples)
+            answerer = of_checkpoint(
+                checkpoint, task=task, query=query, samples=samples, backend=backend, device=device
+            )  # fmt: skip
         self.answerer = answerer
         self.sample_rate, self.kind = answerer.sample_rate, answerer.kind
         self.labels = None if labels is None else frozenset(labels)
@@ -94,7 +106,60 @@ class Detector:
         if isinstance(source, np.ndarray):
             pieces = (source[start : start + _PIECE] for start in range(0, len(source), _PIECE))
             return sorted(self.stream(pieces, sample_rate or self.sample_rate, batch=self.batch))
-        raise NotImplementedError("files come next")
+        if sample_rate is not None:
+            raise ValueError(f"{os.fspath(source)}: a file says its own sample rate; give one with an array alone")
+        found = self.listen(source)
+        if found.problem:
+            raise ValueError(found.problem)
+        return list(found.events)
+
+    def listen(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        below: bool = False,
+        timeout_s: float = NETWORK_TIMEOUT_S,
+        progress: Callable[[float], None] | None = None,
+    ) -> SourceDetections:
+        """The events of a file or an address, with what is known of it.
+
+        A live stream lasts until it ends, breaks off or somebody stops it (KeyboardInterrupt): what was heard until
+        then is given.
+
+        Args:
+            below: also what stays below the threshold.
+            timeout_s: how long an address may keep silent.
+            progress: called now and then with the seconds of sound that have been read.
+
+        Raises:
+            FileNotFoundError, ValueError: as `detect`.
+        """
+        opened = open_source(source, timeout_s)
+        live = is_address(source) and opened.duration is None
+        start = datetime.now().astimezone() if live else None
+        session = self.session(opened.rate, batch=1 if live else self.batch, below=below)
+        found: list[Detection] = []
+        problem = None
+        try:
+            for chunk in opened.chunks():
+                found += session.push(chunk)
+                if progress is not None:
+                    progress(session.seconds)
+        except KeyboardInterrupt:
+            if not live:
+                raise
+        except ValueError as error:
+            problem = _of_source(opened.name, error)
+            if not live:
+                raise ValueError(problem) from None
+        try:
+            found += session.finish()
+        except ValueError as error:
+            raise ValueError(_of_source(opened.name, error)) from None
+        if not session.seconds:
+            raise ValueError(problem or f"{opened.name}: holds no samples; replace or remove the file")
+        heard = _without(session.below, found)
+        return SourceDetections(opened.name, sorted(found), session.seconds, self.kind, start, heard, problem)
 
     def stream(self, chunks: Iterable[np.ndarray], sample_rate: int, *, batch: int = 1) -> Iterator[Detection]:
         """The events of a stream, each as soon as no later window can change it.
@@ -148,3 +213,19 @@ class Detector:
             return Thresholds(self.kind, asked)
         default = kept.default if kept else UNCALIBRATED[self.kind]
         return Thresholds(self.kind, default, {**(kept.thresholds if kept else {}), **(asked or {})})
+
+
+def _of_source(name: str, error: ValueError) -> str:
+    return str(error) if str(error).startswith(name) else f"{name}: {error}"
+
+
+def _without(events: Iterable[Detection], reported: Sequence[Detection]) -> list[Detection]:
+    """Events but those that overlap a reported one of their label: the same sound, less sure in another window."""
+    return sorted(
+        event
+        for event in events
+        if not any(
+            event.label == other.label and event.onset < other.offset and other.onset < event.offset
+            for other in reported
+        )
+    )

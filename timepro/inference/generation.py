@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from timepro.features import Processor
+from timepro.inference.confidence import Written
 
 
 def merged_embeds(processor: Processor, model: Any, ids: Sequence[int], frames: Tensor) -> Tensor:
@@ -18,7 +19,6 @@ def merged_embeds(processor: Processor, model: Any, ids: Sequence[int], frames: 
     return embeds.masked_scatter((tokens == processor.audio_token_id)[..., None], frames.to(embeds.dtype))
 
 
-@torch.no_grad()
 def generated(
     processor: Processor,
     model: Any,
@@ -38,6 +38,42 @@ def generated(
         temperature: 0 is greedy.
         seed: of the sampling; whoever draws random numbers in this process is not disturbed.
     """
+    rows = _generate(processor, model, embeds, max_tokens, n, temperature, seed, scores=False).tolist()
+    return [_until_end(row, processor.eos_token_id) for row in rows]
+
+
+def written(
+    processor: Processor,
+    model: Any,
+    embeds: Tensor,
+    max_tokens: int,
+    n: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Written]:
+    """As `generated`, with the tokens' log-probabilities."""
+    out = _generate(processor, model, embeds, max_tokens, n, temperature, seed, scores=True)
+    # Token by token: all steps' scores over a large vocabulary at once would be gigabytes more.
+    steps = [
+        scores.float().log_softmax(-1).gather(-1, out.sequences[:, step : step + 1])
+        for step, scores in enumerate(out.scores)
+    ]
+    logprobs = torch.cat(steps, 1).tolist()
+    answers = [_until_end(row, processor.eos_token_id) for row in out.sequences.tolist()]
+    return [Written(ids, values[: len(ids)]) for ids, values in zip(answers, logprobs, strict=True)]
+
+
+@torch.no_grad()
+def _generate(
+    processor: Processor,
+    model: Any,
+    embeds: Tensor,
+    max_tokens: int,
+    n: int,
+    temperature: float,
+    seed: int,
+    scores: bool,
+) -> Any:
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig()
@@ -45,16 +81,17 @@ def generated(
     devices = [embeds.device] if embeds.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        out = model.generate(
+        return model.generate(
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
             max_new_tokens=max_tokens,
             suppress_tokens=list(processor.layout.banned_token_ids),
             eos_token_id=processor.eos_token_id,
             pad_token_id=processor.tokenizer.pad_token_id,
+            return_dict_in_generate=scores,
+            output_scores=scores,
             **(drawing if temperature > 0 else {"do_sample": False}),
         )
-    return [_until_end(row, processor.eos_token_id) for row in out.tolist()]
 
 
 def _until_end(ids: list[int], end: int) -> list[int]:

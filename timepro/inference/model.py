@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from timepro.answers import parse_answer
-from timepro.card import read_card, unseen
+from timepro.card import Card, read_card, unseen
 from timepro.events import Event, ParsedAnswer
 from timepro.features import Processor
-from timepro.inference.generation import generated, merged_embeds
+from timepro.inference.confidence import Written
+from timepro.inference.generation import generated, merged_embeds, written
 from timepro.system.device import on_gpu
 from timepro.tasks import find_task
 
@@ -133,20 +134,7 @@ class Model:
 
         Warns of a task that the checkpoint was never trained for, where its folder says for which it was.
         """
-        if question is None:
-            chosen = find_task(task or self._default_task(bool(query)))
-            for note in unseen(self.card, chosen.name):
-                warnings.warn(note, stacklevel=3)
-            return chosen.question(query or "")
-        if task is not None or query is not None:
-            raise ValueError("give a question, or a task (and its query), not both: the task asks its own question")
-        return question
-
-    def _default_task(self, with_query: bool) -> str:
-        """The first of its own tasks that takes a query, or takes none; "ag" or "sed" where no card tells."""
-        own = self.card.tasks if self.card else ()
-        fitting = [task for task in own if find_task(task).takes_query == with_query]
-        return fitting[0] if fitting else "ag" if with_query else "sed"
+        return question_of(self.card, question, task, query)
 
     def prompt_ids(self, audio: Audio, question: str) -> list[int]:
         """(T,) token ids of a prompt as the model reads it, audio placeholders and timestamps expanded."""
@@ -164,17 +152,46 @@ class Model:
             )
         return self.processor.features_of(audio.astype(np.float32))
 
-    @torch.no_grad()
+    def written(self, audio: Audio, question: str, n: int, temperature: float, max_tokens: int) -> list[Written]:
+        """`n` answers as token ids with log-probabilities, the same for the same clip. Args and Raises as `sample`."""
+        return written(self.processor, self.model, self._embeds(audio, question), max_tokens, n, temperature)
+
     def _generate(
         self, audio: Audio, question: str, max_tokens: int, n: int, temperature: float, seed: int
     ) -> list[list[int]]:
+        embeds = self._embeds(audio, question)
+        return generated(self.processor, self.model, embeds, max_tokens, n, temperature, seed)
+
+    @torch.no_grad()
+    def _embeds(self, audio: Audio, question: str) -> torch.Tensor:
+        """(1, T, H): the prompt as the model takes it."""
         family = self.processor.family
         features = self._features(audio).to(self.device, self.model.dtype)
         frames = family.encode(family.audio_encoder(self.model), [features])[0]
         prompt = self.processor.expanded_prompt(question, len(frames))
-        embeds = merged_embeds(self.processor, self.model, prompt, frames)
-        return generated(self.processor, self.model, embeds, max_tokens, n, temperature, seed)
+        return merged_embeds(self.processor, self.model, prompt, frames)
 
     def _read(self, ids: list[int]) -> Answer:
         text = self.processor.answer_text(ids)
         return Answer(text, parse_answer(text))
+
+
+def question_of(
+    card: Card | None, question: str | None = None, task: str | None = None, query: str | None = None
+) -> str:
+    """What is asked of a checkpoint with this card. Args, warnings and Raises as `Model.question`."""
+    if question is None:
+        chosen = find_task(task or _default_task(card, bool(query)))
+        for note in unseen(card, chosen.name):
+            warnings.warn(note, stacklevel=4)
+        return chosen.question(query or "")
+    if task is not None or query is not None:
+        raise ValueError("give a question, or a task (and its query), not both: the task asks its own question")
+    return question
+
+
+def _default_task(card: Card | None, with_query: bool) -> str:
+    """The first of its own tasks that takes a query, or takes none; "ag" or "sed" where no card tells."""
+    own = card.tasks if card else ()
+    fitting = [task for task in own if find_task(task).takes_query == with_query]
+    return fitting[0] if fitting else "ag" if with_query else "sed"

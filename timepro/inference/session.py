@@ -143,5 +143,7 @@ def mono(chunk: np.ndarray, at: float = 0.0) -> np.ndarray:
     finite = np.isfinite(samples)
     if not finite.all():
         where = int(np.argmin(finite))
-        raise ValueError(f"the audio holds NaN or infinite samples, the first {where} samples behind {at:.3f} s")
+        raise ValueError(
+            f"holds NaN or infinite samples, the first one {where} samples behind {at:.3f} s; export it again"
+        )
     return samples

@@ -75,7 +75,7 @@ class Stitcher:
                 f"the window from {start:.3f} s begins less than {self._hop:.3f} s after the one from "
                 f"{self._span[0]:.3f} s"
             )
-        told = sorted(_inside(event, start, end) for event in events if event.offset >= start and event.onset <= end)
+        told = sorted(_inside(event, start, end) for event in events if event.offset > start and event.onset < end)
         if self._span is None:
             self._open = [_Open(e.onset, e, False, e.confidence) for e in told]
         else:

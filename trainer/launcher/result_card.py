@@ -51,8 +51,8 @@ def write_result_card(config: ExperimentConfig, run: Path, manifests: Mapping[st
 def _about(manifest: Path) -> dict[str, Any]:
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    clips = sum(1 for _ in iter_manifest(manifest, check_audio=False))
-    return {"name": manifest.name, "clips": clips, "sha256": digest}
+    seconds = [clip.duration for clip in iter_manifest(manifest, check_audio=False)]
+    return {"name": manifest.name, "clips": len(seconds), "sha256": digest, "longest": max(seconds, default=0.0)}
 
 
 def _metrics(config: ExperimentConfig, run: Path, test: Path) -> dict[str, dict[str, Any]]:
