@@ -54,7 +54,9 @@ setup(
     packages=find_packages(
         include=[f"{name}{rest}" for name in ("timepro", "rewards", "rollout", "trainer") for rest in ("", ".*")]
     ),
-    package_data={"timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js"]},
+    package_data={
+        "timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js", "inference/monitor/*.yaml"]
+    },
     install_requires=BASE,
     extras_require={
         # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from timepro.config.marks import Count, NotNegative, Port, Positive, Share, between
+from timepro.config.marks import Count, Natural, NotNegative, Port, Positive, Share, between
 
 Level = Annotated[float, between(-120, 0)]
 
@@ -63,12 +63,13 @@ class Window:
     Args:
         length_s: of a window; 0 for the length that the checkpoint was trained on.
         hop_s: from one window to the next: an alert comes about so much after the sound; 0 for half a window.
-        samples: answers to a window; more give a finer confidence.
+        samples: answers drawn for a window, of which the share that holds an event is its confidence; 0 for the greedy
+            answer and its probability.
     """
 
     length_s: NotNegative = 0.0
     hop_s: NotNegative = 0.0
-    samples: Count = 1
+    samples: Natural = 0
 
 
 @dataclass

@@ -2,18 +2,16 @@
 
 A position counts the seconds of sound since the monitor's start; it only grows. Anchors say at which moment a position
 was. Moments between two anchors follow from the first one, so that a wall clock that is set anew moves no event that
-has begun; `ClockWatch` notices that it was, and later positions get an anchor of their own.
+has begun; `Drift` notices that it was, and later positions get an anchor of their own.
 """
 
 from __future__ import annotations
 
 import bisect
-import time
-from collections.abc import Callable
+from collections import deque
 from datetime import datetime, tzinfo
 
 _MOST_ANCHORS = 4096
-JUMP_S = 2.0  # what a clock's own drift does not do between two looks at it
 
 
 class Timeline:
@@ -47,18 +45,40 @@ class Timeline:
         return self._positions[-1] + wall - self._walls[-1]
 
 
-class ClockWatch:
-    """Notices that the wall clock was set, by the clock that only runs."""
+class Drift:
+    """Notices that a live stream's moments are wrong for good: the wall clock was set, samples were lost on the way,
+    the sender's clock runs at another pace. Late packets alone are not that: they are not late every time.
 
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
-        self._wall, self._steady = wall, steady
-        self._offset = wall() - steady()
+    Args:
+        over_s: how long a deviation must last.
+        most_s: deviations up to this are left alone.
+    """
 
-    def jump(self) -> float:
-        """By how many seconds the wall clock was set since the last call; 0 for what drift explains."""
-        offset = self._wall() - self._steady()
-        moved, self._offset = offset - self._offset, offset
-        return moved if abs(moved) >= JUMP_S else 0.0
+    def __init__(self, over_s: float = 5.0, most_s: float = 1.0) -> None:
+        self._over_s, self._most_s = over_s, most_s
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def note(self, steady: float, deviation: float) -> float:
+        """Take how much later than expected a sound has come in.
+
+        Args:
+            steady: seconds of a clock that only runs.
+            deviation: seconds; negative for earlier.
+
+        Returns:
+            seconds by which the moments are to be moved, mostly 0.
+        """
+        self._seen.append((steady, deviation))
+        if steady - self._seen[0][0] < self._over_s:
+            return 0.0
+        least = min((value for _, value in self._seen), key=abs)
+        is_lasting = abs(least) > self._most_s and all(value * least > 0 for _, value in self._seen)
+        while steady - self._seen[0][0] > self._over_s / 2:
+            self._seen.popleft()
+        if is_lasting:
+            self._seen.clear()
+            return deviation
+        return 0.0
 
 
 def iso(epoch: float, zone: tzinfo | None) -> str:

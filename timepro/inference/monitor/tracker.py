@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["begin", "alert", "end"]
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A sound in one window, `[onset, offset)` as positions on the stream in seconds."""
+    """A sound in one window, `[onset, offset)` as positions on the stream in seconds.
+
+    Args:
+        goes_on: an earlier window was to tell its beginning; where that one did not, it is no event.
+    """
 
     onset: float
     offset: float
     label: str
     confidence: float
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class OpenEvent:
     confidence: float = 0.0
     begun: bool = False
     alerted: bool = False
-    identity: dict[str, str] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,11 @@ class Tracker:
         onset = max(heard.onset, self.ended)
         if heard.confidence < self.rules.threshold or heard.offset <= onset:
             return []
-        changes = []
+        changes: list[Change] = []
         if self.open is not None and onset > self.open.offset + self.rules.max_not_heard_s:
             changes = self._end("not heard")
+        if self.open is None and heard.goes_on:
+            return changes
         if self.open is None:
             self.open = OpenEvent(self.label, onset, onset)
         event = self.open

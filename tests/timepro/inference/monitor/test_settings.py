@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from timepro.config.keys import by_key
 from timepro.inference.monitor.checked import check_labels, load_settings, rules_of
+from timepro.inference.monitor.example import EXAMPLE
 from timepro.inference.monitor.settings import MonitorSettings
 
 
@@ -75,3 +79,25 @@ def test_a_source_is_shown_without_its_password() -> None:
     assert without_password("rtsp://user:pass@cam:554/a?token=x") == "rtsp://cam:554/a"
     assert without_password("http://[::1]:80/a") == "http://[::1]:80/a"
     assert without_password("recordings/in") == "recordings/in"
+
+
+def test_the_example_holds_every_key_with_its_default(tmp_path: Path) -> None:
+    settings = load(tmp_path, EXAMPLE)
+    plain = MonitorSettings()
+    for label in ("any", "loud_sound"):
+        written, built_in = (rules_of(one, label, None, float) for one in (settings, plain))
+        assert replace(written, in_schedule=built_in.in_schedule) == built_in
+    assert replace(settings, rules=plain.rules) == plain
+
+    def keys(value: object, prefix: str = "") -> set[str]:
+        if not isinstance(value, dict) or not value:
+            return {prefix}
+        return {found for key, inner in value.items() for found in keys(inner, f"{prefix}.{key}")}
+
+    assert keys(yaml.safe_load(EXAMPLE)) == keys(by_key(settings))
+    for commented in ("glass_breaking", "dog_bark"):
+        assert commented in EXAMPLE
+    uncommented = EXAMPLE.replace("\n#  - ", "\n  - ").replace("\n#  ", "\n  ").replace("labels: {}", "labels:")
+    uncommented = uncommented.replace("webhooks: []", "webhooks:").replace("commands: []", "commands:")
+    with pytest.raises(ValueError, match="WEBHOOK_SECRET is not set"):  # all else of what is commented out is right
+        load(tmp_path, uncommented)

@@ -18,15 +18,14 @@ class JsonLinesSink:
     """Appends to a file.
 
     Args:
-        path: the file; made with its folder where needed.
+        path: the file; made with its folder at the first message.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = "jsonl"
         self._path = path
         self._ids: OrderedDict[str, None] = OrderedDict()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._mend()
+        self._is_mended = False
 
     def send(self, message: Message) -> None:
         """Append a line, unless it is there.
@@ -34,6 +33,8 @@ class JsonLinesSink:
         Raises:
             Later: the file cannot be written, as on a full disk; nothing of the line is left in it.
         """
+        if not self._is_mended:
+            self._mend()
         if message["id"] in self._ids:
             return
         line = json.dumps(message, ensure_ascii=False).encode() + b"\n"
@@ -59,6 +60,14 @@ class JsonLinesSink:
 
     def _mend(self) -> None:
         """Cut off a last line that a kill has left unfinished, and learn which ids are there."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._read_tail()
+        except OSError as error:
+            raise Later(f"{self._path} cannot be read: {error.strerror or error}") from error
+        self._is_mended = True
+
+    def _read_tail(self) -> None:
         if not self._path.is_file():
             return
         with self._path.open("rb+") as file:
