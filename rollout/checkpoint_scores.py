@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, check_samples, problems_text
 from timepro.commands.inputs import require_checkpoint
 from timepro.commands.output import print_json
+from timepro.controls import Control, control_report, make_controls
+from timepro.controls_table import print_controls
 from timepro.evaluation import Scored, drawn_events, save_scored, score
 from timepro.hints import command
 from timepro.metrics.bootstrap import bootstrap_interval
@@ -35,10 +38,11 @@ _INTERVAL = [("low", "95 % from", ".3f", ""), ("high", "to", ".3f", "")]
 
 @dataclass(frozen=True)
 class Answers:
-    """Texts, one a sample: the greedy one, and, where asked for, `n` drawn ones."""
+    """Texts, one a sample: the greedy one, and, where asked for, `n` drawn ones; and greedy ones to more questions."""
 
     greedy: list[str]
     drawn: list[list[str]] | None
+    more: list[str]
 
 
 def score_checkpoint(options: argparse.Namespace) -> int:
@@ -72,10 +76,21 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         for note in unseen(card, name, labels if find_task(name).labels_are_classes else ()):
             print(f"note: {note}", file=sys.stderr)
     out = options.out or Path(_name(options, tasks))
-    answers = _backend(options.backend)(options, samples, limits)
+    with tempfile.TemporaryDirectory(prefix="timepro-controls-") as scratch:
+        controls = _controls(samples, Path(scratch)) if options.controls else []
+        # A question about a clip that was asked before has its answer already.
+        known = {(sample.audio, sample.question): index for index, sample in enumerate(samples)}
+        more = [control.sample for control in controls if (control.sample.audio, control.sample.question) not in known]
+        answers = _backend(options.backend)(options, samples, more, limits)
     scored = score(samples, answers.greedy)
     save_scored(scored, out, home=out.parent, drawn=answers.drawn)
     report = _report(scored, answers, options.resamples)
+    if controls:
+        rest = iter(answers.more)
+        places = [known.get((control.sample.audio, control.sample.question)) for control in controls]
+        texts = [next(rest) if place is None else answers.greedy[place] for place in places]
+        for name, found in control_report(samples, scored.answers, controls, texts).items():
+            report[name]["controls"] = found
     if options.json:
         own = {"checkpoint": str(folder), "manifest": str(manifest), "predictions": str(out)}
         print_json(own | {"tasks": report})
@@ -92,7 +107,12 @@ def _name(options: argparse.Namespace, tasks: Sequence[str]) -> str:
     return default_name("answers", *parts, unseen=unseen, ending=".jsonl")
 
 
-Backend = Callable[[argparse.Namespace, Sequence[Sample], ModelLimits], Answers]
+def _controls(samples: Sequence[Sample], folder: Path) -> list[Control]:
+    with ProgressBar("making silent and shifted audio", len(samples), "clips") as bar:
+        return make_controls(samples, folder, bar.advance)
+
+
+Backend = Callable[[argparse.Namespace, Sequence[Sample], Sequence[Sample], ModelLimits], Answers]
 
 
 def _backend(name: str) -> Backend:
@@ -101,13 +121,16 @@ def _backend(name: str) -> Backend:
     return _through_worker if name == "vllm" else _in_process
 
 
-def _through_worker(options: argparse.Namespace, samples: Sequence[Sample], limits: ModelLimits) -> Answers:
+def _through_worker(
+    options: argparse.Namespace, samples: Sequence[Sample], more: Sequence[Sample], limits: ModelLimits
+) -> Answers:
     from rollout.media import media_folders
     from rollout.serving import serving
 
-    folders = media_folders(sample.audio for sample in samples)
-    with serving(options.checkpoint, folders, worker_settings(samples, limits, options.max_tokens)) as pool:
-        return answers_of_worker(pool, options, samples)
+    every = [*samples, *more]
+    folders = media_folders(sample.audio for sample in every)
+    with serving(options.checkpoint, folders, worker_settings(every, limits, options.max_tokens)) as pool:
+        return answers_of_worker(pool, options, samples, more)
 
 
 def worker_settings(samples: Sequence[Sample], limits: ModelLimits, max_tokens: int) -> WorkerConfig:
@@ -119,33 +142,38 @@ def worker_settings(samples: Sequence[Sample], limits: ModelLimits, max_tokens: 
     return replace(plain, max_model_len=room, max_batched_tokens=most, gpu_memory_fraction=0.85)
 
 
-def answers_of_worker(pool: RolloutPool, options: argparse.Namespace, samples: Sequence[Sample]) -> Answers:
-    """Answers of a worker that serves `options.checkpoint`."""
+def answers_of_worker(
+    pool: RolloutPool, options: argparse.Namespace, samples: Sequence[Sample], more: Sequence[Sample] = ()
+) -> Answers:
+    """Answers of a worker that serves `options.checkpoint`, greedy ones alone to `more` samples."""
     from rollout.evaluation import drawn_answers, greedy_answers
     from timepro.features import Processor
 
     processor = Processor(options.checkpoint)
-    with ProgressBar(f"asking {options.checkpoint}", len(samples), "clips") as bar:
-        greedy = greedy_answers(pool, processor, samples, options.max_tokens, bar.advance)
+    with ProgressBar(f"asking {options.checkpoint}", len(samples) + len(more), "clips") as bar:
+        every = greedy_answers(pool, processor, [*samples, *more], options.max_tokens, bar.advance)
+    greedy, rest = every[: len(samples)], every[len(samples) :]
     if not options.samples:
-        return Answers(greedy, None)
+        return Answers(greedy, None, rest)
     drawing = (options.samples, options.temperature, options.max_tokens)
     with ProgressBar(f"drawing {options.samples} answers a clip", len(samples), "clips") as bar:
-        return Answers(greedy, drawn_answers(pool, processor, samples, *drawing, bar.advance))
+        return Answers(greedy, drawn_answers(pool, processor, samples, *drawing, bar.advance), rest)
 
 
-def _in_process(options: argparse.Namespace, samples: Sequence[Sample], limits: ModelLimits) -> Answers:
+def _in_process(
+    options: argparse.Namespace, samples: Sequence[Sample], more: Sequence[Sample], limits: ModelLimits
+) -> Answers:
     from timepro.inference.model import load
 
     model, greedy, drawn, most = load(options.checkpoint), [], [], options.max_tokens
-    with ProgressBar(f"asking {options.checkpoint}", len(samples), "clips") as bar:
-        for seed, sample in enumerate(samples):
+    with ProgressBar(f"asking {options.checkpoint}", len(samples) + len(more), "clips") as bar:
+        for seed, sample in enumerate([*samples, *more]):
             greedy.append(model.answer(sample.audio, sample.question, max_tokens=most).text)
-            if options.samples:
+            if options.samples and seed < len(samples):
                 ask = {"temperature": options.temperature, "seed": seed, "max_tokens": most}
                 drawn.append([a.text for a in model.sample(sample.audio, options.samples, sample.question, **ask)])
             bar.advance()
-    return Answers(greedy, drawn if options.samples else None)
+    return Answers(greedy[: len(samples)], drawn if options.samples else None, greedy[len(samples) :])
 
 
 def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[str, Any]]:
@@ -183,6 +211,8 @@ def _print(options: argparse.Namespace, scored: Scored, report: dict[str, dict[s
         if "interval" in values:
             note = f"interval: {task.main_heading}, 95 %, {options.resamples} bootstrap resamples of the samples"
             print_lines([note], options.format)
+        if "controls" in values:
+            print_controls(name, values, options.format)
     lines = [f"answers      {out}"]
     if len(report) == 1 and find_task(next(iter(report))).labels_are_classes:
         psds = " --psds" if options.samples else ""

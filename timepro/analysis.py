@@ -17,12 +17,20 @@ MISSED, INVENTED = "(missed)", "(made up)"
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Errors of matched events, K of each: answer minus reference in seconds, so that late is above 0."""
+    """Errors of matched events, K of each: answer minus reference in seconds, so that late is above 0.
+
+    Args:
+        duration: of the reference, in seconds.
+        position: of the reference's middle in its clip, 0 its start, 1 its end.
+        clip: the clip's length in seconds.
+    """
 
     onset: np.ndarray
     offset: np.ndarray
     label: list[str]
-    duration: np.ndarray  # of the reference
+    duration: np.ndarray
+    position: np.ndarray
+    clip: np.ndarray
 
 
 def overlap_pairs(reference: Sequence[Event], found: Sequence[Event], same_label: bool) -> list[tuple[int, int]]:
@@ -38,7 +46,7 @@ def overlap_pairs(reference: Sequence[Event], found: Sequence[Event], same_label
 
 def boundary_errors(lines: Sequence[Evaluated]) -> Boundaries:
     """Boundary errors of all events that an answer has with the right label somewhere near (any overlap)."""
-    onset, offset, label, duration = [], [], [], []
+    onset, offset, label, duration, position, clip = [], [], [], [], [], []
     for line in lines:
         found = line.answer.events if line.answer.ok else []
         for i, j in overlap_pairs(line.reference, found, same_label=find_task(line.task).labels_are_classes):
@@ -47,7 +55,9 @@ def boundary_errors(lines: Sequence[Evaluated]) -> Boundaries:
             offset.append(f.offset - r.offset)
             label.append(r.label)
             duration.append(r.offset - r.onset)
-    return Boundaries(np.array(onset), np.array(offset), label, np.array(duration))
+            position.append((r.onset + r.offset) / 2 / line.duration if line.duration else np.nan)
+            clip.append(line.duration)
+    return Boundaries(np.array(onset), np.array(offset), label, np.array(duration), np.array(position), np.array(clip))
 
 
 def confusion(lines: Sequence[Evaluated]) -> tuple[list[str], np.ndarray]:

@@ -29,6 +29,11 @@ COMMANDS = (
     ("diff", "show the settings in which runs differ", "timepro.commands.diff:configure"),
     ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),
     ("plot", "draw runs: curves, rewards, boundary errors, confusion, clips", "timepro.commands.plot:configure"),
+    (
+        "errors",
+        "show where and how answers err: bias, by place and length, absent events",
+        "timepro.commands.errors:configure",
+    ),
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),
     ("evaluate", "score a checkpoint, or predicted events", "rollout.commands.evaluate:configure"),
     ("monitor", "listen to a stream with a checkpoint, and tell what it hears", "timepro.commands.monitor:configure"),

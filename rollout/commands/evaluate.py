@@ -17,6 +17,7 @@ EXAMPLES = (
     files.EXAMPLES
     + """\
   timepro evaluate --checkpoint runs/sed_grpo/checkpoint test.jsonl --samples 8    ask a model, PSDS too
+  timepro evaluate --checkpoint runs/sed_grpo/checkpoint test.jsonl --controls     does it listen?
 """
 )
 __doc__ += f"\nWithout --checkpoint:\n{files.__doc__.partition(chr(10))[2]}"
@@ -43,6 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     asking.add_argument(
         "--temperature", type=_above_zero, default=1.0, metavar="T", help="of the drawn answers (default: %(default)s)"
     )
+    asking.add_argument(
+        "--controls", action="store_true",
+        help="ask again about silence, shifted audio and other clips: does it listen? two to four times the work",
+    )  # fmt: skip
     asking.add_argument("--max-tokens", type=_count, default=256, metavar="N", help="of an answer (256)")
     asking.add_argument(
         "--backend", choices=("auto", "vllm", "transformers"), default="auto",
