@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RATE, HOP = 16000, 160  # of the audio that is drawn: Hz, samples
-_WINDOW, _FFT, _MELS = 512, 1024, 96
+WINDOW = 512  # samples
+_FFT, _MELS = 1024, 96
 _MAX_COLUMNS = 3000
 _WIDEST_RANGE_DB, _NARROWEST_RANGE_DB = 65.0, 30.0  # between the darkest and the lightest colour
 _SILENCE_DB = -60.0  # a full-scale tone has about 42; without this bound, digital silence would be drawn as loud
@@ -27,8 +28,12 @@ def mel(hertz: float | np.ndarray) -> float | np.ndarray:
 
 def log_mel(waveform: np.ndarray, hop: int) -> np.ndarray:
     """Mel power in dB, (96, frames), of a waveform (N,) at 16 kHz; frame i is centred on sample i * hop."""
-    padded = np.pad(waveform, _WINDOW // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::hop] * np.hanning(_WINDOW).astype(np.float32)
+    return mel_of_windows(np.pad(waveform, WINDOW // 2), hop)
+
+
+def mel_of_windows(samples: np.ndarray, hop: int) -> np.ndarray:
+    """Mel power in dB, (96, frames), of the windows that fit into samples (N,), one every ``hop``."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::hop] * np.hanning(WINDOW).astype(np.float32)
     power = np.abs(np.fft.rfft(frames, _FFT)) ** 2
     bins = mel(np.fft.rfftfreq(_FFT, 1 / RATE))
     step = mel(RATE / 2) / (_MELS + 1)
@@ -45,9 +50,13 @@ def spectrogram(waveform: np.ndarray, max_columns: int = _MAX_COLUMNS) -> tuple[
     """
     hop = max(HOP, math.ceil(len(waveform) / max_columns))
     decibels = log_mel(waveform, hop)
+    return decibels, hop / RATE, *colour_range(decibels)
+
+
+def colour_range(decibels: np.ndarray) -> tuple[float, float]:
+    """The decibels of the darkest and of the lightest colour."""
     peak = max(float(decibels.max()), _SILENCE_DB)
-    floor = float(np.clip(np.percentile(decibels, 15), peak - _WIDEST_RANGE_DB, peak - _NARROWEST_RANGE_DB))
-    return decibels, hop / RATE, floor, peak
+    return float(np.clip(np.percentile(decibels, 15), peak - _WIDEST_RANGE_DB, peak - _NARROWEST_RANGE_DB)), peak
 
 
 def draw_spectrogram(axes: Axes, waveform: np.ndarray, end: float) -> None:
