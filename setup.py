@@ -55,7 +55,8 @@ setup(
         include=[f"{name}{rest}" for name in ("timepro", "rewards", "rollout", "trainer") for rest in ("", ".*")]
     ),
     package_data={
-        "timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js", "inference/monitor/*.yaml"]
+        "rollout": ["events_api/page/*"],
+        "timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js", "inference/monitor/*.yaml"],
     },
     install_requires=BASE,
     extras_require={
