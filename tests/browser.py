@@ -26,13 +26,13 @@ def chromium() -> str | None:
 class Browser:
     """One page. `errors` collects what went wrong in it: exceptions, console errors, failed loads."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *flags: str) -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._number = 0
         self._loop = asyncio.new_event_loop()
         self._process = subprocess.Popen(
-            [str(chromium()), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [str(chromium()), *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         port_file = profile / "DevToolsActivePort"
@@ -90,6 +90,18 @@ class Browser:
         while not self.get(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.05)
+
+    def give_file(self, selector: str, path: Path) -> None:
+        """Choose a file in a file input, as its dialog does."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        self.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
+
+    def size(self, width: int, height: int, dark: bool = False) -> None:
+        """The window's size in CSS pixels, and which colours its user prefers."""
+        phone = width < 600
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def press(self, key: str, code: int, text: str = "") -> None:
         """One key, as from a keyboard."""
