@@ -56,7 +56,13 @@ setup(
     ),
     package_data={
         "rollout": ["events_api/page/*"],
-        "timepro": ["environment/*.txt", "environment/*.sh", "report/page.*", "report/*.js", "inference/monitor/*.yaml"],
+        "timepro": [
+            "environment/*.txt",
+            "environment/*.sh",
+            "report/page.*",
+            "report/*.js",
+            "inference/monitor/*.yaml",
+        ],
     },
     install_requires=BASE,
     extras_require={
