@@ -27,9 +27,15 @@ class FoldersConnector(MediaConnector):
 
     def _for(self, url: str) -> FoldersConnector:
         """A connector for one URL: where it names a file, with the folder that the file is in."""
+        folders = json.loads(os.environ[MEDIA_VARIABLE])
+        if not folders and url[:5].lower() != "data:":
+            raise ValueError(
+                "this server opens no file and no address for those who ask; send the audio itself, as input_audio or "
+                "as an audio_url that begins with data:"
+            )
         if url[:5].lower() != "file:":
             return self
-        path, folders = Path(url2pathname(parse_url(url).path or "")), json.loads(os.environ[MEDIA_VARIABLE])
+        path = Path(url2pathname(parse_url(url).path or ""))
         resolved = path.resolve()
         for folder in folders:
             if Path(folder) in resolved.parents:

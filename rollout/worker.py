@@ -38,10 +38,25 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
         folder: checkpoint folder.
         adapters: which the weight stream will bring; None where it brings whole weights.
     """
-    family = family_of(folder)
-    command = [sys.executable, "-m", "rollout.serve"]
-    command += ["--model", str(folder), "--served-model-name", SERVED_NAME]
+    command = engine_arguments(config, folder)
+    command += ["--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port), "--middleware", "rollout.auth.RequireToken"]
+    command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
+    command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension", "--enable-scale-out"]
+    command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+    if adapters is not None:
+        command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
+    return command
+
+
+def engine_arguments(config: WorkerConfig, folder: Path) -> list[str]:
+    """The part of a server's command line that says how the model runs: the same for a worker and for `timepro serve`.
+
+    Args:
+        folder: checkpoint folder.
+    """
+    family = family_of(folder)
+    command = [sys.executable, "-m", "rollout.serve", "--model", str(folder)]
     command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
     command += ["--dtype", _dtype(config), "--max-model-len", str(config.max_model_len)]
     command += ["--max-num-seqs", str(config.max_sequences)]
@@ -50,13 +65,8 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
     command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
     # As the learner reads audio. Left to choose, vLLM tries a decoder that may not be there, with a warning a clip.
     command += ["--media-io-kwargs", json.dumps({"audio": {"audio_backend": "soundfile"}})]
-    command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
-    command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension"]
     # Log-probabilities of what was really sampled from: after temperature and bans.
-    command += ["--logprobs-mode", "processed_logprobs", "--enable-scale-out", "--generation-config", "vllm"]
-    command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
-    if adapters is not None:
-        command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
+    command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     if not config.compile:
         command.append("--enforce-eager")
     if device.on_gpu():

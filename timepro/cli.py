@@ -37,6 +37,7 @@ COMMANDS = (
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),
     ("evaluate", "score a checkpoint, or predicted events", "rollout.commands.evaluate:configure"),
     ("monitor", "listen to a stream with a checkpoint, and tell what it hears", "timepro.commands.monitor:configure"),
+    ("serve", "a checkpoint as a page, an events API and an OpenAI server", "rollout.commands.serve:configure"),
     ("attention", "draw how an answer's times attend to the prompt's", "timepro.commands.attention:configure"),
     ("check-reward", "run a reward through the contract that training relies on", "rewards.check_reward:configure"),
     ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),

@@ -40,3 +40,9 @@ class ServeSettings:
     @classmethod
     def from_json(cls, text: str) -> ServeSettings:
         return cls(**json.loads(text))
+
+
+def own_address(settings: ServeSettings) -> str:
+    """Where this server reaches itself: an address that stands for all of them is no address to call."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

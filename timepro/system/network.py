@@ -99,18 +99,24 @@ def free_port(host: str) -> int:
         sock.close()
 
 
-def require_free(host: str, port: int) -> None:
+def require_free(
+    host: str,
+    port: int,
+    user: str = "a rollout worker",
+    remedy: str = "set rollout.base_port to another one, or to 0 for free ones",
+) -> None:
     """Refuse a port that is in use, before a minute of start-up is spent on it.
 
+    Args:
+        user: what is to listen there.
+        remedy: what to do about it.
+
     Raises:
-        ValueError: naming the port and the key to change.
+        ValueError: naming the port and what to change.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(
-                f"port {port} on {host} cannot be used for a rollout worker: {error.strerror}; "
-                "set rollout.base_port to another one, or to 0 for free ones"
-            ) from error
+            raise ValueError(f"port {port} on {host} cannot be used for {user}: {error.strerror}; {remedy}") from error
