@@ -20,9 +20,10 @@ from timepro.commands.inputs import require_checkpoint
 from timepro.commands.output import print_json
 from timepro.controls import Control, control_report, make_controls
 from timepro.controls_table import print_controls
-from timepro.evaluation import Scored, drawn_events, save_scored, score
+from timepro.evaluation import Scored, drawn_events, sampled_psds, save_scored, score
 from timepro.hints import command
 from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.metrics.psds import psds_heading
 from timepro.plots.files import default_name
 from timepro.progress import ProgressBar
 from timepro.tables import print_lines, print_table, results_table
@@ -185,10 +186,8 @@ def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[
             _, interval = bootstrap_interval(scored.counts(name), resamples)
             report["interval"] = {"of": task.main_metric, "low": interval[0], "high": interval[1]}
         if answers.drawn is not None and task.labels_are_classes:
-            from timepro.metrics.psds import psds
-
             own = [i for i, sample in enumerate(scored.samples) if sample.task == name]
-            report["psds"] = psds(
+            report["psds"] = sampled_psds(
                 [scored.samples[i].reference for i in own], [drawn_events(answers.drawn[i]) for i in own],
                 [scored.samples[i].duration for i in own],
             )  # fmt: skip
@@ -203,7 +202,7 @@ def _print(options: argparse.Namespace, scored: Scored, report: dict[str, dict[s
         if "interval" in values:
             place = next(i for i, column in enumerate(columns) if column.key == task.main_metric)
             columns[place + 1 : place + 1] = _INTERVAL
-        columns += [(key, key.upper().replace("PSDS", "PSDS "), ".3f", "") for key in values.get("psds", ())]
+        columns += [(key, psds_heading(key), ".3f", "") for key in values.get("psds", ())]
         row = values | values.get("interval", {}) | values.get("psds", {})
         title = f"{options.checkpoint} on {options.reference}, task {name}: {values['n']} samples, exact times"
         shown = "/".join(options.checkpoint.resolve().parts[-2:])

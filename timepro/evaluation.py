@@ -124,6 +124,26 @@ def drawn_events(texts: Sequence[str]) -> list[list[Event]]:
     return [answer.events if answer.ok else [] for answer in map(parse_answer, texts)]
 
 
+def sampled_psds(
+    references: Sequence[Sequence[Event]], samples: Sequence[Sequence[Sequence[Event]]], durations: Sequence[float]
+) -> dict[str, float]:
+    """PSDS of n sampled answers a clip in both forms.
+
+    Returns:
+        `psds1`, `psds2`: a class's score in a frame is the share of answers in which it is active; `psds1_events`,
+        `psds2_events`: an event's is the share of answers with a matching event (`timepro.metrics.psds`).
+
+    Raises:
+        ValueError: as `timepro.metrics.psds`.
+    """
+    from timepro.inference.confidence import by_share
+    from timepro.metrics.psds import psds, psds_of_events
+
+    found = psds(references, samples, durations)
+    boxes = [by_share(answers) for answers in samples]
+    return found | {f"{key}_events": value for key, value in psds_of_events(references, boxes, durations).items()}
+
+
 def load_scored(path: Path, samples: list[Sample]) -> Scored:
     """Read what `save_scored` wrote, for the same samples.
 

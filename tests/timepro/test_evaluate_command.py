@@ -176,9 +176,22 @@ def test_psds_of_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "PSDS: 1 of 1 files, the first 'a', have no duration" in error(capsys, *files, "--psds")
     durations = write(tmp_path, durations="filename\tduration\na\t10\n")
     report = as_json(capsys, *files, "--psds", "--durations", *durations)
-    assert report["psds"] == {"psds1": 1.0, "psds2": 1.0}
+    assert report["psds"] == dict.fromkeys(("psds1", "psds2", "psds1_events", "psds2_events"), 1.0)
     assert main(["evaluate", *files, "--psds", "--durations", *durations]) == 0
-    assert "PSDS 1" in capsys.readouterr().out
+    assert "PSDS 1 (events)" in capsys.readouterr().out
+
+
+def test_psds_of_events_with_confidences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sed_scores_eval")
+    dog = {"onset": 0.0, "offset": 1.0, "event_label": "Dog", "confidence": 0.8}
+    lines = [{"filename": "a", "duration": 10, "events": [dog]}, {"filename": "b", "duration": 10, "events": []}]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = [str(tmp_path / "answers.jsonl"), *write(tmp_path, reference=HEADER + "a\t0\t1\tDog\nb\t\t\t\n")]
+    assert as_json(capsys, *files, "--psds")["psds"] == {"psds1_events": 1.0, "psds2_events": 1.0}
+    del dog["confidence"]
+    lines[0]["events"] = [dog, dict(dog, onset=2.0, offset=3.0, confidence=0.5)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "has the confidence None; PSDS needs one" in error(capsys, *files, "--psds")
 
 
 def test_intervals_see_the_same_files_in_every_metric() -> None:

@@ -71,7 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ignore-labels", action="store_true", help="score times alone, as for grounding")
     parser.add_argument(
-        "--psds", action="store_true", help='PSDS 1 and 2 from the "samples" of each file; needs sed_scores_eval'
+        "--psds",
+        action="store_true",
+        help='PSDS 1 and 2 from the "samples" of each file, or from a confidence of each event; needs sed_scores_eval',
     )
     parser.add_argument(
         "--resamples",
@@ -243,21 +245,36 @@ def _psds(
     predictions: Mapping[str, FileEvents],
     durations: Mapping[str, float],
 ) -> dict[str, float]:
-    from timepro.metrics.psds import psds
+    from timepro.data.event_parts import FileEvents
+    from timepro.evaluation import sampled_psds
+    from timepro.inference.detections import Detection
+    from timepro.metrics.psds import psds_of_events
 
     samples = {name: entry.samples for name, entry in predictions.items() if entry.samples}
+    sure = not samples and any(entry.confidences for entry in predictions.values())
     for there, what in (
-        (samples, f'no sampled answers in {options.predictions}; give each file "samples": [[...], ...]'),
+        (
+            reference if sure else samples,
+            f'no sampled answers in {options.predictions}; give each file "samples": [[...], ...], or each event a '
+            "confidence",
+        ),
         (durations, "no duration; name a table 'filename duration' with --durations"),
     ):
         missing = [name for name in reference if name not in there]
         if missing:
             raise ValueError(f"PSDS: {len(missing)} of {len(reference)} files, the first {missing[0]!r}, have {what}")
-    return psds(
-        [entry.events for entry in reference.values()],
-        [samples[name] for name in reference],
-        [durations[name] for name in reference],
-    )
+    truth, lengths = [entry.events for entry in reference.values()], [durations[name] for name in reference]
+    if not sure:
+        return sampled_psds(truth, [samples[name] for name in reference], lengths)
+    entries = [predictions.get(name, FileEvents()) for name in reference]
+    boxes = [
+        [
+            Detection(event.onset, event.offset, event.label, confidence)
+            for event, confidence in zip(entry.events, entry.confidences or [None] * len(entry.events), strict=True)
+        ]
+        for entry in entries
+    ]
+    return {f"{key}_events": value for key, value in psds_of_events(truth, boxes, lengths).items()}
 
 
 def _late(files: Mapping[str, FileEvents], durations: Mapping[str, float]) -> list[str]:

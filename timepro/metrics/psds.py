@@ -1,8 +1,8 @@
-"""Polyphonic sound detection score from several sampled answers a clip, through `sed_scores_eval`.
+"""Polyphonic sound detection score from several sampled answers a clip, or of events with a confidence.
 
 A list of events is one operating point, and PSDS is an area under many. The share of a clip's answers in which a class
 is active gives the missing ones: thresholds between 0 and 1 on that share. Frames are cut where any answer changes, so
-that no time is rounded.
+that no time is rounded. Events with a confidence each are such scores, too. Both go through `sed_scores_eval`.
 
 Sources: Bilen et al., "A framework for the robust evaluation of sound event detection", 2020; Ebbers et al.,
 "Threshold independent evaluation of sound event detection scores", 2022.
@@ -10,8 +10,8 @@ Sources: Bilen et al., "A framework for the robust evaluation of sound event det
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -63,6 +63,59 @@ def activity(
     return boundaries, np.cumsum(steps[:-1], axis=0) / len(samples)
 
 
+def psds_heading(key: str) -> str:
+    """What a scenario's score is called in a table: "PSDS 1", or "PSDS 1 (events)" of events with a confidence."""
+    scenario, _, form = key.removeprefix("psds").partition("_")
+    return f"PSDS {scenario}" + (f" ({form})" if form else "")
+
+
+class Sure(Protocol):
+    """An event with a confidence, such as `timepro.inference.detections.Detection`."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def confidence(self) -> float | None: ...
+
+    @property
+    def event(self) -> Event: ...
+
+
+def box_scores(boxes: Sequence[Sure], labels: Sequence[str], duration: float) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of one clip and each class's score in them: over an event's whole length its confidence.
+
+    Where events of a class overlap, the surer one counts. Returns boundaries (F + 1,) and scores (F, L) as `activity`.
+    Raises ValueError for an event without a confidence in [0, 1].
+    """
+    times = [time for box in boxes for time in (box.event.onset, box.event.offset)]
+    boundaries = np.unique(np.array([0.0, duration, *times]))
+    scores = np.zeros((len(boundaries) - 1, len(labels)))
+    column = {label: index for index, label in enumerate(labels)}
+    for box in boxes:
+        if box.confidence is None or not 0 <= box.confidence <= 1:
+            raise ValueError(f"the event {box.event} has the confidence {box.confidence}; PSDS needs one from 0 to 1")
+        if box.label in column:
+            first, last = np.searchsorted(boundaries, (box.event.onset, box.event.offset))
+            part = scores[first:last, column[box.label]]
+            np.maximum(part, box.confidence, out=part)
+    return boundaries, scores
+
+
+def psds_of_events(
+    references: Sequence[Sequence[Event]], detections: Sequence[Sequence[Sure]], durations: Sequence[float]
+) -> dict[str, float]:
+    """PSDS of events that have one confidence each: sound event bounding boxes (class, onset, offset, score).
+
+    An event is reported as a whole or not at all, at every threshold with the same times, where the frame-wise form of
+    `psds` changes an event's times with the threshold. Of n sampled answers, `timepro.inference.confidence.by_share`
+    makes such events: their confidence is the share of answers with a matching event.
+    Source: Ebbers, Germain, Wichern, Le Roux, "Sound event bounding boxes", 2024. Args and Raises as `psds`.
+    """
+    library, scoring = require_library()
+    return _psds(library, scoring, references, detections, durations, box_scores)
+
+
 def psds(
     references: Sequence[Sequence[Event]],
     samples: Sequence[Sequence[Sequence[Event]]],
@@ -77,9 +130,21 @@ def psds(
     Raises ValueError without `sed_scores_eval`, for no clips, differing lengths, or no reference events at all.
     """
     library, scoring = require_library()
-    if not len(references) == len(samples) == len(durations):
+    return _psds(library, scoring, references, samples, durations, activity)
+
+
+def _psds(
+    library: Any,
+    scoring: Any,
+    references: Sequence[Sequence[Event]],
+    found: Sequence[Any],
+    durations: Sequence[float],
+    score: Callable[[Any, Sequence[str], float], tuple[np.ndarray, np.ndarray]],
+) -> dict[str, float]:
+    """PSDS of whatever ``score`` turns into boundaries and class scores, clip by clip."""
+    if not len(references) == len(found) == len(durations):
         raise ValueError(
-            f"PSDS: {len(references)} references, {len(samples)} lists of answers, {len(durations)} durations: "
+            f"PSDS: {len(references)} references, {len(found)} lists of answers, {len(durations)} durations: "
             "need one of each a clip"
         )
     labels = sorted({event.label for reference in references for event in reference})
@@ -87,9 +152,9 @@ def psds(
         raise ValueError("PSDS is not defined for a test set without any reference event")
     # Clips and classes go by number: the library gives some characters of a name a meaning of their own.
     truth, scores = {}, {}
-    for index, (reference, answers, duration) in enumerate(zip(references, samples, durations, strict=True)):
+    for index, (reference, own, duration) in enumerate(zip(references, found, durations, strict=True)):
         truth[str(index)] = _ground_truth(reference, labels)
-        boundaries, shares = activity(answers, labels, duration)
+        boundaries, shares = score(own, labels, duration)
         scores[str(index)] = scoring.create_score_dataframe(shares, boundaries, [str(i) for i in range(len(labels))])
     lengths = {str(index): float(duration) for index, duration in enumerate(durations)}
     return {name: _scenario(library, scores, truth, lengths, dict(SCENARIOS[name]), len(labels)) for name in SCENARIOS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from timepro.metrics.psds import psds_heading
 from timepro.tables import print_lines, print_table, results_table
 
 _KINDS = {
@@ -32,7 +33,7 @@ def print_report(title: str, report: Mapping[str, Any], form: str = "text") -> N
     overlap |= dict(zip(("low", "high"), report.get("miou_interval", ()), strict=False))
     columns = [("miou", "mIoU", ".4f", ""), *interval]
     columns += [(f"r{threshold}", f"R@{threshold}", ".4f", "") for threshold in report["r_at"]]
-    columns += [(name, name.upper().replace("PSDS", "PSDS "), ".4f", "") for name in report.get("psds", ())]
+    columns += [(name, psds_heading(name), ".4f", "") for name in report.get("psds", ())]
     columns += [("unparsable", "unparsable", ".1%", ""), ("empty", "empty answers", ".1%", "")]
     print_table(results_table("Overlap of files", [("", overlap)], columns), form)
 

@@ -31,7 +31,8 @@ class AudioGrounding(Task):
     main_metric = "miou"
     columns = (
         Column("eb_f1_micro", "Eb-F1 micro"), Column("miou", "mIoU"), Column("r_at_0.5", "R@0.5"),
-        Column("r_at_0.7", "R@0.7"), Column("r_at_0.9", "R@0.9"), PRECISION, RECALL, UNPARSABLE,
+        Column("r_at_0.7", "R@0.7"), Column("r_at_0.9", "R@0.9"), Column("r1_at_0.5", "R1@0.5"),
+        Column("r1_at_0.7", "R1@0.7"), Column("map", "mAP"), PRECISION, RECALL, UNPARSABLE,
     )  # fmt: skip
 
     def samples(self, clip: Clip, times: Times) -> list[Sample]:
@@ -46,11 +47,14 @@ class AudioGrounding(Task):
     def metrics(self, references: References, answers: Answers) -> Metrics:
         """Adds r_at_0.3 to r_at_0.9, the share of samples whose IoU is at least that; F1 is on times alone."""
         from timepro.metrics.intervals import THRESHOLDS, recall_at
+        from timepro.metrics.moments import moment_scores
         from timepro.tasks.scoring import ScoredEvents
 
         scored = ScoredEvents(references, answers, use_label=False)
+        both = (references, scored.estimates)  # an answer's first interval is its surest
         shares = {f"r_at_{threshold}": share for threshold, share in recall_at(scored.ious, THRESHOLDS).items()}
-        return scored.report({"eb_f1_micro": scored.f1.micro.f1}, shares)
+        moments = moment_scores(*([[(e.onset, e.offset) for e in own] for own in side] for side in both))
+        return scored.report({"eb_f1_micro": scored.f1.micro.f1}, shares | moments)
 
     def counts(self, references: References, answers: Answers) -> np.ndarray:
         from timepro.tasks.scoring import ScoredEvents

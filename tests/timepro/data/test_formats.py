@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,66 @@ def test_audiogrounding_refuses_the_layout_of_version_1(tmp_path: Path, trees) -
     (tmp_path / "audio").mkdir()
     with pytest.raises(ValueError, match=r"test\.json:1: expected a JSON list.*an object"):
         read("audiogrounding", tmp_path)
+
+
+# ---------------------------------------------------------------- CASTELLA, Clotho-Moment
+
+
+def moment(video: str, query: object, *windows: object, **changes: object) -> str:
+    item = {"qid": f"{video}_1", "query": query, "duration": 3, "vid": video, "relevant_windows": list(windows)}
+    return json.dumps(item | changes) + "\n"
+
+
+def test_castella_gathers_the_queries_of_a_recording(tmp_path: Path, trees) -> None:
+    lines = [moment("ab-C_d", "a dog barks", [0, 1], [2, 3]), moment("ab-C_d", "a man speaks", [1, 2]),
+             moment("e", "rain", [0, 3])]  # fmt: skip
+    (tmp_path / "castella_val_release.jsonl").write_text("".join(lines))
+    (tmp_path / "castella_train_release.jsonl").write_text(moment("f", "wind", [0, 1]))
+    trees.audio(tmp_path / "audio" / "val" / "ab-C_d.wav")
+    trees.audio(tmp_path / "audio" / "e.flac")
+    trees.audio(tmp_path / "train" / "f.wav")
+    _, clips = read("castella", tmp_path)
+    assert [(q.text, q.intervals) for q in clips["ab-C_d"].queries] == [
+        ("a dog barks", ((0.0, 1.0), (2.0, 3.0))), ("a man speaks", ((1.0, 2.0),)),
+    ]  # fmt: skip
+    assert {clip.id: (clip.split, clip.duration, clip.tasks) for clip in clips.values()} == {
+        "f": ("train", 4.0, ("ag",)), "ab-C_d": ("val", 4.0, ("ag",)), "e": ("val", 4.0, ("ag",)),
+    }  # fmt: skip
+    assert set(read("castella", tmp_path, "train")[1]) == {"f"}
+
+
+def test_clotho_moment_is_read_as_published_and_as_its_generator_writes_it(tmp_path: Path, trees) -> None:
+    name = "Singapore_0.0_60.0"
+    (tmp_path / "clotho_moment_val_release.jsonl").write_text(moment(name, "a toilet", [1.1, 2.5], fg_dB=0.7))
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "test.jsonl").write_text(moment(name, "a cat", [0.1, 0.5], qid="00007"))
+    trees.audio(tmp_path / "wav" / "32000hz" / "valid" / f"{name}.wav", rate=32000)
+    trees.audio(tmp_path / "wav" / "32000hz" / "test" / f"{name}.wav", rate=32000)
+    clips = [*read("clotho-moment", tmp_path, "val")[1].values(), *read("clotho-moment", tmp_path, "test")[1].values()]
+    assert [(c.id, c.split, c.audio.parent.name, c.queries[0].text) for c in clips] == [
+        (name, "val", "valid", "a toilet"), (name, "test", "test", "a cat"),
+    ]  # fmt: skip
+
+
+def test_moments_that_cannot_be_read_are_reported_by_line(tmp_path: Path, trees) -> None:
+    trees.audio(tmp_path / "audio" / "a.wav")
+    bad = [moment("a", "x", [0]), moment("a", 3, [0, 1]), moment("a", "x", relevant_windows=None), "[1]\n",
+           moment("b", "no audio", [0, 1]), moment("a", "again", [0, 1]),
+           moment("a", "late", [3, 9], qid="a_2")]  # fmt: skip
+    path = tmp_path / "castella_test_release.jsonl"
+    path.write_text("".join(bad))
+    report = convert("castella", tmp_path, tmp_path / "m.jsonl", Rules(), workers=1, visible=False)
+    assert not report.written
+    assert {p.line for p in report.first} == {1, 2, 3, 4, 5, 7}
+    messages = " ".join(p.message for p in report.first)
+    for words in ("a window is [0]", "'query' is 3", "'relevant_windows' is None", "expected an object", "no audio"):
+        assert words in messages, words
+    path.write_text("{\n")
+    with pytest.raises(ValueError, match=r"castella_test_release\.jsonl:1: not valid JSON"):
+        convert("castella", tmp_path, tmp_path / "m.jsonl", Rules(), workers=1, visible=False)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"none of castella_\{train,val,test\}_release.jsonl in it"):
+        read("castella", tmp_path)
 
 
 # ---------------------------------------------------------------- FTAR

@@ -11,6 +11,8 @@ FORMATS = {
     "desed": "DESED: domestic sounds, tab-separated",
     "ftar": "FTAR: questions of grounding and dense captions, JSON",
     "audiogrounding": "AudioGrounding: phrases and when they sound, JSON",
+    "castella": "CASTELLA: captions of moments in minutes of audio, JSON lines",
+    "clotho-moment": "Clotho-Moment: synthetic minutes of the same kind, JSON lines",
     "audioset-strong": "AudioSet's strong labels, tab-separated",
     "urbansed": "URBAN-SED: synthetic street scenes, JAMS",
 }
