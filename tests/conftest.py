@@ -20,8 +20,13 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n`, whose `--dist loadfile` keeps a file's tests in one): the longest go first."""
-    items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, item.path.stem != "test_whole_run"))
+    """For several processes (`-n`, whose `--dist loadfile` keeps a file's tests in one): the longest files go first."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: (
+            item.path.stem != "test_whole_run", item.get_closest_marker("e2e") is None, item.path not in slow
+        )
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from timepro.data.soundscape import SoundscapeConfig, check_soundscape
 from timepro.system.processes import end_with_parent
 
 _CHUNK = 32  # clips a worker makes before it reports
+_FEW_JOBS = 2  # so many chunks are made sooner than a process imports what it needs
 _EQUALIZER_TAPS = 64  # 4 ms: short enough not to blur an onset
 _MIN_ANNOTATED = 2  # grid steps
 _NOISES = {  # numerator, denominator of the filter that colours white noise
@@ -210,7 +211,8 @@ def write_split(
 
     Clip i is drawn from (seed, name, i) alone: splits never share a clip's seed, and the number of ``workers`` changes
     nothing. Everything is made in a hidden sibling folder that is renamed when complete. ``progress`` gets the number
-    of clips done so far. With ``workers`` > 1 processes are spawned, so a script must guard its main module.
+    of clips done so far. With ``workers`` > 1 processes are spawned (for a few clips none), so a script must guard its
+    main module.
     Raises FileExistsError where the split already exists, OSError for too little disk, ValueError for bad arguments.
     """
     check_soundscape(config)
@@ -240,7 +242,7 @@ def write_split(
 
 
 def _run(jobs: list[tuple], workers: int) -> Iterator[list[Clip]]:
-    if workers == 1:
+    if workers == 1 or len(jobs) <= _FEW_JOBS:
         yield from map(_write_clips, jobs)
         return
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)

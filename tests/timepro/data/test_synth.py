@@ -176,10 +176,16 @@ def test_equalizer_matches_scipy() -> None:
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_split_is_complete_readable_and_independent_of_workers(tmp_path: Path) -> None:
-    config, seen = SoundscapeConfig(max_duration=5.0), []
+def test_split_is_complete_readable_and_independent_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, seen, processes = SoundscapeConfig(max_duration=5.0), [], []
     one = write_split(tmp_path / "one", "train", 40, 5, config, progress=seen.append)
+    pool = synth.ProcessPoolExecutor
+    monkeypatch.setattr(synth, "ProcessPoolExecutor", lambda n, **more: processes.append(n) or pool(n, **more))
+    write_split(tmp_path / "few", "train", 40, 5, config, workers=2)
+    assert processes == []
+    monkeypatch.setattr(synth, "_CHUNK", 8)
     two = write_split(tmp_path / "two", "train", 40, 5, config, workers=2)
+    assert processes == [2]
     assert one.read_bytes() == two.read_bytes() and seen[-1] == 40
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["train"]  # no temporary folder is left
     for a, b in zip(read_manifest(one), read_manifest(two), strict=True):
