@@ -194,3 +194,26 @@ def test_a_run_records_code_and_machine_and_a_resume_by_other_code(tmp_path: Pat
     assert read_identity(open_run(config, resume=True)) == made
     monkeypatch.setattr("trainer.launcher.runfolder.code_digest", lambda settings: "other")
     assert read_identity(open_run(config, resume=True))["code"] == f"{made['code']}+other"
+
+
+def test_a_trial_keeps_its_result_as_soon_as_it_is_finished_with_a_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """So that an interrupted sweep, or an agent of W&B's, leaves what it has finished."""
+    import trainer.launcher.pipeline
+
+    path, runs = written(tmp_path), tmp_path / "runs"
+
+    def trained(config: ExperimentConfig, *rest: object) -> Path:
+        return finish(Path(config.runs) / config.name, config)
+
+    monkeypatch.setattr(trainer.launcher.pipeline, "run_experiment", trained)
+    words = ["train", "sed_grpo", "--sweep", str(path), "seed=1", "rewards=eb_f1", f"runs={runs}", "learner.ranks=1"]
+    assert main(words) == 0
+    kept = read_result(tmp_path / "results" / "s" / "rewards=eb_f1,seed=1.json")
+    assert (kept.arm, kept.seed, kept.position) == ("rewards=eb_f1", "1", 1)
+    shutil.rmtree(tmp_path / "results")
+    (tmp_path / "results").write_text("in the way")
+    shutil.rmtree(runs)
+    assert main(words) == 1
+    assert "cannot be kept" in capsys.readouterr().err
