@@ -12,9 +12,13 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from timepro.hints import fail
+
+if TYPE_CHECKING:
+    from timepro.inference.monitor.build import Ears
+    from timepro.inference.monitor.settings import MonitorSettings
 
 EXAMPLES = """\
   timepro monitor --example > monitor.yaml                              a file of settings to begin with
@@ -58,12 +62,10 @@ def run(options: argparse.Namespace) -> int:
         return fail(str(error), 2)
 
 
-def _listen(settings: Any, is_dry: bool) -> int:
-    from timepro.inference.monitor.build import build_monitor
+def _listen(settings: MonitorSettings, is_dry: bool) -> int:
     from timepro.inference.monitor.checked import check_labels
     from timepro.inference.monitor.ears import checkpoint_ears, find_checkpoint
     from timepro.inference.monitor.feeds import source_kind
-    from timepro.inference.monitor.lock import locked
     from timepro.inference.monitor.plan import plan
 
     source_kind(settings.source)
@@ -72,12 +74,24 @@ def _listen(settings: Any, is_dry: bool) -> int:
     if is_dry:
         print(plan(settings, checkpoint, labels))
         return 0
+    say(f"loading {checkpoint}")
+    return listen(settings, checkpoint_ears(settings, checkpoint, labels))
+
+
+def listen(settings: MonitorSettings, ears: Ears) -> int:
+    """Listen until a signal, or the end of the source; returns the exit code.
+
+    Raises:
+        ValueError: the folder is another monitor's, or settings do not fit.
+    """
+    from timepro.inference.monitor.build import build_monitor
+    from timepro.inference.monitor.lock import locked
+
     with locked(Path(settings.folder)):
-        say(f"loading {checkpoint}")
-        built = build_monitor(settings, checkpoint_ears(settings, checkpoint, labels), say)
+        built = build_monitor(settings, ears, say)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: built.monitor.stop())
-        say(f"listening to {built.monitor.source}; alerts in {Path(settings.folder)}; Ctrl-C ends")
+        say(f"listening to {built.monitor.source}; what is kept is in {settings.folder}/; Ctrl-C ends")
         built.monitor.run()
     say(built.monitor.summary())
     if built.monitor.finished and not built.monitor.heard_s:
