@@ -62,6 +62,7 @@ setup(
             "report/page.*",
             "report/*.js",
             "inference/monitor/*.yaml",
+            "inference/monitor/page/page.*",
         ],
     },
     install_requires=BASE,

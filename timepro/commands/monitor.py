@@ -11,13 +11,15 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timepro.hints import fail
 
 if TYPE_CHECKING:
-    from timepro.inference.monitor.build import Ears
+    from timepro.inference.monitor.build import Built, Ears
     from timepro.inference.monitor.settings import MonitorSettings
 
 EXAMPLES = """\
@@ -92,11 +94,28 @@ def listen(settings: MonitorSettings, ears: Ears) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: built.monitor.stop())
         say(f"listening to {built.monitor.source}; what is kept is in {settings.folder}/; Ctrl-C ends")
-        built.monitor.run()
+        with _page(settings, built):
+            built.monitor.run()
     say(built.monitor.summary())
     if built.monitor.finished and not built.monitor.heard_s:
         return fail(f"nothing could be heard: {built.monitor.finished}", 1)
     return 0
+
+
+@contextmanager
+def _page(settings: MonitorSettings, built: Built) -> Iterator[None]:
+    """Serve the live page, where it is wanted."""
+    if not settings.page.port:
+        yield
+        return
+    from timepro.inference.monitor.checked import secret
+    from timepro.inference.monitor.page.server import PageServer, Shown
+
+    page = settings.page
+    shown = Shown(built.monitor.status, built.history, built.clips, built.labels, page.hours, built.threshold)
+    with PageServer(shown, page.host, page.port, secret(page.token_env, "key page.token_env")) as server:
+        say(f"page: {server.address}" + ("?token=..." if page.token_env else ""))
+        yield
 
 
 def say(line: str) -> None:

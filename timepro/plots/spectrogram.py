@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,19 @@ def colour_range(decibels: np.ndarray) -> tuple[float, float]:
     """The decibels of the darkest and of the lightest colour."""
     peak = max(float(decibels.max()), _SILENCE_DB)
     return float(np.clip(np.percentile(decibels, 15), peak - _WIDEST_RANGE_DB, peak - _NARROWEST_RANGE_DB)), peak
+
+
+def spectrogram_jpeg(waveform: np.ndarray, max_columns: int) -> bytes:
+    """The picture of a waveform (N,) at 16 kHz alone, from its first to its last sample, for web pages."""
+    import matplotlib
+    from PIL import Image
+
+    decibels, _, floor, peak = spectrogram(waveform, max_columns)
+    shade = np.clip((decibels - floor) / max(peak - floor, 1e-6), 0, 1)
+    colours = matplotlib.colormaps["magma"](shade[::-1], bytes=True)[..., :3]  # high frequencies on top
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours)).save(content, "JPEG", quality=80)
+    return content.getvalue()
 
 
 def draw_spectrogram(axes: Axes, waveform: np.ndarray, end: float) -> None:

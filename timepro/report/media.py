@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 
 import numpy as np
 
 from timepro.data.audio import read_audio
-from timepro.plots.spectrogram import RATE, spectrogram
+from timepro.plots.spectrogram import RATE, spectrogram_jpeg
 
 _TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 _LARGEST_CLIP = 4 << 20  # bytes of one clip that are put into the page
@@ -27,12 +26,4 @@ def sound_and_picture(path: Path) -> dict[str, str]:
 
 def _picture(waveform: np.ndarray) -> str:
     """The spectrogram of a waveform (N,), from its first to its last sample."""
-    import matplotlib
-    from PIL import Image
-
-    decibels, _, floor, peak = spectrogram(waveform, _COLUMNS)
-    shade = np.clip((decibels - floor) / max(peak - floor, 1e-6), 0, 1)
-    colours = matplotlib.colormaps["magma"](shade[::-1], bytes=True)[..., :3]  # high frequencies on top
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(colours)).save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(spectrogram_jpeg(waveform, _COLUMNS)).decode()}"

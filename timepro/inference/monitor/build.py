@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -51,6 +51,8 @@ class Built:
     monitor: Monitor
     history: History
     clips: Path
+    labels: Sequence[str]
+    threshold: Callable[[str], float]
 
 
 def window_and_hop(settings: MonitorSettings, answerer: WindowAnswerer) -> tuple[float, float]:
@@ -142,7 +144,9 @@ def build_monitor(settings: MonitorSettings, ears: Ears, say: Say) -> Built:
     source = open_source(settings.source, settings.stream, zone, set(state.done), say)
     reader = Reader(source, rate, settings.stream, say)
     parts = Parts(listener, levels, ring, clips, timeline, events, writer, deliveries)
-    return Built(Monitor(settings, parts, reader, source.is_folder, say), history, folder / "clips")
+    monitor = Monitor(settings, parts, reader, source.is_folder, say)
+    threshold = lambda label: rules_of(settings, label, ears.threshold(label), timeline.wall).threshold  # noqa: E731
+    return Built(monitor, history, folder / "clips", listened_labels(settings, ears.labels), threshold)
 
 
 def _file_name(text: str) -> str:

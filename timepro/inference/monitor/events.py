@@ -160,7 +160,7 @@ class Events:
         return self._trackers[label]
 
     def _all(self) -> list[Tracker]:
-        return [one for one in self._trackers.values() if one is not None]
+        return [one for one in list(self._trackers.values()) if one is not None]
 
     def _kept(self, tracker: Tracker) -> dict[str, Any]:
         def moment(position: float) -> float | None:

@@ -59,7 +59,8 @@ class Levels:
 
     def background(self) -> float:
         """The level that a tenth of the last minute is below."""
-        return float(np.percentile(self._background, 10)) if self._background else _QUIETEST_DB
+        levels = list(self._background)  # a copy: the page asks from another thread
+        return float(np.percentile(levels, 10)) if levels else _QUIETEST_DB
 
 
 def is_silent(levels: Levels, gate: Gate, begin: float, end: float) -> bool:
