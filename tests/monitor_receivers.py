@@ -56,7 +56,7 @@ class Receiver:
         self._server.server_close()
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> None:
+def until(holds: Callable[[], Any], timeout_s: float = 40.0, what: str = "") -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + timeout_s
     while not holds():

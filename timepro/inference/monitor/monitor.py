@@ -82,6 +82,7 @@ class Monitor:
         for delivery in parts.deliveries:
             delivery.start()
         parts.events.restore(math.inf if self._is_folder else 0.0)
+        self._taken = time.monotonic()
         self._reader.start()
         try:
             while not self._stop.is_set() and not self.finished:
@@ -154,6 +155,8 @@ class Monitor:
 
     def _sound(self, sound: Sound) -> None:
         parts, seconds = self._parts, len(sound.samples) / self._parts.ring.rate
+        if self._opened is None and parts.events.state.lost_since and not self._is_folder:
+            self._opened = Opened(live=self._is_live)  # a pipe that was still for a while: times count anew
         if self._opened is not None:
             self._begin(self._opened, sound.arrived, seconds)
             self._opened, self._file_from = None, self._end
@@ -247,7 +250,10 @@ class Monitor:
         """End everything that is open, and let the queues empty for a moment."""
         parts = self._parts
         self._reader.stop()
-        self._flush()
+        try:
+            self._flush()
+        except Exception as error:  # of the model: what is open must get its end all the same
+            self._say(f"the last seconds were not listened to: {type(error).__name__}: {error}")
         parts.events.close("stream ended" if self.finished else "stopped")
         parts.clips.tick(self._end, is_over=True)
         if self.finished and not parts.events.state.lost_since:

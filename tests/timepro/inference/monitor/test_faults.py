@@ -52,16 +52,16 @@ class Process:
 
     def ready(self) -> Process:
         """Wait until it listens, and can be ended by a signal."""
-        until(lambda: self.log().count("listening to") > self._starts, 20, what=self.log())
+        until(lambda: self.log().count("listening to") > self._starts, 60, what=self.log())
         return self
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.process.wait(40)
 
     def log(self) -> str:
         return (self.folder.parent / "log").read_text()
@@ -140,13 +140,13 @@ def test_kills_at_any_moment_double_nothing_in_the_file_and_lose_nothing(tmp_pat
         one = Process(folder, str(recordings), hook, takes_s=0.03)
         started.append(one)
         before = len(receiver.taken)
-        until(lambda: len(receiver.taken) > before or one.process.poll() is not None, 15)  # noqa: B023
+        until(lambda: len(receiver.taken) > before or one.process.poll() is not None, 60)  # noqa: B023
         time.sleep(rng.uniform(0, 0.3))
         kills += one.process.poll() is None
         one.kill()
     last = Process(folder, str(recordings), hook, takes_s=0.03)
     started += [last, receiver]
-    until(lambda: len({m["id"] for m in receiver.taken}) >= 16, 15)
+    until(lambda: len({m["id"] for m in receiver.taken}) >= 16, 60)
     assert last.terminate() == 0
     assert kills == 5
     told = lines(folder)
@@ -186,7 +186,7 @@ def test_a_second_monitor_in_the_same_folder_is_refused(tmp_path: Path, started:
     first.ready()
     second = Process(tmp_path / "monitor", "-")
     started.append(second)
-    assert second.process.wait(15) != 0
+    assert second.process.wait(40) != 0
     assert f"in use by the monitor of process {first.process.pid}" in second.log()
 
 
@@ -196,11 +196,11 @@ def test_a_pipe_that_ends_ends_the_monitor_and_one_without_sound_fails(tmp_path:
     one.feed(beeps(4, (1, 2, 1000)))
     assert one.process.stdin is not None
     one.process.stdin.close()
-    assert one.process.wait(15) == 0
+    assert one.process.wait(40) == 0
     assert [m["kind"] for m in lines(tmp_path / "monitor")] == ["alert", "end", "stream_lost"]
     two = Process(tmp_path / "other", "-", "stream.rate=0")
     started.append(two)
     assert two.process.stdin is not None
     two.process.stdin.write(b"text")
     two.process.stdin.close()
-    assert two.process.wait(15) == 1 and "nothing could be heard: standard input: " in two.log()
+    assert two.process.wait(40) == 1 and "nothing could be heard: standard input: " in two.log()

@@ -79,7 +79,7 @@ class Bench:
 
     def wait(self, built: Built) -> None:
         thread = next(thread for one, thread in self._running if one is built)
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive(), "the monitor does not end"
 
     def run(self, source: Any, *overrides: str, answerer: ScriptedAnswerer | None = None) -> Built:
@@ -95,7 +95,7 @@ class Bench:
     def close(self) -> None:
         for built, thread in self._running:
             built.monitor.stop()
-            thread.join(15)
+            thread.join(60)
 
 
 @pytest.fixture

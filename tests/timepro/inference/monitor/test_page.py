@@ -50,7 +50,7 @@ class Page:
         return self.status | {"now": [dict(one) for one in self.now], "time": time.time()}
 
     def get(self, path: str, **more: Any) -> requests.Response:
-        return requests.get(self.server.address + path, timeout=5, allow_redirects=False, **more)
+        return requests.get(self.server.address + path, timeout=30, allow_redirects=False, **more)
 
 
 @pytest.fixture
@@ -118,6 +118,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_the_page_shows_now_the_timeline_and_alerts_with_sound(
     page: Page, browser: Browser, width: int, dark: bool
 ) -> None:
+    browser.open("about:blank")  # else the page of the test before asks on for what is gone
     browser.errors.clear()
     browser.requests.clear()
     page.now = [

@@ -24,6 +24,9 @@ class Sink(Protocol):
 
     name: str
 
+    def start(self) -> None:
+        """Called once, before the first message."""
+
     def send(self, message: Message) -> None:
         """Deliver one message; returns once the receiver has it.
 

@@ -25,6 +25,9 @@ class CommandSink:
         self.name = name
         self._words, self._timeout_s = list(words), timeout_s
 
+    def start(self) -> None:
+        """Nothing has to be there before the first message."""
+
     def send(self, message: Message) -> None:
         """Run the program; returns where it ends with 0.
 

@@ -45,6 +45,7 @@ class Delivery:
             self._say(note)
         if len(self.spool):
             self._say(f"{self.sink.name}: {len(self.spool)} messages of an earlier start wait for delivery")
+        self.sink.start()
         self._thread.start()
 
     def put(self, message: Message) -> None:

@@ -27,6 +27,9 @@ class JsonLinesSink:
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._is_mended = False
 
+    def start(self) -> None:
+        """Nothing has to be there before the first message."""
+
     def send(self, message: Message) -> None:
         """Append a line, unless it is there.
 

@@ -42,7 +42,9 @@ class WebhookSink:
         self._url, self._key, self._timeout_s = url, key, timeout_s
         self._shown = f"{urlsplit(url).hostname}"  # paths and queries often hold tokens
         self._session = requests.Session()
-        self._session.max_redirects = 0
+
+    def start(self) -> None:
+        """Nothing has to be there before the first message."""
 
     def send(self, message: Message) -> None:
         """Post a message; returns on 2xx.
