@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SAME_WITHIN_S = 0.1
 Kind = Literal["begin", "alert", "end"]
 
 
@@ -94,6 +95,8 @@ class Tracker:
     def hear(self, heard: Heard) -> list[Change]:
         """Take a sound in; those of one label come in the order of their onsets, give or take a window's overlap."""
         onset = max(heard.onset, self.ended)
+        if heard.onset < self.ended and heard.offset <= self.ended + max(self.rules.max_not_heard_s, SAME_WITHIN_S):
+            return []  # the end of an event that was told: by another window, or before a restart
         if heard.confidence < self.rules.threshold or heard.offset <= onset:
             return []
         changes: list[Change] = []

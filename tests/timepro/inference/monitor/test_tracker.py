@@ -35,6 +35,15 @@ def test_what_overlapping_windows_tell_twice_is_one_event() -> None:
     assert kinds(changes) == ["begin", "alert", "end"]
 
 
+def test_an_event_that_has_ended_is_not_told_again_by_a_window_that_hears_its_end_later() -> None:
+    """As when a file is listened to again after a restart, with times that differ in the last digits."""
+    tracker = Tracker("glass", LabelRules(max_not_heard_s=0, cool_down_s=0))
+    tracker.hear(heard(10, 11))
+    assert kinds(tracker.advance(12)) == ["end"]
+    assert tracker.hear(heard(10, 11.0000001)) + tracker.hear(heard(10.02, 11.08)) == []
+    assert kinds(tracker.hear(heard(10.9, 14))) == ["begin", "alert"]
+
+
 def test_a_sound_below_the_threshold_does_not_begin_an_event_nor_keep_one_up() -> None:
     tracker = Tracker("glass", LabelRules(threshold=0.5, max_not_heard_s=2))
     assert tracker.hear(heard(1, 2, 0.49)) == []
