@@ -16,6 +16,7 @@ from timepro.inference.monitor.state import State, write_state
 from timepro.inference.monitor.timeline import Timeline
 from timepro.inference.monitor.tracker import Change, Heard, LabelRules, OpenEvent, Tracker
 
+_MOST_TRACKERS = 1000
 _COMMIT_S = 5.0  # while an event goes on, how old what is known of its end may be after a kill
 
 
@@ -106,6 +107,9 @@ class Events:
 
     def commit(self, messages: list[Message]) -> None:
         """Write the state with messages, then queue them."""
+        idle = [label for label, one in self._trackers.items() if one is None or one.open is None]
+        for label in idle[: max(0, len(self._trackers) - _MOST_TRACKERS)]:  # a model that writes captions has no end
+            del self._trackers[label]
         self.state.trackers = {one.label: self._kept(one) for one in self._all()}
         self.state.outbox = messages
         self._committed = time.monotonic()

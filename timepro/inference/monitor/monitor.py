@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from timepro.inference.monitor.clips import ClipWriter, Ring
@@ -22,6 +23,7 @@ from timepro.inference.monitor.timeline import Drift, Timeline
 _TICK_S = 0.25
 _IDLE_S = 1.0  # a folder without a new file for so long: what is left of the last one is listened to
 _GRACE_S = 5.0  # at the end, for deliveries
+_LOOK_EVERY = 500  # files
 _NAMES_S = 1.5  # times in the names of files are whole seconds
 
 
@@ -207,7 +209,10 @@ class Monitor:
         ready = [one for one in self._files if one[1] <= until + 1e-6]
         if ready:
             self._files = self._files[len(ready) :]
-            parts.events.state.done += [name for name, _, _ in ready]
+            done = [*parts.events.state.done, *(name for name, _, _ in ready)]
+            if len(done) % _LOOK_EVERY == 0:  # names of files that somebody has removed
+                done = [name for name in done if (Path(self._settings.source) / name).exists()]
+            parts.events.state.done = done
             parts.events.state.resume_at = ready[-1][2]
             parts.events.commit([])
 

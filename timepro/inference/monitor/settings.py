@@ -38,7 +38,8 @@ class Stream:
     """How the source is read.
 
     Args:
-        lost_after_s: without sound for so long, the stream counts as lost.
+        lost_after_s: without sound for so long, the stream counts as lost; a folder, after three times the length of
+            its last file at least.
         retry_first_s: wait before the first new attempt to connect; doubled each time ...
         retry_most_s: ... up to this.
         most_behind_s: audio of a live source that may wait for the model; what is older is skipped, and said.

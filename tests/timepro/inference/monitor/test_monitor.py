@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from monitor_receivers import until
+from monitor_receivers import Receiver, until
 from scripted_answerer import RATE, ScriptedAnswerer, beeps
 from timepro.inference.monitor import build
 from timepro.inference.monitor import monitor as monitor_module
@@ -24,6 +25,7 @@ from timepro.inference.monitor.build import Built, Ears, build_monitor
 from timepro.inference.monitor.checked import load_settings
 from timepro.inference.monitor.feeds import Finished, Item, Opened, Sound
 from timepro.inference.monitor.feeds.base import SourceError
+from timepro.inference.monitor.spool import Spool
 
 
 @dataclass
@@ -261,6 +263,31 @@ class FakeTime:
 
     def monotonic(self) -> float:
         return self._clocks["steady"]
+
+
+def test_on_a_full_disk_alerts_are_delivered_all_the_same_and_it_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State, queues and clips cannot be written; a receiver elsewhere gets every message, each once."""
+    receiver, full = Receiver(), OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    hook = f"sinks.webhooks=[{{url: '{receiver.url}'}}]"
+    with monkeypatch.context() as patch:
+        patch.setattr("timepro.inference.monitor.events.write_state", refuse)
+        patch.setattr("timepro.inference.monitor.clips.write_bytes", refuse)
+        patch.setattr(Spool, "_append", refuse)
+        bench.run(once(beeps(14, (3, 4, 1000), (9, 10, 1000))), hook)
+    assert kinds(receiver.taken) == ["alert", "end", "alert", "end", "stream_lost"]
+    assert len(set(receiver.ids())) == 5
+    for part in ("state.json cannot be written: No space left", "cannot be kept on disk", "clip"):
+        assert any(part in line for line in bench.said), part
+    bench.run(once(beeps(4, (1, 2, 1000))), hook)  # there is room again
+    assert kinds(receiver.taken[5:]) == ["alert", "end", "stream_lost"]
+    assert len(set(receiver.ids())) == len(receiver.taken)
+    receiver.close()
 
 
 def test_old_clips_go_and_the_newest_stay_within_their_room(bench: Bench) -> None:
