@@ -132,7 +132,7 @@ def test_kills_at_any_moment_double_nothing_in_the_file_and_lose_nothing(tmp_pat
     recordings, folder, receiver, rng = tmp_path / "in", tmp_path / "monitor", Receiver(), random.Random(3)
     recordings.mkdir()
     for number in range(8):
-        sound = beeps(6, (2 + 0.3 * number, 3 + 0.3 * number, (1000, 2000)[number % 2]))
+        sound = beeps(6, (2 + 0.2 * number, 3 + 0.2 * number, (1000, 2000)[number % 2]))
         soundfile.write(recordings / f"20261126T0{number}0000Z.wav", sound, RATE)
     hook = f"sinks.webhooks=[{{url: '{receiver.url}'}}]"
     kills = 0
@@ -149,12 +149,12 @@ def test_kills_at_any_moment_double_nothing_in_the_file_and_lose_nothing(tmp_pat
     until(lambda: len({m["id"] for m in receiver.taken}) >= 16, 60)
     assert last.terminate() == 0
     assert kills == 5
-    told = lines(folder)
+    told = [m for m in lines(folder) if m["kind"] in ("alert", "end")]
     assert Counter(m["kind"] for m in told) == {"alert": 8, "end": 8}
     assert sorted(m["onset"][11:13] for m in told if m["kind"] == "alert") == [f"0{n}" for n in range(8)]
     assert len({m["id"] for m in told}) == 16
     # A kill between the answer and its mark makes one message come again, with the same id; never a new id.
-    assert {m["id"] for m in receiver.taken} == {m["id"] for m in told}
+    assert {m["id"] for m in receiver.taken if m["kind"] in ("alert", "end")} == {m["id"] for m in told}
 
 
 def test_sigterm_ends_events_and_keeps_what_waits_for_the_next_start(tmp_path: Path, started: list[Any]) -> None:

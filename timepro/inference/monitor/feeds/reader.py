@@ -74,6 +74,8 @@ class Reader:
                 reason = str(error)
             except Exception as error:  # a fault in here must end in a message, not in silence
                 reason = f"{type(error).__name__}: {error}"
+            if self._stop.is_set():
+                return
             if not self._source.comes_back:
                 self._put(Finished(reason))
                 return
