@@ -35,6 +35,7 @@ COMMANDS = (
         "timepro.commands.errors:configure",
     ),
     ("inspect", "show a training step's groups of answers", "timepro.commands.inspect:configure"),
+    ("detect", "find events in recordings, with their times", "rollout.commands.detect:configure"),
     ("evaluate", "score a checkpoint, or predicted events", "rollout.commands.evaluate:configure"),
     ("monitor", "listen to a stream with a checkpoint, and tell what it hears", "timepro.commands.monitor:configure"),
     ("serve", "a checkpoint as a page, an events API and an OpenAI server", "rollout.commands.serve:configure"),

@@ -18,6 +18,7 @@ import yaml
 
 from timepro.data.manifest import iter_manifest
 from timepro.events import Event, ParsedAnswer
+from timepro.hints import command
 from timepro.metrics.bootstrap import micro_f1
 from timepro.names import near, require_run
 from timepro.system.files import replacing
@@ -291,3 +292,28 @@ def _thinned(rows: Sequence[dict[str, Any]], keys: Sequence[str], most: int = 30
             parts = [points[i : i + width] for i in range(0, len(points), width)]
             curves[key] = [(part[-1][0], float(np.mean([value for _, value in part]))) for part in parts]
     return curves
+
+
+def newest_checkpoint(runs: Path) -> Path:
+    """The checkpoint of the run that finished last.
+
+    Raises:
+        ValueError: no run has finished.
+    """
+    found, others = [], 0
+    for folder, below, files in os.walk(runs):
+        if "config.yaml" not in files:
+            continue
+        below.clear()  # a run holds no other run
+        run = Path(folder)
+        if (run / "summary.json").is_file() and (run / "checkpoint" / "config.json").is_file():
+            found.append(((run / "summary.json").stat().st_mtime, run / "checkpoint"))
+        else:
+            others += 1
+    if not found:
+        unfinished = f" ({others:,} without an end or a checkpoint)" if others else ""
+        raise ValueError(
+            f"there is no finished run below {runs}/{unfinished}; name a checkpoint with --checkpoint FOLDER, or train "
+            f"one: {command('train sed_grpo')}"
+        )
+    return max(found)[1]

@@ -17,12 +17,15 @@ import soundfile
 from rollout.auth import TOKEN_VARIABLE
 from rollout.checkpoint_scores import answers_of_worker, worker_settings
 from rollout.client import RolloutPool
+from rollout.detection import VllmBackend
 from rollout.serving import serving
 from rollout.worker import SERVED_NAME, Worker, serve_line
 from timepro.checks.limits import ModelLimits
 from timepro.data.clips import Clip, ManifestEvent
 from timepro.data.sounds import SOUNDS
 from timepro.families import family_of
+from timepro.inference.answering import InProcess, ModelAnswerer
+from timepro.inference.detector import Detector
 from timepro.inference.model import Model, load
 from timepro.init_model import TimestampSettings, init_model
 from timepro.system.network import free_port
@@ -138,3 +141,21 @@ def test_the_greedy_answer_is_the_same(folder: Path, server: Server, model: Mode
     assert found.greedy == texts
     assert found.drawn is not None and [len(drawn) for drawn in found.drawn] == [2, 2]
     assert len({text for drawn in found.drawn for text in drawn}) > 1
+
+
+def test_detection_is_the_same_by_a_server_and_in_this_process(server: Server, model: Model) -> None:
+    """Tokens and their log-probabilities window by window, and the events of a stream that is longer than a window."""
+    noise = np.random.default_rng(9).normal(0, 0.1, 5 * 16000).astype(np.float32)
+    question = model.question(task="sed")
+    token = server.headers.get("Authorization", "").removeprefix("Bearer ") or None
+    here, there = InProcess(model), VllmBackend(server.url, token)
+    windows = [noise[:32000], noise[16000:40000]]
+    one, other = (backend.write(windows, question, 1, 0.0, TOKENS) for backend in (here, there))
+    for [mine], [served] in zip(one, other, strict=True):
+        assert mine.token_ids == served.token_ids
+        assert served.logprobs == pytest.approx(mine.logprobs, abs=1e-3)
+    events = [
+        Detector(answerer=ModelAnswerer(model.processor, backend, question, 2.0, max_tokens=TOKENS)).detect(noise)
+        for backend in (here, there)
+    ]
+    assert [event.event for event in events[0]] == [event.event for event in events[1]]

@@ -39,6 +39,20 @@ def require_checkpoint(folder: Path) -> None:
         raise ValueError(f"{folder} {what}; name a checkpoint's folder, such as runs/NAME/checkpoint")
 
 
+def checkpoint_or_newest(folder: Path | None, runs: Path = Path("runs")) -> Path:
+    """The checkpoint's folder that the user named, or that of the newest finished run.
+
+    Raises:
+        ValueError: not a checkpoint, or no finished run.
+    """
+    if folder is not None:
+        require_checkpoint(folder)
+        return folder
+    from timepro.runs import newest_checkpoint
+
+    return newest_checkpoint(runs)
+
+
 def require_absent(path: Path) -> None:
     """Refuse to write over something.
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from timepro.answers import parse_answer
 from timepro.card import Card, read_card
+from timepro.data.manifest import CONTROL
+from timepro.data.values import is_missing
 from timepro.features import Processor
 from timepro.inference.confidence import Written, by_probability, by_share
 from timepro.inference.detections import ConfidenceKind, Detection
@@ -79,7 +81,7 @@ class ModelAnswerer:
         self.sample_rate = int(processor.extractor.sampling_rate)
         self.window_s = window_s
         self.kind: ConfidenceKind | None = "share" if samples else "probability"
-        self._processor, self._backend, self._question, self._label = processor, backend, question, label
+        self._processor, self._backend, self._question, self._label = processor, backend, question, plain_label(label)
         self._n, self._temperature = max(1, samples), temperature if samples else 0.0
         self._max_tokens = max_tokens
 
@@ -99,11 +101,17 @@ class ModelAnswerer:
         return by_probability(parse_answer(texts[0]), pieces, answers[0].logprobs[: len(pieces)])
 
     def _placed(self, event: Detection, seconds: float) -> Detection | None:
-        """The event within its window, under its label; None where it lies behind the window's end."""
-        offset = min(event.offset, seconds)
-        if offset - event.onset < SHORTEST_S:
+        """The event within its window, under its label; None where it lies behind the window's end, or has no name."""
+        offset, label = min(event.offset, seconds), plain_label(event.label) or self._label
+        if offset - event.onset < SHORTEST_S or not label:
             return None
-        return Detection(event.onset, offset, event.label or self._label, event.confidence)
+        return Detection(event.onset, offset, label, event.confidence)
+
+
+def plain_label(label: str) -> str:
+    """A label as files of events can hold it, on one line; empty where it names nothing ("null", "n/a")."""
+    plain = " ".join(CONTROL.sub(" ", label).split())
+    return "" if is_missing(plain) else plain
 
 
 def token_texts(processor: Processor, token_ids: Sequence[int], text: str) -> list[str]:
@@ -130,8 +138,10 @@ def of_checkpoint(
     folder: str | os.PathLike[str],
     *,
     task: str | None = None,
+    labels: Sequence[str] | None = None,
     query: str | None = None,
     samples: int = 0,
+    window: float | None = None,
     backend: Backend | None = None,
     device: str = "auto",
 ) -> ModelAnswerer:
@@ -141,17 +151,23 @@ def of_checkpoint(
         ValueError: not a checkpoint of a supported family, an unknown task, or a device that is not there.
     """
     card = read_card(os.fspath(folder))
-    question = question_of(card, None, task, query)
+    question = question_of(card, None, task, query, labels or ())
     if backend is None:
         model = load(folder, device)
         processor, backend = model.processor, InProcess(model)
     else:
         processor = Processor(os.fspath(folder))
-    window_s = trained_window(card, processor)
+    window_s, longest = window or trained_window(card, processor), _encoder_s(processor)
+    if window_s > longest:
+        raise ValueError(f"window {window_s:g} s: the encoder of this checkpoint takes {longest:g} s at most")
     return ModelAnswerer(processor, backend, question, window_s, label=query or "", samples=samples)
 
 
 def trained_window(card: Card | None, processor: Processor) -> float:
     """Seconds of a window: the longest clip that the checkpoint was trained on, as far as its encoder takes it."""
     longest = card.longest_clip if card else None
-    return min(longest or WINDOW_S, processor.extractor.n_samples / processor.extractor.sampling_rate)
+    return min(longest or WINDOW_S, _encoder_s(processor))
+
+
+def _encoder_s(processor: Processor) -> float:
+    return float(processor.extractor.n_samples / processor.extractor.sampling_rate)

@@ -77,7 +77,8 @@ class Detector:
             from timepro.inference.answering import of_checkpoint  # needs torch; a scripted answerer does not
 
             answerer = of_checkpoint(
-                checkpoint, task=task, query=query, samples=samples, backend=backend, device=device
+                checkpoint, task=task, labels=labels, query=query, samples=samples, window=window, backend=backend,
+                device=device,
             )  # fmt: skip
         self.answerer = answerer
         self.sample_rate, self.kind = answerer.sample_rate, answerer.kind
@@ -195,6 +196,16 @@ class Detector:
         [events] = self.answerer.answer([mono(waveform)])
         return sorted(event for event in events if every or self.reports(event))
 
+    @property
+    def confidence(self) -> str:
+        """What a confidence is here, and above which one an event is reported, in words."""
+        if self.kind is None or self.thresholds is None:
+            return "no confidences, so every event is reported"
+        what = {"share": "share of sampled answers", "probability": "probability of the greedy answer's tokens"}
+        own = "".join(f", {label} {value:g}" for label, value in sorted(self.thresholds.thresholds.items())[:8])
+        calibrated = "chosen on a validation set" if self.thresholds.calibration else "not calibrated"
+        return f"confidence: {what[self.kind]}, reported from {self.thresholds.default:g}{own} on ({calibrated})"
+
     def reports(self, event: Detection) -> bool:
         """Whether an event is of the wanted labels and its confidence reaches the threshold."""
         if self.labels is not None and event.label not in self.labels:
@@ -211,8 +222,10 @@ class Detector:
         kept = None if checkpoint is None else read_thresholds(os.fspath(checkpoint), self.kind)
         if isinstance(asked, int | float):
             return Thresholds(self.kind, asked)
-        default = kept.default if kept else UNCALIBRATED[self.kind]
-        return Thresholds(self.kind, default, {**(kept.thresholds if kept else {}), **(asked or {})})
+        kept = kept or Thresholds(self.kind, UNCALIBRATED[self.kind])
+        if not asked:
+            return kept
+        return Thresholds(self.kind, kept.default, {**kept.thresholds, **asked})
 
 
 def _of_source(name: str, error: ValueError) -> str:

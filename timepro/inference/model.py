@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,12 +178,20 @@ class Model:
 
 
 def question_of(
-    card: Card | None, question: str | None = None, task: str | None = None, query: str | None = None
+    card: Card | None,
+    question: str | None = None,
+    task: str | None = None,
+    query: str | None = None,
+    labels: Sequence[str] = (),
 ) -> str:
-    """What is asked of a checkpoint with this card. Args, warnings and Raises as `Model.question`."""
+    """What is asked of a checkpoint with this card. Args, warnings and Raises as `Model.question`.
+
+    Args:
+        labels: classes that are wanted; those that it never saw are warned of.
+    """
     if question is None:
         chosen = find_task(task or _default_task(card, bool(query)))
-        for note in unseen(card, chosen.name):
+        for note in unseen(card, chosen.name, labels):
             warnings.warn(note, stacklevel=4)
         return chosen.question(query or "")
     if task is not None or query is not None:

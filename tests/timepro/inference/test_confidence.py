@@ -13,7 +13,7 @@ from timepro.answers import parse_answer
 from timepro.events import Event
 from timepro.features import Processor
 from timepro.inference.answering import InProcess, ModelAnswerer, token_texts
-from timepro.inference.confidence import by_probability, by_share
+from timepro.inference.confidence import Written, by_probability, by_share
 from timepro.inference.detections import Detection
 from timepro.inference.generation import merged_embeds
 from timepro.inference.model import Model, load
@@ -84,6 +84,20 @@ def test_log_probabilities_are_those_of_the_model_with_the_answer_before_it(mode
     wanted = logits.log_softmax(-1)[range(len(answer.token_ids)), answer.token_ids]
     assert answer.logprobs == pytest.approx(wanted.tolist(), abs=1e-4)
     assert answer.token_ids == logits.argmax(-1).tolist()
+
+
+def test_events_are_named_or_left_out(model: Model) -> None:
+    """What files of events cannot hold must not be found out when hours have been listened to."""
+
+    class Scripted:
+        def write(self, windows, question: str, n: int, temperature: float, max_tokens: int) -> list[list[Written]]:
+            ids = model.processor.answer_ids("<0.20><0.60><0.40>null<0.80><0.40>dog  bark<0.80><3.00>siren<4.00>")
+            return [[Written(ids, [0.0] * len(ids))] for _ in windows]
+
+    second = [np.zeros(16000, np.float32)]
+    answerers = [ModelAnswerer(model.processor, Scripted(), "?", 10.0, label=label) for label in ("", "a\nquery")]
+    found = [[(e.onset, e.label) for e in answerer.answer(second)[0]] for answerer in answerers]
+    assert found == [[(0.4, "dog bark")], [(0.2, "a query"), (0.4, "a query"), (0.4, "dog bark")]]
 
 
 def test_texts_of_tokens_are_the_answers_text(model: Model) -> None:

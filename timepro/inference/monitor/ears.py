@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from timepro.card import read_card
-from timepro.hints import command
 from timepro.inference.detector import Detector
 from timepro.inference.monitor.build import Ears
 from timepro.inference.monitor.settings import MonitorSettings
-from timepro.names import CARD
+from timepro.runs import newest_checkpoint
 
 
 def find_checkpoint(settings: MonitorSettings) -> tuple[Path, tuple[str, ...]]:
@@ -24,23 +22,6 @@ def find_checkpoint(settings: MonitorSettings) -> tuple[Path, tuple[str, ...]]:
         raise ValueError(f"checkpoint {folder} is not a checkpoint's folder: it has no config.json")
     card = read_card(folder)
     return folder, card.classes if card is not None else ()
-
-
-def newest_checkpoint(runs: Path) -> Path:
-    """The checkpoint of the run that finished last.
-
-    Raises:
-        ValueError: no run has finished.
-    """
-    found = []
-    for folder, below, files in os.walk(runs):
-        if "summary.json" in files and (Path(folder) / "checkpoint" / CARD).is_file():
-            found.append(((Path(folder) / "summary.json").stat().st_mtime, Path(folder) / "checkpoint"))
-            below.clear()
-    if not found:
-        hint = f"name a checkpoint (--checkpoint FOLDER), or train one: {command('train sed_grpo')}"
-        raise ValueError(f"no run below {runs}/ has finished; {hint}")
-    return max(found)[1]
 
 
 def checkpoint_ears(settings: MonitorSettings, folder: Path, labels: tuple[str, ...]) -> Ears:
