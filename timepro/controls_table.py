@@ -8,7 +8,7 @@ from typing import Any
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import find_task
 
-_ROWS = {"silent": "silence", "shifted": "its parts swapped, answers to move along", "swapped": "another clip"}
+_ROWS = {"silent": "silence", "shifted": "shifted, times to move along", "swapped": "another clip"}
 
 
 def print_controls(name: str, report: Mapping[str, Any], form: str = "text") -> None:
