@@ -1,7 +1,7 @@
 """vLLM against Hugging Face, cell by cell: the same prompt, the same weights, the same log-probabilities.
 
-    make parity                                             all cells; a row takes 80 to 110 s on two cores
-    python experiments/parity/matrix.py --families qwen2_audio --layouts off on --heads tied
+    make parity                                             all cells
+    python experiments/parity/matrix.py --families qwen2_audio --layouts off on --heads tied --processes 1
 
 Every row is a checkpoint of its own (family, prompt layout, tied or untied head). Its columns are the weights that a
 worker answers with: as loaded from the folder, after three updates streamed whole, and, another worker, with streamed
@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--skip-bfloat16", action="store_true", help="leave the rows in bfloat16 out")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="rows side by side (default: 1)")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # one row, in a process of its own
     options = parser.parse_args()
     if options.row:
@@ -53,8 +55,11 @@ def main() -> int:
     ]
     if not options.skip_bfloat16:
         rows += [{"family": f, "layout": "on", "head": "untied", "dtype": "bfloat16"} for f in options.families]
-    results = [run_apart(row, number, len(rows)) for number, row in enumerate(rows, 1)]
-    return report(rows, results)
+    with ThreadPoolExecutor(options.processes) as pool:
+        running = [pool.submit(run_apart, row, number, len(rows)) for number, row in enumerate(rows, 1)]
+        wait(running, return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    return report(rows, [row.result() for row in running])
 
 
 def run_apart(row: dict[str, str], number: int, total: int) -> dict[str, Any]:
