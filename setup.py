@@ -63,6 +63,7 @@ setup(
             "report/*.js",
             "inference/monitor/*.yaml",
             "inference/monitor/page/page.*",
+            "tiny/checkpoints/*/*",
         ],
     },
     install_requires=BASE,

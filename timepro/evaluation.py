@@ -50,7 +50,7 @@ class Scored:
 
 def score(samples: list[Sample], texts: list[str]) -> Scored:
     """Parse and score answers, each task by its own metrics."""
-    answers = [parse_answer(text) for text in texts]
+    answers = [find_task(sample.task).read(text) for sample, text in zip(samples, texts, strict=True)]
     tasks = dict.fromkeys(sample.task for sample in samples)
     metrics = {task: find_task(task).metrics(*_of_task(task, samples, answers)) for task in tasks}
     return Scored(samples, texts, answers, metrics)

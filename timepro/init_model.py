@@ -54,7 +54,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TimestampSettings:
-    """What is added to a checkpoint. The values are those of `AstpLayout`; `init` is one of `INITIALISATIONS`."""
+    """What is added to a checkpoint. The values are those of `AstpLayout`; `init` is one of `INITIALISATIONS`.
+
+    enabled: False keeps timestamps out of prompts, and leaves them to the answers.
+    """
 
     stride: float = 0.04
     duration: float = 30.0
@@ -63,6 +66,7 @@ class TimestampSettings:
     answer_style: str = "digits"
     init: str = "semantic"
     seed: int = 0
+    enabled: bool = True
 
 
 def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say = print) -> None:
@@ -251,7 +255,7 @@ def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVo
     named = set(tokenizer.get_vocab().values())
     nameless = {i for i in range(n_rows) if i not in named}  # padding of the matrix
     return AstpLayout(
-        enabled=True,
+        enabled=settings.enabled,
         first_token_id=first,
         stride=settings.stride,
         duration=settings.duration,

@@ -45,7 +45,8 @@ class ModelLimits:
     def of_tiny(cls, config: TinyModelConfig) -> ModelLimits:
         """Of the tiny model that a run would build. Raises ValueError for settings that contradict one another."""
         layout = AstpLayout(
-            enabled=config.astp, first_token_id=0, stride=config.timestamps.stride, duration=config.timestamps.duration,
+            enabled=config.astp and not config.published, first_token_id=0,
+            stride=config.timestamps.stride, duration=config.timestamps.duration,
             every=config.astp_every, position=config.astp_position, answer_style=config.answer_style,
         )  # fmt: skip
         return cls(family_named(config.family, "model.tiny.family"), layout)

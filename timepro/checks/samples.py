@@ -164,9 +164,10 @@ def _wrong(
     wrong = []
     for sample in samples:
         events = sample.reference if sample.target == sample.reference else (*sample.target, *sample.reference)
-        wrong += [f"{event.label!r} {_LOST}" for event in events if not limits.can_write(event.label)]
-        if problem := limits.time_problem(max((event.offset for event in events), default=0.0)):
-            wrong.append(problem)
+        if find_task(sample.task).labels != "text":
+            wrong += [f"{event.label!r} {_LOST}" for event in events if not limits.can_write(event.label)]
+            problem = limits.time_problem(max((event.offset for event in events), default=0.0))
+            wrong += [problem] if problem else []
         if purpose.max_tokens:
             room = {"rollout.max_model_len": max_model_len, "grpo.batch.micro_batch_tokens": purpose.row_tokens}
             for key, tokens in room.items():

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from timepro.answers import parse_answer, write_answer
 from timepro.data.clips import Clip
-from timepro.events import Event
+from timepro.events import Event, ParsedAnswer
 from timepro.tasks.types import Answers, Metrics, References
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from timepro.timestamps import TimestampVocabulary
+
 Times = Literal["exact", "annotated"]
-LABELS = ("classes", "captions", "none")
+LABELS = ("classes", "captions", "none", "text")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Task:
         needs: what a clip must have to give a sample ("a query"), for the message where no clip has it.
         labels: what stands for an event in an answer. "classes": one of a closed set; rewards and metrics ask that it
             matches, pictures give it a colour, and analysis compares class with class (confusion). "captions": free
-            text. "none": nothing, the question says what is meant. In the last two, times alone count.
+            text. "none": nothing, the question says what is meant. In these two, times alone count.
+            "text": there are no events; a sample's answer is a text of its own, held as the label of one event.
         main_metric: the metric by which models are compared, with a paired bootstrap over `counts`.
         columns: of the final table, in order.
     """
@@ -73,7 +78,7 @@ class Task:
     name: str = ""
     asks: str = ""
     needs: str = ""
-    labels: Literal["classes", "captions", "none"] = "classes"
+    labels: Literal["classes", "captions", "none", "text"] = "classes"
     main_metric: str = "eb_f1_micro"
     columns: tuple[Column, ...] = (
         Column("eb_f1_micro", "Eb-F1 micro"), Column("miou", "mIoU"), PRECISION, RECALL, UNPARSABLE,
@@ -133,6 +138,19 @@ class Task:
         reference = tuple(self.events(clip, "exact"))
         target = reference if times == "exact" else tuple(self.events(clip, times))
         return [Sample(clip.id, self.name, clip.audio, clip.duration, self.question(), reference, target)]
+
+    def write(self, events: Sequence[Event], style: str, vocabulary: TimestampVocabulary | None) -> str:
+        """The right answer as the model is taught to write it; by default as events with their times.
+
+        Args:
+            events: a sample's `target`.
+            style, vocabulary: how this checkpoint writes times, as `timepro.answers.write_answer` takes them.
+        """
+        return write_answer(events, style, vocabulary)
+
+    def read(self, text: str) -> ParsedAnswer:
+        """What could be read from an answer: the inverse of `write`."""
+        return parse_answer(text)
 
     # Judging imports numpy and scipy, inside the functions: whoever only makes samples does without them.
 

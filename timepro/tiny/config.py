@@ -17,8 +17,12 @@ class TimestampsConfig:
 
 @dataclass
 class TinyModelConfig:
-    """Sizes of the tiny model. The defaults learn to detect events within minutes on one CPU core."""
+    """The tiny model: the shipped base with timestamps, or a random one of any size.
 
+    The default sizes learn to detect events within minutes on one CPU core.
+    """
+
+    from_scratch: bool = True  # random weights; false: the small base that ships with the package
     family: str = "qwen2_5_omni"  # or another name in `timepro.families`
     hidden_size: Count = 128
     layers: Count = 2
@@ -34,6 +38,7 @@ class TinyModelConfig:
     tie_word_embeddings: bool = False
     vocabulary: Natural = 0  # tokens at least, filled up with some that no text gives; published models have 152,064
     timestamps: TimestampsConfig = field(default_factory=TimestampsConfig)
+    published: bool = False  # without any timestamps, as published checkpoints come
     timestamp_init: str = "smooth"
     astp: bool = True
     astp_every: Count = 1

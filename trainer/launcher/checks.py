@@ -18,6 +18,7 @@ from timepro.names import check_run_name
 from timepro.plugins import import_object
 from timepro.system.network import require_free
 from timepro.tasks.samples import evaluation_samples, resolved_times, task_weights
+from timepro.tiny.base import base_folder
 from trainer.launcher.nodes.node import check_nodes, generating, learning
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
@@ -174,6 +175,8 @@ def audio_folders(manifests: Mapping[str, Path]) -> list[Path]:
 def _limits(config: ExperimentConfig) -> ModelLimits:
     if config.model.path:
         return ModelLimits.of_checkpoint(Path(config.model.path))
+    if not config.model.tiny.from_scratch:
+        base_folder(config.model.tiny)  # its settings, before anything is made
     return ModelLimits.of_tiny(config.model.tiny)
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.settings import worker_gpus
+from timepro.tiny.base import base_folder
 from timepro.tiny.config import TinyModelConfig
 from trainer.settings.experiment import ExperimentConfig
+from trainer.settings.model import ModelConfig
 
 _GIB = 2**30
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -49,7 +51,7 @@ def needs_of(config: ExperimentConfig, n_ranks: int, gpu: bool) -> Needs:
     Raises:
         ValueError: a checkpoint folder without weights.
     """
-    count = parameters_of(Path(config.model.path)) if config.model.path else _tiny_parameters(config.model.tiny)
+    count = _parameters(config.model)
     weight = _BYTES.get(config.zero.dtype, 2 if gpu else 4)
     served = _BYTES.get(config.rollout.dtype, 2 if gpu else 4)
     state = 0 if config.lora.rank else 8 if weight == 4 else 12  # Adam's two moments, and the weights in float32
@@ -137,6 +139,12 @@ def _cards(named: str, present: int) -> list[int]:
     """The cards that a setting names, or all; those that are not there are another check's."""
     cards = [int(card) for card in named.split(",") if card.strip().isdigit() and int(card) < present]
     return cards or list(range(present))
+
+
+def _parameters(model: ModelConfig) -> float:
+    if model.path:
+        return parameters_of(Path(model.path))
+    return _tiny_parameters(model.tiny) if model.tiny.from_scratch else parameters_of(base_folder(model.tiny))
 
 
 def _tiny_parameters(config: TinyModelConfig) -> float:

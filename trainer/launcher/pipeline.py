@@ -26,6 +26,7 @@ from timepro.progress import ProgressBar, clock
 from timepro.runs import read_identity, record_classes
 from timepro.tasks import find_task
 from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_texts
+from timepro.tiny.base import build_on_base
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
 from trainer.launcher.checks import audio_folders, total_ranks, total_workers
@@ -166,10 +167,14 @@ class Pipeline:
 
         def work(folder: Path) -> Mapping[str, Any]:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-            build_tiny_checkpoint(folder / "checkpoint", *tiny)
+            if not tiny[0].from_scratch:
+                return {"said": build_on_base(folder / "checkpoint", tiny[0])}
+            build_tiny_checkpoint(folder / "checkpoint", *tiny, as_published=tiny[0].published)
             return {}
 
-        what = "a tiny random checkpoint of the Qwen2.5-Omni thinker, and its tokenizer"
+        what = f"a tiny random {tiny[0].family} checkpoint, and its tokenizer"
+        if not tiny[0].from_scratch:
+            what = f"the shipped small base ({tiny[0].family}), with timestamps added"
         folder, _ = cached_stage("model", self.cache, key, work, self.log, what)
         return folder / "checkpoint", key
 

@@ -39,7 +39,8 @@ def write_result_card(config: ExperimentConfig, run: Path, manifests: Mapping[st
         "started": identity.get("started", ""), "commit": identity.get("commit", ""), "timepro": __version__,
         "seed": config.seed, "data seed": config.data.seed, "seconds": summary.get("stages", {}),
     }  # fmt: skip
-    base = Path(config.model.path).name if config.model.path else f"a tiny random {family_of(folder).name}"
+    what = "a tiny random" if config.model.tiny.from_scratch else "the shipped small"
+    base = Path(config.model.path).name if config.model.path else f"{what} {family_of(folder).name}"
     card = Card(
         config.name, family_of(folder).name, base, tuple(tasks), tuple(classes), made,
         {split: _about(manifests[split]) for split in SPLITS}, portable_settings(by_key(config)),

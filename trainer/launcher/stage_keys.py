@@ -17,6 +17,7 @@ from typing import Any
 from timepro.families.registry import outside_sources
 from timepro.system.source import import_closure
 from timepro.tasks.registry import source_of
+from timepro.tiny.base import base_folder
 from timepro.tiny.config import TinyModelConfig
 from trainer.settings.experiment import ExperimentConfig
 
@@ -46,8 +47,12 @@ def data_key(config: ExperimentConfig, split: str) -> str:
 
 
 def model_key(tiny: TinyModelConfig, labels: Sequence[str], texts: Sequence[str]) -> str:
-    """Of a tiny checkpoint."""
+    """Of a tiny checkpoint: built on the shipped base, or from scratch."""
     inputs = {"tiny": asdict(tiny), "labels": list(labels), "texts": list(texts)}
+    if not tiny.from_scratch:
+        files = sorted(path for path in base_folder(tiny).iterdir() if path.is_file())
+        inputs = {"tiny": asdict(tiny), "base": {path.name: file_key(path) for path in files}}
+        return digest(inputs, import_closure("timepro.tiny.base", "timepro.init_model", "timepro.families"))
     return digest(inputs, [*import_closure(*MADE_BY["model"]), *outside_sources()])
 
 
@@ -64,5 +69,5 @@ def folder_key(folder: Path) -> str:
 
 
 def file_key(path: Path) -> str:
-    """Of a manifest: its content."""
+    """Of a manifest or another file: its content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from timepro.answers import write_answer
 from timepro.features import Processor
 from timepro.progress import ProgressBar
-from timepro.tasks import Sample
+from timepro.tasks import Sample, find_task
 from trainer.learner import distributed
 from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.learner import Learner, weighted_token_count
@@ -40,7 +39,7 @@ def target_answer(processor: Processor, sample: Sample, weight: float = 1.0, exa
     """The sample's right answer as tokens to be learnt."""
     layout = processor.layout
     events = list(sample.reference if exact else sample.target)
-    text = write_answer(events, layout.answer_style, layout.vocabulary)
+    text = find_task(sample.task).write(events, layout.answer_style, layout.vocabulary)
     return AnswerTokens(processor.answer_ids(text), supervised=True, weight=weight)
 
 
