@@ -57,6 +57,8 @@ class TimestampSettings:
     """What is added to a checkpoint. The values are those of `AstpLayout`; `init` is one of `INITIALISATIONS`.
 
     enabled: False keeps timestamps out of prompts, and leaves them to the answers.
+    head: how their rows in an untied head start: "digits", the mean of the digits' rows, or "embeddings", their own
+        embeddings, for a model whose head began as a copy of its embeddings.
     """
 
     stride: float = 0.04
@@ -67,6 +69,7 @@ class TimestampSettings:
     init: str = "semantic"
     seed: int = 0
     enabled: bool = True
+    head: str = "digits"
 
 
 def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say = print) -> None:
@@ -81,6 +84,8 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     """
     if target.exists():
         raise ValueError(f"{target} exists already; give another folder, or remove it first")
+    if settings.head not in ("digits", "embeddings"):
+        raise ValueError(f"head is {settings.head!r}; it must be digits or embeddings")
     if settings.init not in INITIALISATIONS:
         raise ValueError(f"init is {settings.init!r}; it must be one of {', '.join(INITIALISATIONS)}")
     family = family_of(source, source=True)
@@ -198,19 +203,17 @@ def _new_rows(
 ) -> dict[str, Change]:
     """Rows for the timestamps in embeddings and head, by the tensors' names in their files.
 
-    The head's rows start as the mean of the digits' rows also where the embeddings start random or smooth: a new token
-    is then about as likely as the digits that it stands for, and neither certain nor impossible.
+    By default the head's rows start as the mean of the digits' rows also where the embeddings start random or smooth:
+    a new token is then about as likely as the digits that it stands for, and neither certain nor impossible.
     """
     first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
     subwords = subwords_of(tokenizer, vocabulary)
     changes = {}
     for name, tensor in matrices.items():
-        if name == family.head_name or settings.init in SEMANTIC:
+        if name == family.head_name and settings.head == "digits":
             rows = SEMANTIC.get(settings.init, semantic_means)(subwords, tensor.rows)
         else:
-            sample: Tensor = tensor.rows(range(min(_SCALE_ROWS, tensor.shape[0])))
-            generator = torch.Generator().manual_seed(settings.seed)
-            rows = initial_timestamps(sample, tokenizer, vocabulary, settings.init, generator)
+            rows = _embedding_rows(matrices[family.embedding_name], subwords, tokenizer, vocabulary, settings)
         changes[tensor.name] = with_rows(tensor, n_rows, {first + i: row for i, row in enumerate(rows)})
         say(f"{name}: {tensor.shape[0]} to {n_rows} rows of {tensor.shape[1]}")
         if name == family.embedding_name:
@@ -218,6 +221,21 @@ def _new_rows(
             say(f"timestamp embeddings start {settings.init}{pieces}")
             _report_distinct(rows, say)
     return changes
+
+
+def _embedding_rows(
+    stored: StoredTensor,
+    subwords: list[list[int]],
+    tokenizer: Any,
+    vocabulary: TimestampVocabulary,
+    settings: TimestampSettings,
+) -> Tensor:
+    """(n, H): how the timestamps' embeddings start; `stored` are the checkpoint's own."""
+    if settings.init in SEMANTIC:
+        return SEMANTIC[settings.init](subwords, stored.rows)
+    sample: Tensor = stored.rows(range(min(_SCALE_ROWS, stored.shape[0])))
+    generator = torch.Generator().manual_seed(settings.seed)
+    return initial_timestamps(sample, tokenizer, vocabulary, settings.init, generator)
 
 
 def _report_distinct(rows: Tensor, say: Say) -> None:

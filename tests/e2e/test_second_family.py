@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = [
     "name=second",
     "model.tiny.family=qwen2_audio",
+    "model.tiny.from_scratch=true",
     "task={sed: 1, ag: 1, dac: 1}",
     "data.sft_clips=24",
     "data.rl_clips=12",
