@@ -81,7 +81,10 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("task=asr", "task"),
         ("grpo.groups.prompts_per_step=1", "grpo.groups.prompts_per_step"),
         ("lora.continue=true", "lora.continue=true goes on with the adapter of SFT, but lora.rank=0"),
-        ("lora.continue=true lora.rank=8 sft.encoder_warmup.steps=9", "set sft.encoder_warmup.steps=0, or lora.continue=false"),
+        (
+            "lora.continue=true lora.rank=8 sft.encoder_warmup.steps=9",
+            "set sft.encoder_warmup.steps=0, or lora.continue=false",
+        ),
         (f"lora.continue=true lora.rank=8 sft.enabled=false model.path={Path(__file__).parent}", "holds none"),
         ("grpo.ahead=1 grpo.groups.flat_groups=resample", "do not go together"),
         ("grpo.minibatches=25", "grpo.minibatches is 25; it must be 1 to grpo.groups.prompts_per_step (24)"),
