@@ -24,7 +24,8 @@ _ZERO_SHOT = """
 
 It does not know when. It has no timestamp tokens and was never taught a time. With timestamps added and without any
 training, asked to detect events ({} clips, greedy answers, zero-shot): Eb-F1 {:.3f}. It knows the eight classes of this
-project's own synthetic soundscapes and nothing of real recordings; it reads and compares decimal numbers up to 30.
+project's own synthetic soundscapes and nothing of real recordings. What it can do beyond hearing is small: see the rows
+of `compare` and `read` above, and those of `caption`, which ask for one of three wordings word for word.
 """
 MOST_MB = 12.0
 """Of all shipped checkpoints together: they are part of every clone and of every installation."""

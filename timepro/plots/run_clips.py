@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timepro.answers import parse_answer
-from timepro.events import Event
+from timepro.events import Event, ParsedAnswer
 from timepro.inspection import choose, read_step
 from timepro.metrics.bootstrap import micro_f1
 from timepro.names import near
@@ -53,9 +53,12 @@ def _evaluated_clip(lines: dict[str, Evaluated]) -> ClipPicture:
     lanes = [Lane("reference", list(first.reference))]
     for stage, line in lines.items():
         score = micro_f1(task.counts([line.reference], [line.answer])[0])
-        lanes.append(answer_lane(f"{STAGES[stage]} {score:.2f}", line.answer, line.text, line.duration))
+        said = line.answer
+        if task.labels == "text":  # which has no times: shown under the whole clip
+            said = ParsedAnswer([Event(0.0, line.duration, line.text or "(nothing)")], True)
+        lanes.append(answer_lane(f"{STAGES[stage]} {score:.2f}", said, line.text, line.duration))
     title = _titled(first.id, task, first.question)
-    return ClipPicture(title, first.audio, first.duration, lanes, task.labels == "captions")
+    return ClipPicture(title, first.audio, first.duration, lanes, task.labels in ("captions", "text"))
 
 
 def sampled_clips(run: Path, step: int, ids: Sequence[str]) -> tuple[list[ClipPicture], Sheet]:
@@ -95,4 +98,5 @@ def check_number(ids: Sequence[str]) -> None:
 
 def _titled(sample: str, task: Task, question: str) -> str:
     """The sample's id, with the question where it differs from clip to clip."""
-    return f"{sample}: {question}" if task.takes_query and question else sample
+    asks_more = task.takes_query or task.labels == "text"
+    return f"{sample}: {question}" if asks_more and question else sample
