@@ -12,6 +12,7 @@ from timepro.evaluation import score
 from timepro.tasks import find_task
 from timepro.tasks.samples import samples_of
 
+pytestmark = pytest.mark.usefixtures("known_tasks")
 TASKS = ("Tagging", "Ordering", "Counting", "Neighbours", "Captioning", "Comparing", "Reading")
 MADE = (
     ("siren", 0.52, 2.0, "a siren wails"),
