@@ -11,7 +11,7 @@ from trainer.launcher.forecast import Part, forecast, parts_of, write_rates
 from trainer.settings.experiment import ExperimentConfig
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
-MISSING = {"sft": 8000, "rl": 600, "validation": 256, "test": 512}
+MISSING = {"sft": 4000, "rl": 600, "validation": 256, "test": 512}
 
 
 def experiment(*overrides: str) -> ExperimentConfig:
@@ -19,20 +19,20 @@ def experiment(*overrides: str) -> ExperimentConfig:
 
 
 def test_the_embedded_experiment_is_known_before_its_first_run(tmp_path: Path) -> None:
-    text = forecast(parts_of(experiment(), MISSING, 1300), tmp_path).as_text()
-    assert text.startswith("about ") and "min: data 2, SFT 5, GRPO 8, control 2, evaluation 1" in text
+    text = forecast(parts_of(experiment(), MISSING, 600), tmp_path).as_text()
+    assert text.startswith("about ") and "min: data 1, SFT 2, GRPO 5, control 1, evaluation 1" in text
 
 
 def test_the_times_of_earlier_runs_decide(tmp_path: Path) -> None:
-    parts = parts_of(experiment(), MISSING, 1300)
+    parts = parts_of(experiment(), MISSING, 600)
     taken = {"data-sft": 80.0, "sft": 240.0, "grpo": 360.0, "control": 120.0, "evaluate-control": 60.0}
     write_rates(parts, taken, tmp_path)
     second = parts_of(experiment(), dict.fromkeys(MISSING, 0), 0)
     assert forecast(second, tmp_path).as_text() == "about 9 min: GRPO 6, control 2, evaluation 1"
-    shorter = parts_of(experiment("grpo.max_steps=125", "control.enabled=false"), dict.fromkeys(MISSING, 0), 1300)
+    shorter = parts_of(experiment("grpo.max_steps=75", "control.enabled=false"), dict.fromkeys(MISSING, 0), 600)
     assert forecast(shorter, tmp_path).as_text() == "about 7 min: SFT 4, GRPO 3"
     other = parts_of(experiment("grpo.groups.group_size=16", "learner.ranks=1"), dict.fromkeys(MISSING, 0), 0)
-    assert "GRPO 8" in forecast(other, tmp_path).as_text()  # what decides the speed has changed
+    assert "GRPO 5" in forecast(other, tmp_path).as_text()  # what decides the speed has changed
 
 
 def test_a_stage_that_nobody_has_timed_is_said_to_be_unknown(tmp_path: Path) -> None:
