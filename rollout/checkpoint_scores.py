@@ -26,6 +26,7 @@ from timepro.metrics.bootstrap import bootstrap_interval
 from timepro.metrics.psds import psds_heading
 from timepro.plots.files import default_name
 from timepro.progress import ProgressBar
+from timepro.runs import kept_features
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import Sample, find_task
 from timepro.tasks.samples import evaluation_samples
@@ -129,8 +130,8 @@ def _through_worker(
     from rollout.serving import serving
 
     every = [*samples, *more]
-    folders = media_folders(sample.audio for sample in every)
-    with serving(options.checkpoint, folders, worker_settings(every, limits, options.max_tokens)) as pool:
+    folders, settings = media_folders(s.audio for s in every), worker_settings(every, limits, options.max_tokens)
+    with serving(options.checkpoint, folders, settings, kept_features(options.checkpoint)) as pool:
         return answers_of_worker(pool, options, samples, more)
 
 
@@ -164,9 +165,10 @@ def answers_of_worker(
 def _in_process(
     options: argparse.Namespace, samples: Sequence[Sample], more: Sequence[Sample], limits: ModelLimits
 ) -> Answers:
-    from timepro.inference.model import load
+    from timepro.inference.model import Model
 
-    model, greedy, drawn, most = load(options.checkpoint), [], [], options.max_tokens
+    model = Model(options.checkpoint, kept=kept_features(options.checkpoint))
+    greedy, drawn, most = [], [], options.max_tokens
     with ProgressBar(f"asking {options.checkpoint}", len(samples) + len(more), "clips") as bar:
         for seed, sample in enumerate([*samples, *more]):
             greedy.append(model.answer(sample.audio, sample.question, max_tokens=most).text)

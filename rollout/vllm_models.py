@@ -1,9 +1,9 @@
 """vLLM's own model classes with the Audio-Side Time Prompt: timestamps in the prompt, banned tokens in the logits.
 
 What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list; others add
-LoRA adapters (`adapters.py`) and spare work on silence (`clip_features.py`). A family
-names the classes of vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the
-family's architecture, made when it is first asked for.
+LoRA adapters (`adapters.py`) and read files as the learner does (`clip_features.py`). A family names the classes of
+vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the family's
+architecture, made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from rollout.adapters import AdaptersMixin
-from rollout.clip_features import ClipFeaturesMixin
+from rollout.clip_features import ClipFeaturesMixin, FileClipsMixin
 from timepro.astp import AstpLayout, interleave
 from timepro.families import ModelFamily, all_families
 
@@ -98,7 +98,7 @@ def model_class(family: ModelFamily) -> type:
     )
     expands = type(
         f"Astp{names.processor}",
-        (AstpProcessorMixin, processor),
+        (AstpProcessorMixin, FileClipsMixin, processor),
         {"__module__": __name__, "frame_rate": family.frame_rate},
     )
     short = type(f"Clip{names.info}", (ClipFeaturesMixin, info), {"__module__": __name__})

@@ -23,6 +23,7 @@ from rollout.auth import TOKEN_VARIABLE
 from rollout.media import CONNECTOR, MEDIA_VARIABLE
 from rollout.settings import ADAPTERS_KEY, AdapterShape, WorkerConfig, worker_gpus
 from timepro.families import family_of
+from timepro.feature_cache import FEATURES_VARIABLE, CachePlace
 from timepro.hints import tool
 from timepro.system import device, guard
 from timepro.system.network import interface_of, is_loopback, own_addresses
@@ -80,15 +81,23 @@ def engine_arguments(config: WorkerConfig, folder: Path) -> list[str]:
     return command
 
 
-def worker_environment(config: WorkerConfig, token: str, index: int = 0, media: Sequence[Path] = ()) -> dict[str, str]:
+def worker_environment(
+    config: WorkerConfig,
+    token: str,
+    index: int = 0,
+    media: Sequence[Path] = (),
+    features: CachePlace | None = None,
+) -> dict[str, str]:
     """The environment of one worker; the token travels here, where no process list shows it.
 
     Args:
         media: audio files below these folders may be given by path.
+        features: where their features are kept; None: nowhere.
     """
     environment = os.environ | {
         TOKEN_VARIABLE: token,
         MEDIA_VARIABLE: json.dumps([str(folder) for folder in media]),
+        FEATURES_VARIABLE: features.to_text() if features is not None else "",
         "VLLM_MEDIA_CONNECTOR": CONNECTOR,
         "VLLM_SERVER_DEV_MODE": "1",  # the weight-update routes
         "VLLM_NO_USAGE_STATS": "1",

@@ -1,7 +1,7 @@
 """From audio files to what the encoder reads, and prompts to token ids: the learner's half of the processor.
 
-The worker's half is the published processor inside vLLM. Both must see the same numbers, so this one calls the same
-feature extractor and only spares it the silence: the published one pads every clip to 30 s.
+The worker's half is the published processor inside vLLM. Both must see the same numbers, so both get a file's features
+from a `ClipReader`, which calls the published extractor and spares it the silence: that one pads every clip to 30 s.
 """
 
 from __future__ import annotations
@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from timepro.astp import AstpLayout, expand_prompt
 from timepro.chat import prompt_ids
-from timepro.data.audio import read_audio
+from timepro.clip_reader import ClipReader
 from timepro.families import ModelFamily, family_of
+from timepro.feature_cache import CachePlace
+from timepro.log_mel import ClipFeatures, log_mel
 
 
 class Processor:
     """Tokenizer, feature extractor and ASTP layout of one checkpoint folder.
 
+    Args:
+        kept: where features of clips are kept on disk, if anywhere.
+
     Raises:
         ValueError: the folder is not a checkpoint of a supported family.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, kept: CachePlace | None = None) -> None:
         from transformers import AutoTokenizer, WhisperFeatureExtractor
 
         self.family: ModelFamily = family_of(folder)
@@ -34,13 +40,19 @@ class Processor:
         # vocabulary does not fit, and complain of each of its token ids.
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), config=config, local_files_only=True)
         self.extractor: Any = WhisperFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+        self._reader = ClipReader(self.extractor, kept)
         self.layout = AstpLayout.from_config(self.family.text_side_config(config))
         self.audio_token_id = self.family.audio_token_id(config)
         self.eos_token_id: int = self.tokenizer.eos_token_id
 
     def features(self, path: Path) -> Tensor:
-        """Log-mel features (128, M + margin) of an audio file, M = 100 a second, rounded up."""
-        return self.features_of(read_audio(path, self.extractor.sampling_rate))
+        """Log-mel features (128, M + margin) of an audio file, M = 100 a second, rounded up.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: one that cannot be read, or that the encoder cannot take, naming it.
+        """
+        return self._with_margin(self._reader.read(path), f"{path}: ")
 
     def features_of(self, waveform: np.ndarray) -> Tensor:
         """Log-mel features (128, M + margin) of a waveform (N,) at the encoder's sampling rate.
@@ -48,29 +60,15 @@ class Processor:
         The margin is the family's: frames of silence behind the clip, zero beyond the published 30 s.
 
         Raises:
-            ValueError: a clip shorter than one audio frame.
+            ValueError: a clip shorter than one audio frame, or longer than the encoder takes.
         """
-        hop, window, most = self.extractor.hop_length, self.extractor.n_fft, self.extractor.n_samples
-        n_frames = -(-len(waveform) // hop)
-        if n_frames < 2 or self.family.audio_frames(n_frames) < 1:
-            raise ValueError(f"the clip has {len(waveform)} samples, too few for one audio frame")
-        if len(waveform) > most:
-            raise ValueError(
-                f"the clip has {len(waveform) / self.extractor.sampling_rate:.2f} s, more than the encoder's "
-                f"{most / self.extractor.sampling_rate:.0f} s, where the published processor drops the rest; cut it"
-            )
-        # One window of silence behind the clip is what the published padding to 30 s amounts to. It ends where that
-        # padding ends, since the extractor mirrors what stands there.
-        padded = np.zeros(min(most, (n_frames + 1) * hop + window), np.float32)
-        padded[: len(waveform)] = waveform
-        mel = self.extractor(
-            padded,
-            sampling_rate=self.extractor.sampling_rate,
-            padding="do_not_pad",
-            truncation=False,
-            return_tensors="pt",
-        ).input_features[0]
-        kept = mel[:, : n_frames + self.family.mel_margin]
+        return self._with_margin(log_mel(waveform, self.extractor))
+
+    def _with_margin(self, features: ClipFeatures, named: str = "") -> Tensor:
+        n_frames = features.frames(self.extractor.hop_length)
+        if self.family.audio_frames(n_frames) < 1:
+            raise ValueError(f"{named}the clip has {features.samples} samples, too few for one audio frame")
+        kept = torch.tensor(features.mel[:, : n_frames + self.family.mel_margin])
         return nn.functional.pad(kept, (0, n_frames + self.family.mel_margin - kept.shape[1]))
 
     def prompt_ids(self, question: str) -> list[int]:

@@ -18,6 +18,7 @@ import yaml
 
 from timepro.data.manifest import iter_manifest
 from timepro.events import Event, ParsedAnswer
+from timepro.feature_cache import CachePlace
 from timepro.hints import command
 from timepro.metrics.bootstrap import micro_f1
 from timepro.names import near, require_run
@@ -173,6 +174,16 @@ def read_settings(run: Path) -> dict[str, Any]:
     """The run's resolved configuration, `config.yaml`; empty where there is none."""
     path = run / "config.yaml"
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def kept_features(checkpoint: Path) -> CachePlace | None:
+    """Where the run that a checkpoint belongs to keeps features of clips; None for a checkpoint of no run."""
+    for run in checkpoint.resolve().parents:
+        if (run / IDENTITY).is_file():
+            settings = read_settings(run).get("data", {}).get("feature_cache")  # of older versions: none
+            folder = settings and (settings["folder"] or run.parent / "cache" / "features")
+            return CachePlace(str(Path(folder).expanduser().resolve()), settings["gigabytes"]) if settings else None
+    return None
 
 
 def main_scores(run: Path, stages: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -69,16 +69,17 @@ def load(data, monkeypatch):
     from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
     import rollout.media_connector  # noqa: F401 - registers itself
+    from rollout.clip_features import FileClip
 
     folders = media_folders([data / "links/audio/b.wav", data / "desed/audio/a.wav"])
     monkeypatch.setenv(MEDIA_VARIABLE, json.dumps([str(folder) for folder in folders]))
     connector = MEDIA_CONNECTOR_REGISTRY.load("timepro")
 
     def _load(path):
-        waveform, rate = connector.fetch_audio(path.as_uri())
-        again, _ = asyncio.run(connector.fetch_audio_async(path.as_uri()))
-        assert np.array_equal(waveform, again)
-        return len(waveform) / rate
+        clip = connector.fetch_audio(path.as_uri())
+        again = asyncio.run(connector.fetch_audio_async(path.as_uri()))
+        assert type(clip) is FileClip and clip.path == again.path and np.array_equal(clip, again)
+        return clip.path
 
     return _load
 
@@ -86,7 +87,7 @@ def load(data, monkeypatch):
 @pytest.mark.slow  # vLLM is imported
 def test_a_worker_reads_all_of_them_through_links_too_and_nothing_else(load, data):
     for name in ("desed/audio/a.wav", "nas/big/b.wav", "links/audio/b.wav", "links/again.wav"):
-        assert load(data / name) == 0.1
+        assert load(data / name) == data / name
     (data / "other").mkdir()
     soundfile.write(data / "other" / "c.wav", np.zeros(1600, np.float32), 16000)
     (data / "desed/audio/out.wav").symlink_to(data / "other" / "c.wav")
@@ -95,3 +96,5 @@ def test_a_worker_reads_all_of_them_through_links_too_and_nothing_else(load, dat
             load(data / name)
     with pytest.raises(ValueError, match=r"out\.wav \(which leads to .*/other/c\.wav\)"):
         load(data / "desed/audio/out.wav")
+    with pytest.raises(ValueError, match=r"none\.wav: does not exist; an audio file is needed here"):
+        load(data / "desed/audio/none.wav")

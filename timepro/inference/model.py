@@ -19,6 +19,7 @@ import torch
 from timepro.answers import parse_answer
 from timepro.card import Card, read_card, unseen
 from timepro.events import Event, ParsedAnswer
+from timepro.feature_cache import CachePlace
 from timepro.features import Processor
 from timepro.inference.confidence import Written
 from timepro.inference.generation import generated, merged_embeds, written
@@ -67,9 +68,15 @@ def load(folder: str | os.PathLike[str], device: str = "auto", dtype: str = "aut
 
 
 class Model:
-    """A checkpoint that answers questions about clips, one at a time. See `load`."""
+    """A checkpoint that answers questions about clips, one at a time. See `load`; `kept` as for `Processor`."""
 
-    def __init__(self, folder: str | os.PathLike[str], device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        device: str = "auto",
+        dtype: str = "auto",
+        kept: CachePlace | None = None,
+    ) -> None:
         chosen = device if device != "auto" else "cuda" if on_gpu() and torch.cuda.is_available() else "cpu"
         try:
             self.device = torch.device(chosen)
@@ -83,7 +90,7 @@ class Model:
             raise ValueError(f"dtype is {dtype!r}; it must be auto, {', '.join(DTYPES)}")
         self.folder = Path(folder)
         self.card = read_card(self.folder)
-        self.processor = Processor(self.folder)
+        self.processor = Processor(self.folder, kept)
         self.model: Any = self.processor.family.load(self.folder, DTYPES[dtype]).to(self.device)
 
     def answer(

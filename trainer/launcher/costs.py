@@ -40,7 +40,8 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
 
 def disk_line(run: Path, cache: Path) -> str:
     """How much disk the run holds, and the stages that it may share with others."""
-    return f"disk         {disk_gib(run):.2f} GiB in {run}, {disk_gib(cache):.2f} GiB of kept stages in {cache}"
+    kept = f"{disk_gib(cache):.2f} GiB of kept stages and features in {cache}"
+    return f"disk         {disk_gib(run):.2f} GiB in {run}, {kept}"
 
 
 def disk_gib(folder: Path) -> float:

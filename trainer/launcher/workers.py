@@ -13,6 +13,7 @@ from pathlib import Path
 from rollout.phases import read_phase
 from rollout.settings import AdapterShape, WorkerConfig
 from rollout.worker import Worker, worker_command, worker_environment
+from timepro.feature_cache import CachePlace
 from timepro.system.network import free_port, require_free
 from timepro.system.processes import log_tail
 from trainer.launcher.nodes.head import Nodes
@@ -34,6 +35,7 @@ class WorkerSet:
         token: what they want to see with every request; empty: a new one.
         label: of this machine, where there are several: it begins the workers' names.
         adapters: which the weight stream will bring; None where it brings whole weights.
+        features: where clips' features are kept; None: nowhere.
     """
 
     def __init__(
@@ -45,11 +47,12 @@ class WorkerSet:
         token: str = "",
         label: str = "",
         adapters: AdapterShape | None = None,
+        features: CachePlace | None = None,
     ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
         self.token = token or secrets.token_urlsafe(32)
-        self._label = label
+        self._label, self._features = label, features
         self.workers: list[Worker] = []
         self.lost: list[str] = []  # why workers were dropped, one text each
         # A question waits for the engine's step to end; whoever tends the workers must not.
@@ -73,7 +76,7 @@ class WorkerSet:
             Worker(
                 f"{self._label}{index}",
                 worker_command(config, folder, port, adapters),
-                worker_environment(config, self.token, index, media),
+                worker_environment(config, self.token, index, media, self._features),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{self._label}{index}.log",
             )
@@ -147,8 +150,8 @@ class Fleet:
         rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
         nodes.start_workers(folder, media, logs)
         here = nodes.generates_here()
-        shape = config.lora.shape
-        self._here = WorkerSet(rollout, folder, media, logs, self.token, adapters=shape) if here else None
+        place, shape = config.data.feature_cache.place(config.runs), config.lora.shape
+        self._here = WorkerSet(rollout, folder, media, logs, self.token, "", shape, place) if here else None
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until every worker serves, calling `meanwhile` again and again.

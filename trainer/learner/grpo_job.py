@@ -30,7 +30,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     # Without dropout: an answer's probability is that of the model that sampled it.
     learner = Learner(
         Path(job.checkpoint), config.grpo.optimiser, config.zero, config.grpo.batch, replace(config.lora, dropout=0.0),
-        config.seed, Path(job.adapter) if job.adapter else None,
+        config.seed, Path(job.adapter) if job.adapter else None, config.data.feature_cache.place(config.runs),
     )  # fmt: skip
     learner.start(reference=config.grpo.kl.coefficient > 0)
     token, rollout = os.environ[TOKEN_VARIABLE], config.rollout

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from timepro.adapter_folder import ADAPTER_FOLDER
+from timepro.feature_cache import CachePlace
 from timepro.features import Processor
 from timepro.system.files import write_json
 from trainer.learner import distributed, sums, zero
@@ -63,6 +64,7 @@ class Learner:
         folder: checkpoint to start from.
         seed: of the adapters' start and their dropout.
         adapter: folder of the adapters to go on with; None starts fresh ones.
+        kept: where features of clips are kept on disk, if anywhere.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class Learner:
         lora: LoraConfig,
         seed: int = 0,
         adapter: Path | None = None,
+        kept: CachePlace | None = None,
     ) -> None:
         self.folder, self.batch, self.lora, self._seed = folder, batch, lora, seed
-        self.processor = Processor(folder)
+        self.processor = Processor(folder, kept)
         dtype = zero.compute_dtype(zero_config)
         policy, encoder = self._load(dtype, lora)
         self._continues = adapter is not None

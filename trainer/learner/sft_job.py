@@ -23,7 +23,7 @@ def run_sft(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReques
     settings = config.sft
     learner = Learner(
         Path(job.checkpoint), settings.optimiser, config.zero, settings.batch, config.lora, config.seed,
-        Path(job.adapter) if job.adapter else None,
+        Path(job.adapter) if job.adapter else None, config.data.feature_cache.place(config.runs),
     )  # fmt: skip
     learner.soften_times(settings.soft_time)
     lists, weights = training_samples(job.manifest, config.task, settings.label_times)

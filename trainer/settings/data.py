@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from timepro.config.marks import Count, Natural
 from timepro.data.soundscape import SoundscapeConfig
+from trainer.settings.feature_cache import FeatureCacheConfig
 
 SPLITS = ("sft", "rl", "validation", "test")
 
@@ -27,3 +28,4 @@ class DataConfig:
     rl: str = ""
     validation: str = ""
     test: str = ""
+    feature_cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)

@@ -102,7 +102,7 @@ class Follower:
                 self._workers = WorkerSet(
                     rollout, Path(order["folder"]), [Path(path) for path in order["media"]], Path(order["logs"]),
                     derived_token(self._node.token, self._link.session, order["set"]), f"{self._node.rank}-",
-                    self._config.lora.shape,
+                    self._config.lora.shape, self._config.data.feature_cache.place(self._config.runs),
                 )  # fmt: skip
             case "end_workers":
                 if self._workers is not None:
