@@ -190,3 +190,36 @@ def test_files_are_told_apart_by_their_values_as_vllm_does_without_a_uuid(tmp_pa
     soundfile.write(path, noise(16000, 0.2), 16000)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size and not np.array_equal(first, FileClip.of(path))
+
+
+@pytest.mark.slow  # vLLM is imported
+def test_vllms_own_processor_passes_files_through(
+    tiny_checkpoint: Path, tmp_path: Path, place: CachePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    from rollout.plugin import register
+    from timepro.families import family_of
+
+    register()
+    architecture = family_of(tiny_checkpoint).vllm_architecture
+    model = ModelConfig(
+        str(tiny_checkpoint), max_model_len=1024, dtype="float32", hf_overrides={"architectures": [architecture]},
+        limit_mm_per_prompt={"audio": 1, "image": 0, "video": 0},
+    )  # fmt: skip
+    processor = MULTIMODAL_REGISTRY.create_processor(model)
+    learner = Processor(tiny_checkpoint, place)
+    first, second = sound(tmp_path / "a.flac", 1.3), sound(tmp_path / "b.flac", 2.0)
+    learner.features(first)
+    seen = []
+    for path in (first, second):
+        items = processor.info.parse_mm_data({"audio": [FileClip.of(path)]})
+        made = processor(learner.prompt_ids("When?"), items)
+        (item,) = made["mm_kwargs"]["audio"]
+        features = learner.features(path)
+        n_frames = learner.family.audio_frames(features.shape[-1] - learner.family.mel_margin)
+        assert torch.equal(item["input_audio_features"].data, features[:, : features.shape[1]])
+        assert made["prompt_token_ids"] == learner.expanded_prompt("When?", n_frames)
+        seen += made["mm_hashes"]["audio"]
+    assert len(set(seen)) == 2  # no clip is taken for another, though no request names them
