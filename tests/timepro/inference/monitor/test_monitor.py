@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,12 @@ from timepro.inference.monitor import build
 from timepro.inference.monitor import monitor as monitor_module
 from timepro.inference.monitor.build import Built, Ears, build_monitor
 from timepro.inference.monitor.checked import load_settings
+from timepro.inference.monitor.clips import Ring
 from timepro.inference.monitor.feeds import Finished, Item, Opened, Sound
 from timepro.inference.monitor.feeds.base import SourceError
+from timepro.inference.monitor.levels import Levels
+from timepro.inference.monitor.listening import Listener
+from timepro.inference.monitor.settings import Gate
 from timepro.inference.monitor.spool import Spool
 
 
@@ -299,3 +304,27 @@ def test_old_clips_go_and_the_newest_stay_within_their_room(bench: Bench) -> Non
     os.utime(folder / "3.flac", (old, old))
     bench.run(once(beeps(3)), "clips.most_mib=0.7")
     assert sorted(path.name for path in folder.iterdir()) == ["1.flac", "2.flac"]
+
+
+def test_what_is_kept_in_memory_does_not_grow_with_the_stream() -> None:
+    ring, levels = Ring(RATE, 3.0), Levels(RATE, 5.0)
+    heard = Listener(ScriptedAnswerer(), 2.0, 0.5, Gate(), levels, print)
+    sizes = []
+    for step in range(1200):
+        piece = beeps(0.1, (0, 0.1, 1000)) if step % 50 < 5 else np.zeros(1600, np.float32)
+        ring.push(step / 10, piece)
+        levels.push(step / 10, piece)
+        heard.push(step / 10, piece)
+        if step % 20 == 0:
+            sizes.append(len(pickle.dumps([vars(one) for one in (ring, levels, heard)])))
+    assert max(sizes[45:]) <= max(sizes[30:45]) + 100
+    assert 3.0 <= len(ring.cut(0, 200)) / RATE <= 3.2
+
+
+def test_a_clip_over_a_gap_of_the_stream_keeps_its_times() -> None:
+    ring = Ring(RATE, 60.0)
+    ring.push(0.0, np.full(RATE, 0.5, np.float32))
+    ring.push(3.0, np.full(RATE, 0.5, np.float32))
+    cut = ring.cut(0.5, 3.5)
+    assert len(cut) == 3 * RATE
+    assert cut[: RATE // 2].all() and not cut[RATE // 2 : 2 * RATE + RATE // 2].any() and cut[-RATE // 2 :].all()

@@ -79,8 +79,9 @@ function drawTimeline() {
         onclick: () => choose(event.event),
       });
     }))));
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => element("span", { style: { left: `${4 + 92 * part}%` } },
-    new Date((begin + part * span) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => element("span",
+    { className: part % 0.5 ? "between" : "", style: { left: share(part), transform: `translateX(${-100 * part}%)` } },
+    new Date((begin + part * span) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false })));
   byId("timeline").replaceChildren(...(rows.length ? rows : [element("p", { className: "note" }, "Nothing was heard in this time.")]),
     element("div", { className: "row" }, element("span"), element("div", { className: "axis" }, ...ticks)));
 }
