@@ -20,6 +20,7 @@ import soundfile
 
 from monitor_receivers import until
 from scripted_answerer import RATE, beeps
+from small_rtsp_server import SmallCamera
 from timepro.inference.monitor.feeds import (
     Closed,
     FileDone,
@@ -136,6 +137,19 @@ def test_a_stream_that_hangs_is_given_up_after_its_limit(opened: list[Any]) -> N
     opened += [read, radio]
     read.until(lambda items: read.of(Closed))
     assert radio.asked >= 1
+
+
+def test_a_camera_is_heard_over_rtsp_and_again_after_a_cut(opened: list[Any]) -> None:
+    camera = SmallCamera(beeps(3, (1, 2, 1000))[::2], speed=3)
+    read = Read(camera.url)
+    opened += [read, camera]
+    read.until(lambda items: len(read.of(Sound)) > 0 and len(read.sound()) > 3 * RATE)
+    assert read.of(Opened)[0].live
+    loud = np.flatnonzero(np.abs(read.sound()) > 0.3) / RATE
+    assert abs(loud[-1] - loud[0] - 1) < 0.1
+    camera.cut()
+    read.until(lambda items: len(read.of(Opened)) == 2 and isinstance(items[-1], Sound))
+    assert read.of(Closed) and not any("secret" in line for line in read.said)
 
 
 def test_an_address_that_refuses_is_tried_again_and_again_with_one_line(opened: list[Any]) -> None:
