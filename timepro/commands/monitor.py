@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timepro.commands.inputs import checkpoint_or_newest
 from timepro.hints import fail
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _listen(settings: MonitorSettings, is_dry: bool) -> int:
     from timepro.inference.monitor.checked import check_labels
-    from timepro.inference.monitor.ears import checkpoint_ears, find_checkpoint
+    from timepro.inference.monitor.ears import checkpoint_ears, known_labels
     from timepro.inference.monitor.feeds import source_kind
     from timepro.inference.monitor.plan import plan
 
     source_kind(settings.source)
-    checkpoint, labels = find_checkpoint(settings)
+    checkpoint = checkpoint_or_newest(Path(settings.checkpoint) if settings.checkpoint else None)
+    labels = known_labels(checkpoint)
     check_labels(settings, labels)
     if is_dry:
         print(plan(settings, checkpoint, labels))

@@ -33,11 +33,18 @@ def field_of(key: str) -> str:
 
 def by_key(config: Any) -> dict[str, Any]:
     """A configuration as nested dictionaries, under its keys."""
-    found = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        found[key_of(field.name)] = by_key(value) if dataclasses.is_dataclass(value) else copy.deepcopy(value)
-    return found
+    return {key_of(field.name): _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a value in which sections, also those in lists and mappings, are dictionaries."""
+    if dataclasses.is_dataclass(value):
+        return by_key(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return copy.deepcopy(value)
 
 
 @functools.cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
-from timepro.config import Formerly, find_key
+from timepro.config import Formerly, find_key, load_resolved, save_resolved
 from timepro.config.keys import unknown_key
 
 
@@ -104,6 +105,12 @@ def test_the_keys_of_the_section_are_listed() -> None:
 
 def test_a_single_value_holds_no_keys() -> None:
     assert said("first.max_steps.x") == "unknown key first.max_steps.x: first.max_steps is one value, it holds no x"
+
+
+def test_sections_in_lists_and_mappings_are_written_and_read_back(tmp_path: Path) -> None:
+    config = Holder([Hook("a", 2)], {"x": Hook("b")})
+    save_resolved(config, tmp_path / "c.yaml")
+    assert load_resolved(tmp_path / "c.yaml", Holder) == config
 
 
 def test_a_key_inside_a_list_or_mapping_of_sections_has_near_names_too() -> None:

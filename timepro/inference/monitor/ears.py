@@ -8,20 +8,12 @@ from timepro.card import read_card
 from timepro.inference.detector import Detector
 from timepro.inference.monitor.build import Ears
 from timepro.inference.monitor.settings import MonitorSettings
-from timepro.runs import newest_checkpoint
 
 
-def find_checkpoint(settings: MonitorSettings) -> tuple[Path, tuple[str, ...]]:
-    """The checkpoint's folder, or the newest finished run's, and the labels that it can say.
-
-    Raises:
-        ValueError: there is none, or it is not one.
-    """
-    folder = Path(settings.checkpoint) if settings.checkpoint else newest_checkpoint(Path("runs"))
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"checkpoint {folder} is not a checkpoint's folder: it has no config.json")
+def known_labels(folder: Path) -> tuple[str, ...]:
+    """The labels that a checkpoint can say; empty where it has no closed set, or does not tell."""
     card = read_card(folder)
-    return folder, card.classes if card is not None else ()
+    return card.classes if card is not None else ()
 
 
 def checkpoint_ears(settings: MonitorSettings, folder: Path, labels: tuple[str, ...]) -> Ears:
