@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from timepro.config import save_resolved
 from timepro.data.clips import Clip, ManifestEvent
 from timepro.data.manifest import write_manifest
 from timepro.evaluation import save_scored, score
 from timepro.events import Event
-from timepro.runs import classes_of, near, path_from, path_in, read_evaluation, record_classes, run_title
+from timepro.runs import classes_of, kept_features, near, path_from, path_in, read_evaluation, record_classes, run_title
 from timepro.tasks import Sample
+from trainer.settings.experiment import ExperimentConfig
 
 
 def make(root: Path) -> tuple[Path, Path]:
@@ -115,3 +117,18 @@ def test_a_title_names_run_and_seed(tmp_path: Path, settings, title) -> None:
 def test_near_names() -> None:
     assert near("rewart", ["reward", "kl"]) == " (did you mean reward?)"
     assert near("rewart", ["kl"]) == ""
+
+
+@pytest.mark.parametrize("folder", ["", "elsewhere"])
+def test_a_runs_checkpoints_find_the_features_that_it_kept(tmp_path: Path, monkeypatch, folder: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, _ = make(tmp_path)
+    (run / "control" / "checkpoint").mkdir(parents=True)
+    config = ExperimentConfig(name="one", runs=str(run.parent))
+    config.data.feature_cache.folder = folder and str(tmp_path / folder)
+    config.data.feature_cache.gigabytes = 7.0
+    assert kept_features(run / "checkpoint") is None  # of a run of an older version
+    save_resolved(config, run / "config.yaml")
+    for checkpoint in (run / "checkpoint", run / "control" / "checkpoint"):
+        assert kept_features(checkpoint) == config.data.feature_cache.place(config.runs)
+    assert kept_features(tmp_path / "published") is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from rollout.settings import WorkerConfig
+from timepro.feature_cache import FEATURES_VARIABLE, CachePlace
 from trainer.launcher import workers as launcher
 from trainer.launcher.nodes.follower import Follower
 from trainer.launcher.nodes.head import Nodes
@@ -120,6 +124,26 @@ def test_a_worker_that_served_for_long_has_all_its_restarts_again(fleet, monkeyp
         tend(one, worker.answers)
         worker.started -= 2.0
     assert one._here.lost == []
+
+
+def test_workers_of_every_node_are_told_where_features_are_kept(fleet, stand_ins, tmp_path):
+    config = ExperimentConfig(runs=str(tmp_path / "runs"))
+    expected = CachePlace(str(tmp_path / "runs" / "cache" / "features"), 4.0)
+    assert config.data.feature_cache.place(config.runs) == expected
+    mine = fleet()._here.workers
+    link = RecordingLink()
+    link.session = "session"
+    follower = Follower(config, Node(), link)
+    order = {"do": "start_workers", "set": 1, "folder": str(tmp_path), "media": [], "logs": str(tmp_path / "logs")}
+    follower._obey(order)
+    try:
+        theirs = follower._workers.workers
+        told = [json.loads(worker._environment[FEATURES_VARIABLE]) for worker in (*mine, *theirs)]
+    finally:
+        follower.end(9, 0.0)
+    assert told[-1] == asdict(expected)
+    assert told[0] == asdict(ExperimentConfig().data.feature_cache.place("runs"))
+    assert Path(told[0]["folder"]) == Path("runs/cache/features").resolve()  # wherever the worker runs
 
 
 def test_too_few_workers_end_the_run_with_every_reason(fleet, stand_ins):
