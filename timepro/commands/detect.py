@@ -183,7 +183,8 @@ def listen_to_all(
 ) -> Heard:
     """Listen to one source behind the other; each that fails, or that `check` refuses, is named on standard error."""
     heard, begun = Heard([]), time.monotonic()
-    total = sum(_seconds(source) for source in sources)
+    lengths = [_seconds(source) for source in sources]
+    total = sum(lengths) if all(lengths) else 0.0  # not known
     done = 0.0
     with ProgressBar("detect", int(total), "s of sound") as bar:
 
@@ -220,7 +221,7 @@ def listen_to_all(
 
 
 def _seconds(source: str) -> float:
-    """Of a file, as far as its header tells: for the progress alone."""
+    """Of a file, for the progress alone; 0 where only decoding tells."""
     if is_address(source):
         return 0.0
     try:
