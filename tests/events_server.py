@@ -47,6 +47,7 @@ class ScriptedListener:
                 while not self.go_on.wait(0.02):
                     job.at(step * self.duration / 4, self.duration)
             if self.fails_with is not None:
+                self.fails_with.args = tuple(str(a).replace("RECORDING", str(path)) for a in self.fails_with.args)
                 raise self.fails_with
             how = "done"
         finally:

@@ -17,15 +17,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
 
 from rollout.events_api.documents import EVENTS_BODY, FILE_FORMATS, PROBLEMS, described
-from rollout.events_api.line import Line, Place
+from rollout.events_api.line import Line
 from rollout.events_api.listening import Listener
 from rollout.events_api.metrics import Metrics
 from rollout.events_api.models import EventsReply, FileFormat, FileRequest, Info, Limits, Look, Progress
 from rollout.events_api.page import add_page
 from rollout.events_api.problems import Problem, of_validation, problem_response
-from rollout.events_api.running import Runner, Tell
+from rollout.events_api.running import Runner
 from rollout.events_api.settings import ServeSettings
-from rollout.events_api.uploads import Upload, limited, read_upload
+from rollout.events_api.uploads import limited, read_upload
 from timepro import __version__
 from timepro.data.event_formats import FORMATS, events_text
 from timepro.plots.class_styles import class_styles
@@ -123,8 +123,10 @@ async def _answer(request: Request, settings: ServeSettings, line: Line, runner:
             place.leave()
             shutil.rmtree(folder, ignore_errors=True)
     if LINES in request.headers.get("accept", ""):
-        lines = _lines(runner, place, upload, folder, deadline)
-        return StreamingResponse(lines, media_type=LINES, headers={"X-Accel-Buffering": "no"})
+        told: asyncio.Queue[Progress] = asyncio.Queue()
+        # Begun here: nobody would give the place back for a client that is gone before its first line.
+        task = asyncio.ensure_future(runner.run(place, upload, folder, deadline, told.put_nowait))
+        return StreamingResponse(_lines(task, told), media_type=LINES, headers={"X-Accel-Buffering": "no"})
     reply = await _unless_gone(request, runner.run(place, upload, folder, deadline, lambda _: None))
     return Response(reply.model_dump_json(), media_type="application/json")
 
@@ -146,11 +148,8 @@ async def _unless_gone(request: Request, work: Any) -> EventsReply:
         await _end(task)
 
 
-async def _lines(runner: Runner, place: Place, upload: Upload, folder: Path, deadline: float) -> AsyncIterator[str]:
+async def _lines(task: asyncio.Future[EventsReply], told: asyncio.Queue[Progress]) -> AsyncIterator[str]:
     """Progress, then the events or an error, an object a line."""
-    told: asyncio.Queue[Progress] = asyncio.Queue()
-    tell: Tell = told.put_nowait
-    task = asyncio.ensure_future(runner.run(place, upload, folder, deadline, tell))
     try:
         while not task.done() or not told.empty():
             next_one = asyncio.ensure_future(told.get())

@@ -66,7 +66,9 @@ class CheckpointListener:
         duration = open_source(path).duration
         job.at(0.0, duration)
         found = detector.listen(path, below=asked.all, progress=lambda seconds: job.at(seconds, duration))
-        events = [_event(event, True) for event in found.events] + [_event(event, False) for event in found.below]
+        # Below the threshold, or of another label: only the first was asked for.
+        below = [event for event in found.below if asked.labels is None or event.label in asked.labels]
+        events = [_event(event, True) for event in found.events] + [_event(event, False) for event in below]
         events.sort(key=lambda event: (event.onset, event.offset, event.label))
         shown = _picture(path, job, duration) if asked.spectrogram else None
         notes = unseen(self._card, task, asked.labels or ())

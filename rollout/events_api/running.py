@@ -45,6 +45,7 @@ class Runner:
             Problem: whatever went wrong.
         """
         arrived = time.monotonic()
+        self._metrics.upload_bytes.inc(upload.size)
         try:
             await self._turn(place, deadline, tell)
         except BaseException:
@@ -64,7 +65,7 @@ class Runner:
         # The place is given back when the thread has ended, which may be after the request has: else more of them than
         # allowed would run.
         work.add_done_callback(lambda _: _on(loop, _after, place, folder))
-        heard = await self._wait(work, job, deadline)
+        heard = await self._wait(work, job, upload, deadline)
         return self._reply(upload, listener.name, heard, time.monotonic() - began)
 
     async def _turn(self, place: Place, deadline: float, tell: Tell) -> None:
@@ -85,7 +86,7 @@ class Runner:
             if not turn.done():
                 turn.cancel()
 
-    async def _wait(self, work: Future[Heard], job: Job, deadline: float) -> Heard:
+    async def _wait(self, work: Future[Heard], job: Job, upload: Upload, deadline: float) -> Heard:
         waiting = asyncio.wrap_future(work)
         waiting.add_done_callback(lambda late: late.cancelled() or late.exception())  # looked at, even after the answer
         try:
@@ -100,10 +101,10 @@ class Runner:
                 "The recording is long, or the machine is busy.",
                 "Send a shorter part, draw fewer samples, or start the server with a larger --time-limit.",
             )  # fmt: skip
-        return self._result(waiting)
+        return self._result(waiting, upload)
 
-    def _result(self, waiting: asyncio.Future[Heard]) -> Heard:
-        """What the listener gave; what it raised, as a Problem."""
+    def _result(self, waiting: asyncio.Future[Heard], upload: Upload) -> Heard:
+        """What the listener gave; what it raised, as a Problem that calls the recording by its client's name."""
         try:
             return waiting.result()
         except Problem:
@@ -114,7 +115,8 @@ class Runner:
             ) from None
         except (ValueError, FileNotFoundError) as error:
             raise Problem(
-                422, "cannot_answer", _first_line(error), "The recording or the question cannot be answered as it is.",
+                422, "cannot_answer", _first_line(error).replace(str(upload.path), upload.name),
+                "The recording or the question cannot be answered as it is.",
                 "Mend what is named; GET /v1/events lists tasks and labels.",
             ) from error  # fmt: skip
         except (RuntimeError, OSError) as error:

@@ -27,7 +27,7 @@ from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-START_S, SECONDS = 300.0, 25.0
+START_S, SECONDS = 300.0, 15.0
 
 
 @dataclass
@@ -93,7 +93,7 @@ def test_events_are_those_of_the_detector_in_this_process(served: Served, record
     found = ask(served, recording, all=True, threshold=0.0)
     own = Detector(served.folder, threshold=0.0, device="cpu").detect(recording)
     times = [(event["onset"], event["offset"], event["label"]) for event in found["events"] if event["kept"]]
-    assert times == [(round(e.onset, 3), round(e.offset, 3), e.label) for e in own]
+    assert own and times == [(round(e.onset, 3), round(e.offset, 3), e.label) for e in own]
     assert found["duration"] == pytest.approx(SECONDS, abs=0.01) and found["confidence_kind"] == "probability"
 
 
@@ -148,7 +148,7 @@ def test_the_page_finds_events(served: Served, recording: Path) -> None:
             browser.give_file("#file", recording)
             browser.get("document.querySelector('#find').click()")
             browser.until("!document.querySelector('#result').hidden", 120)
-            browser.until("document.querySelector('#picture').width > 2000")
+            browser.until("document.querySelector('#picture').width > 1000")
             assert browser.errors == []
         finally:
             browser.close()

@@ -86,9 +86,9 @@ def test_lines_tell_how_far_it_is_and_end_with_the_events(server: EventsServer) 
 
 
 def test_an_error_after_the_first_line_is_the_last_line(server: EventsServer) -> None:
-    server.listener.fails_with = ValueError("the recording has no audio track")
+    server.listener.fails_with = ValueError("RECORDING: has no audio track")
     reply = post(server, {"Accept": "application/x-ndjson"})
-    assert json.loads(reply.text.splitlines()[-1])["error"]["message"] == "the recording has no audio track"
+    assert json.loads(reply.text.splitlines()[-1])["error"]["message"] == "clip.wav: has no audio track"
 
 
 def test_a_spectrogram_comes_where_it_is_asked_for(server: EventsServer) -> None:
@@ -183,6 +183,9 @@ def test_a_full_queue_answers_429_with_when_to_come_again(server: EventsServer) 
     assert post(server).status_code == 200
     assert server.number("timepro_events_requests_total", status="429") == 1
     assert server.number("timepro_events_audio_seconds_total") == 24.0
+    assert server.number("timepro_events_upload_bytes_total") == 3 * len(WAV)
+    assert server.number("timepro_events_found_total") == 3
+    assert server.number("timepro_events_seconds_count") == server.number("timepro_events_waiting_seconds_count") == 3
     metrics = requests.get(f"{server.url}/metrics", timeout=20).text
     assert 'timepro_events_requests_total{status="200"} 3.0' in metrics
 
