@@ -55,6 +55,9 @@ class CheckpointListener:
                 if label not in self.classes:
                     known = ", ".join(self.classes)
                     raise ValueError(f"no label {label!r}{near(label, self.classes)}; it was trained on {known}")
+        longest = self._processor.extractor.n_samples / self._processor.extractor.sampling_rate
+        if asked.window and asked.window > longest:
+            raise ValueError(f"window {asked.window:g} s: the encoder of this checkpoint takes {longest:g} s at most")
         answerer = ModelAnswerer(
             self._processor, self._server(), question, trained_window(self._card, self._processor),
             label=asked.query or "", samples=asked.samples,

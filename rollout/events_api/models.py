@@ -26,7 +26,10 @@ class EventsFields(BaseModel):
         description="`sed`, `ag` or `dac`. Default: the fitting one that it was trained for.",
     )
     window: float | None = Field(
-        default=None, gt=0, le=30, description="Seconds that the model hears at a time. Default: as in its training."
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that the model hears at a time. Default: as in its training.",
     )
     samples: int = Field(
         default=0, ge=0, le=MOST_SAMPLES,

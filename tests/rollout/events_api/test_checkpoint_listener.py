@@ -86,6 +86,11 @@ def test_an_unknown_label_is_refused_with_near_names(listener: CheckpointListene
         listener.listen(recording, EventsFields(labels=["dog_barks"]), Job(60.0, silent))
 
 
+def test_a_window_longer_than_the_encoder_takes_is_refused(listener: CheckpointListener, recording: Path) -> None:
+    with pytest.raises(ValueError, match="30 s at most"):
+        listener.listen(recording, EventsFields(window=31), Job(60.0, silent))
+
+
 def test_a_query_asks_in_the_callers_words_and_says_what_it_was_not_trained_for(
     listener: CheckpointListener, recording: Path
 ) -> None:
