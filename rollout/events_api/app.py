@@ -153,7 +153,8 @@ async def _lines(task: asyncio.Future[EventsReply], told: asyncio.Queue[Progress
     try:
         while not task.done() or not told.empty():
             next_one = asyncio.ensure_future(told.get())
-            await asyncio.wait([task, next_one], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [task, next_one]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if next_one.done():
                 yield next_one.result().model_dump_json() + "\n"
             else:

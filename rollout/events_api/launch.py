@@ -55,7 +55,7 @@ def serve(options: argparse.Namespace) -> int:
     if told:
         _say(told)
     logs = None if options.log else Path(tempfile.mkdtemp(prefix="timepro-serve-"))
-    log = options.log or logs / "server.log"
+    log: Path = options.log if logs is None else logs / "server.log"
     with _ended_by_signals():
         server = Worker("0", command, environment, own_address(settings), log)
         try:

@@ -29,7 +29,7 @@ class EventsFields(BaseModel):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds that the model hears at a time. Default: as in its training.",
+        description="Seconds that the model hears at a time. Default: as trained.",
     )
     samples: int = Field(
         default=0, ge=0, le=MOST_SAMPLES,
