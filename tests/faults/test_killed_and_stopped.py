@@ -1,17 +1,15 @@
 """Processes of a run killed and stopped in every phase: what survives goes on, what cannot ends cleanly and resumes.
 
-`make test-faults` runs it, in about half an hour. Whatever happens on the way, the answers of every step and the final
+`make test-faults` runs it, two runs side by side. Whatever happens on the way, the answers of every step and the final
 weights are those of a run that nothing happened to.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +19,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import miniature
+
 pytestmark = [pytest.mark.faults, pytest.mark.e2e, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 SILENCE_S = 15  # the default of rollout.silence_timeout_s and learner.silence_timeout_s
 PHASES = ("generate", "score", "train", "sync", "save")
@@ -33,21 +32,16 @@ WORKER_FAULTS = [
     for who in ("engine", "server")
     for number in (signal.SIGKILL, signal.SIGSTOP)
 ]
-RANK_FAULTS = [
-    (rank, number, phase) for phase in PHASES for rank in (0, 1) for number in (signal.SIGKILL, signal.SIGSTOP)
-]
+RANK_FAULTS = [(number, phase) for phase in PHASES for number in (signal.SIGKILL, signal.SIGSTOP)]
 STEPS = max(len(WORKER_FAULTS), len(RANK_FAULTS)) + 3
 SETTINGS = [
     "data.sft_clips=48",
     "data.rl_clips=24",
-    "data.validation_clips=4",
     "data.test_clips=8",
     "sft.max_steps=12",
-    "sft.batch_size=8",
     "sft.encoder_warmup.steps=4",
     f"grpo.max_steps={STEPS}",
     "grpo.groups.prompts_per_step=4",
-    "grpo.groups.group_size=4",
     "grpo.optimiser.learning_rate=1e-3",
     "grpo.groups.temperature=0.7",
     "grpo.checkpoints.save_every=1",
@@ -55,8 +49,6 @@ SETTINGS = [
     "grpo.objective.old_policy=learner",  # bit-equal weights, however vLLM batched the requests
     "rewards=easy_rewards:share_of_times",
     f"rollout.max_restarts={len(WORKER_FAULTS)}",
-    "wandb.mode=disabled",
-    "control.enabled=false",
 ]
 
 
@@ -67,14 +59,11 @@ class Run:
         self.folder, self.marks, self._log = runs / name, runs / f"{name}.marks", runs / f"{name}.log"
         self.marks.mkdir(exist_ok=True)
         self._begins = self._log.stat().st_size if self._log.is_file() else 0
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{HERE}:{ROOT / 'tests'}",
-            "TIMEPRO_TEST_MARKS": str(self.marks),
-        }  # fmt: skip
-        command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *SETTINGS, f"runs={runs}", f"name={name}"]
+        environment = miniature.environment([HERE], {"TIMEPRO_TEST_MARKS": str(self.marks)})
+        command = miniature.command(*SETTINGS, f"runs={runs}", f"name={name}", *more)
         with self._log.open("ab") as sink:
             self.launcher = subprocess.Popen(
-                [*command, *more], cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
+                command, cwd=miniature.ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
             )
 
     def said(self) -> str:
@@ -219,12 +208,13 @@ def test_a_run_goes_on_without_a_worker_that_stays_broken(whole: Path, runs: Pat
     same_as(whole, run.folder)
 
 
-def test_a_run_ends_cleanly_with_a_learner_rank_and_resumes(whole: Path, runs: Path) -> None:
-    run = None
-    for number, (rank, signal_number, phase) in enumerate(RANK_FAULTS):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_ends_cleanly_with_a_learner_rank_and_resumes(whole: Path, runs: Path, rank: int) -> None:
+    run, name = None, f"rank-{rank}"
+    for number, (signal_number, phase) in enumerate(RANK_FAULTS):
         step = number + 1  # counts what is done before; a phase's own count begins anew with each process
         what = f"rank {rank}, {signal_number.name} in {phase} near step {step}"
-        run = Run(runs, "rank", *(["--resume"] if number else []))
+        run = Run(runs, name, *(["--resume"] if number else []))
         done = run.steps_done()
         counted = {"generate": done, "score": 0, "train": 0, "sync": done + 1, "save": done + 1}[phase]
         for path in run.marks.iterdir():
@@ -243,7 +233,7 @@ def test_a_run_ends_cleanly_with_a_learner_rank_and_resumes(whole: Path, runs: P
         nothing_is_left(runs)
         if phase == "save":
             assert run.steps_done() > done
-    last = Run(runs, "rank", "--resume")
+    last = Run(runs, name, "--resume")
     assert last.ends(600) == 0, last.said()[-4000:]
     same_as(whole, last.folder)
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+import miniature
+
 pytestmark = [pytest.mark.multinode, pytest.mark.e2e, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
 SPACES = ("timepro-a", "timepro-b")
 ADDRESSES = ("10.177.0.1", "10.177.0.2")
 SILENCE_S = 8
@@ -31,21 +31,16 @@ SETTINGS = [
     "rollout.threads=1",
     "data.sft_clips=24",
     "data.rl_clips=12",
-    "data.validation_clips=4",
     "data.test_clips=8",
     "sft.max_steps=4",
-    "sft.batch_size=8",
     "sft.encoder_warmup.steps=2",
     "grpo.mask_truncated=false",
     "grpo.max_steps=60",
     "grpo.groups.prompts_per_step=6",
-    "grpo.groups.group_size=4",
     "grpo.checkpoints.save_every=1",
     "rewards=easy_rewards:share_of_times",
-    "wandb.mode=disabled",
     "nodes.join_timeout_s=90",
     f"nodes.silence_timeout_s={SILENCE_S}",
-    "control.enabled=false",
 ]
 
 
@@ -91,21 +86,22 @@ def cable() -> Iterator[Cable]:
 class Pair:
     """The launchers of both nodes."""
 
-    def __init__(self, runs: Path, log: str, *more: str, each: tuple[list[str], list[str]] = ([], [])) -> None:
+    def __init__(self, runs: Path, log: str, *extra: str, each: tuple[list[str], list[str]] = ([], [])) -> None:
         self.logs = [runs / f"{log}-{node}.log" for node in range(2)]
         self.launchers = []
         for node in (1, 0):
-            environment = os.environ | {
-                "NNODES": "2", "NODE_RANK": str(node), "MASTER_ADDR": ADDRESSES[0], "OMP_NUM_THREADS": "1",
-                "TIMEPRO_TOKEN": "a token for the tests alone", "PYTHONPATH": str(ROOT / "tests"),
+            more = {
+                "NNODES": "2", "NODE_RANK": str(node), "MASTER_ADDR": ADDRESSES[0],
+                "TIMEPRO_TOKEN": "a token for the tests alone",
             }  # fmt: skip
-            command = ["ip", "netns", "exec", SPACES[node], sys.executable, "-m", "timepro.cli", "train", "sed_grpo"]
+            train = miniature.command(*SETTINGS, f"runs={runs}", *extra, *each[node])
             with self.logs[node].open("wb") as sink:
                 self.launchers.insert(
                     0,
                     subprocess.Popen(
-                        [*command, *SETTINGS, f"runs={runs}", *more, *each[node]], cwd=ROOT, env=environment,
-                        stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+                        ["ip", "netns", "exec", SPACES[node], *train], cwd=miniature.ROOT,
+                        env=miniature.environment(more=more), stdout=sink, stderr=subprocess.STDOUT,
+                        start_new_session=True,
                     ),
                 )  # fmt: skip
 
