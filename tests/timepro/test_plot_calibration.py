@@ -68,6 +68,20 @@ def test_thresholds_are_chosen_kept_and_used(folder: Path, capsys, monkeypatch) 
     assert found == [1] * CLIPS
 
 
+def test_events_that_overlap_are_judged_one_by_one(folder: Path, monkeypatch) -> None:
+    """Joined to one long event, as a detector without a threshold reports them, none of the three would be right."""
+
+    def variants(self: Scripted, clip: int) -> list[Detection]:
+        spans = ((0.5, 1.0, 0.75), (0.2, 0.8, 0.125), (0.7, 1.6, 0.125))
+        return [Detection(onset, offset, "dog", sure) for onset, offset, sure in spans]
+
+    monkeypatch.setattr(Scripted, "_of", variants)
+    detector = Detector(answerer=Scripted(), threshold=0.0)
+    found, clips = plot_calibration.judge(detector, folder / "validation.jsonl", 4)
+    assert clips == 4 and found.right.tolist() == [True, False, False] * 4
+    assert found.confidence.tolist() == [0.75, 0.125, 0.125] * 4
+
+
 def test_without_a_precision_nothing_is_kept(folder: Path) -> None:
     out = str(folder / "c.svg")
     assert main(["plot", "calibration", "run", "validation.jsonl", "--samples", "8", "--out", out, "--clips", "7"]) == 0

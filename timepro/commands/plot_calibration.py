@@ -74,6 +74,9 @@ def draw(options: argparse.Namespace) -> Path:
 def judge(detector: Detector, manifest: Path, most: int | None = None) -> tuple[Judged, int]:
     """All events that a detector finds in a manifest's clips beside those that are there; and the number of clips.
 
+    A clip that fits into a window is judged as the window tells it. A detector that reports everything joins events of
+    one label that overlap, and sampled answers differ a little in the times of one event; above a threshold few do.
+
     Args:
         most: clips from the manifest's start; None for all.
 
