@@ -1,9 +1,12 @@
-"""The other family and the other settings, end to end: Qwen2-Audio, adapters, a KL term, all tasks, resampling."""
+"""The other family and the other settings, end to end: Qwen2-Audio, adapters, a KL term, all tasks, resampling.
+
+Among the tasks is one of a user's own, from a folder outside the repository.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 
+import miniature
+import toy_task
 from reference_models import greedy_answer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
+SPEC = "users_task:FirstSound"
 OVERRIDES = [
     "name=second",
     "model.tiny.family=qwen2_audio",
     "model.tiny.from_scratch=true",
-    "task={sed: 1, ag: 1, dac: 1}",
+    f"task={{sed: 1, ag: 1, dac: 1, {SPEC}: 1}}",
     "data.sft_clips=24",
     "data.rl_clips=12",
-    "data.validation_clips=4",
     "data.test_clips=8",
     "sft.max_steps=8",
-    "sft.batch_size=8",
     "sft.optimiser.learning_rate=2e-3",
     "sft.encoder_warmup.steps=2",
     "sft.soft_time.weight=0.5",
@@ -34,33 +37,38 @@ OVERRIDES = [
     "lora.alpha=16",
     "grpo.max_steps=3",
     "grpo.mask_truncated=false",
-    "grpo.groups.prompts_per_step=6",
-    "grpo.groups.group_size=4",
+    "grpo.groups.prompts_per_step=8",
     "grpo.optimiser.learning_rate=1e-2",
     "grpo.optimiser.warmup_steps=0",
     "grpo.kl={coefficient: 0.05, estimator: k3}",
     "grpo.objective={aggregation: grpo, ratio: sequence}",
     "grpo.advantage.baseline=leave_one_out",
     "grpo.groups.flat_groups=resample",
+    # A task from outside by its short name, which is known once the experiment has found it by its import path.
     "rewards={name: by_task, ag: easy_rewards:share_of_times, "
+    "first: {name: weighted, as: first_weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
     "sed: {name: weighted, terms: [{reward: easy_rewards:share_of_times}, {reward: miou}]}, "
     "dac: {name: weighted, as: captioned, terms: [{reward: easy_rewards:share_of_times}, {reward: meteor}]}}",
-    "wandb.mode=disabled",
-    "control.enabled=false",
 ]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's folder; the task's is beside it, and what the training printed in `log.txt`."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "timepro.cli", "train", "sed_grpo", *OVERRIDES, f"runs={folder}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
-    with (folder / "log.txt").open("wb") as log:
-        code = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=1200
-        ).returncode
-    assert code == 0, (folder / "log.txt").read_text()[-4000:]
+    assert toy_task.write(folder / "users_folder", "users_task") == SPEC
+    (folder / "log.txt").write_text(timepro(folder, *miniature.command(*OVERRIDES, f"runs={folder}")))
     return folder / "second"
+
+
+def timepro(folder: Path, *command: str) -> str:
+    """What a command prints; the task's folder is on PYTHONPATH, as a user's would be."""
+    environment = miniature.environment([folder / "users_folder"])
+    done = subprocess.run(
+        command, cwd=miniature.ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 def metrics_of(run: Path) -> list[dict[str, float]]:
@@ -84,17 +92,43 @@ def test_the_reference_is_the_model_that_grpo_started_from(run: Path) -> None:
 def test_each_task_has_its_own_metrics_and_rewards(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     for stage in ("sft", "grpo"):
-        assert set(summary["eval"][stage]) == {"sed", "ag", "dac"}
+        assert set(summary["eval"][stage]) == {"sed", "ag", "dac", "first"}
         assert summary["eval"][stage]["sed"]["n"] == 8
         assert "r_at_0.5" in summary["eval"][stage]["ag"]
         assert 0 <= summary["eval"][stage]["dac"]["meteor"] <= 1
-    assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou", "dac/eb_f1_time"}
-    own = {"sed": {"weighted", "miou"}, "ag": set(), "dac": {"captioned", "meteor"}}
+        assert summary["eval"][stage]["first"]["n"] == 8
+        assert 0 <= summary["eval"][stage]["first"]["hit"] <= 1
+    assert set(summary["gain"]) == {"sed/eb_f1_micro", "ag/miou", "dac/eb_f1_time", "first/hit"}
+    own = {
+        "sed": {"weighted", "miou"}, "ag": set(), "dac": {"captioned", "meteor"}, "first": {"first_weighted", "miou"}
+    }  # fmt: skip
     lines = [json.loads(line) for path in (run / "rollouts").glob("*.jsonl") for line in path.read_text().splitlines()]
     for line in lines:
         task = line["id"].rpartition("@")[2]
+        assert line["task"] == task
         assert set(line["answers"][0]["parts"]) == {"by_task", "share_of_times"} | own[task]
     assert {line["task"] for line in lines} == set(own)
+
+
+def test_a_task_from_outside_is_asked_and_its_results_are_printed(run: Path) -> None:
+    lines = [json.loads(line) for path in (run / "rollouts").glob("*.jsonl") for line in path.read_text().splitlines()]
+    for line in lines:
+        assert line.get("task_spec") == (SPEC if line["task"] == "first" else None)
+        if line["task"] == "first":
+            assert line["question"] == "When does the first sound occur?"
+            assert [event["label"] for event in line["reference"]] == [""]
+    printed = " ".join((run.parent / "log.txt").read_text().split())  # the title may be wrapped
+    assert "task first: 8 test samples" in printed
+    assert "hits" in printed
+
+
+def test_other_commands_read_the_run(run: Path) -> None:
+    folder, command = run.parent, [sys.executable, "-m", "timepro.cli"]
+    timepro(folder, *command, "report", str(run), "--out", str(folder / "report.html"))
+    assert re.search(r'"first": ?"hit"', (folder / "report.html").read_text())
+    (line,) = [json.loads(text) for text in (run / "eval" / "grpo.jsonl").read_text().splitlines()][-1:]
+    timepro(folder, *command, "plot", "clip", str(run), line["id"], "--out", str(folder / "clip.png"))
+    assert (folder / "clip.png").stat().st_size > 5_000
 
 
 def test_only_adapted_weights_changed_and_the_adapter_is_exported(run: Path) -> None:
@@ -125,6 +159,6 @@ def test_the_worker_answers_with_the_merged_weights(run: Path) -> None:
     lines = map(json.loads, (run / "eval" / "grpo.jsonl").read_text().splitlines())
     answers = {line["id"]: line["answer"] for line in lines}
     samples = [s for part in samples_of_tasks(read_manifest(Path(job["test"])), ["sed", "ag", "dac"]) for s in part]
-    assert len(samples) == len(answers)
+    assert {sample.id for sample in samples} == {name for name in answers if not name.endswith("@first")}
     for sample in samples:
         assert greedy_answer(processor, model, sample) == answers[sample.id]
