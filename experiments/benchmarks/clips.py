@@ -147,7 +147,7 @@ def epochs(folder: Path, checkpoint: Path, clips: int, gigabytes: float) -> dict
     finally:
         workers.end()
     costs["learner_ms"] = cpu_ms(Processor(checkpoint, place).features, audio["one"])
-    warm = {key: float(np.mean([times[key] for times in taken.pop("warm")])) for key in ("wall_s", "cpu_s")}
+    warm = {key: float(np.mean([times[key] for times in taken["warm"]])) for key in ("wall_s", "cpu_s")}
     found = {name: times[0] for name, times in taken.items()} | {"warm": warm}
     return {
         "clips": clips,
