@@ -142,7 +142,9 @@ def _where_to_go(config: ExperimentConfig, run: Path, test: Path) -> list[str]:
     if "checkpoint" in there:
         folder = run / "checkpoint"
         use = [
-            f"serve it     {serve_line(config.rollout, folder)}",
+            f"use it       {command(f'detect RECORDING --checkpoint {folder}')}",
+            f"a server     {command(f'serve {folder}')}",
+            f"in vLLM      {serve_line(config.rollout, folder)}",
             f"test it      {command(f'evaluate --checkpoint {folder} {test}')}",
             f"in Python    from timepro import load; load({str(folder)!r}).answer('clip.flac')",
         ]
