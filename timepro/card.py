@@ -30,7 +30,8 @@ class Card:
         tasks: import paths or names of the tasks that it was trained for, here or before.
         classes: labels of a closed set; empty where no task has one.
         made: started, commit, version of timepro, seed, seconds of each stage.
-        data: by split: name, clips, SHA-256 of its manifest, seconds of the longest clip.
+        data: by split: name, clips, SHA-256 of its manifest, seconds of the longest clip and of the
+            middle one (`median`).
         settings: the resolved configuration, without places.
         metrics: by stage and task: its metrics on the test set, and under "interval" the main metric's 95 % interval.
         gain: as in a run's summary.
@@ -53,12 +54,10 @@ class Card:
         return [find_task(task).name for task in self.tasks]
 
     @property
-    def longest_clip(self) -> float | None:
-        """Seconds of the longest clip that it was trained on; None where its card does not say it."""
-        return max(
-            (data["longest"] for split, data in self.data.items() if split != "test" and "longest" in data),
-            default=None,
-        )
+    def usual_clip(self) -> float | None:
+        """Seconds of the middle one of the clips that it was trained on; None where its card does not say it."""
+        trained = [data["median"] for split, data in self.data.items() if split in ("sft", "rl") and "median" in data]
+        return max(trained, default=None)
 
 
 def read_card(folder: str | Path) -> Card | None:

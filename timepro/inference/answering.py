@@ -164,9 +164,12 @@ def of_checkpoint(
 
 
 def trained_window(card: Card | None, processor: Processor) -> float:
-    """Seconds of a window: the longest clip that the checkpoint was trained on, as far as its encoder takes it."""
-    longest = card.longest_clip if card else None
-    return min(longest or WINDOW_S, _encoder_s(processor))
+    """Seconds of a window: the usual clip that the checkpoint was trained on, as far as its encoder takes it.
+
+    Not the longest: at the end of what was seen in training answers are worst, and a window holds more events.
+    """
+    usual = card.usual_clip if card else None
+    return min(usual or WINDOW_S, _encoder_s(processor))
 
 
 def _encoder_s(processor: Processor) -> float:

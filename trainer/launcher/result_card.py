@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from timepro import __version__
@@ -53,7 +54,10 @@ def _about(manifest: Path) -> dict[str, Any]:
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = [clip.duration for clip in iter_manifest(manifest, check_audio=False)]
-    return {"name": manifest.name, "clips": len(seconds), "sha256": digest, "longest": max(seconds, default=0.0)}
+    return {
+        "name": manifest.name, "clips": len(seconds), "sha256": digest,
+        "longest": max(seconds, default=0.0), "median": median(seconds) if seconds else 0.0,
+    }  # fmt: skip
 
 
 def _metrics(config: ExperimentConfig, run: Path, test: Path) -> dict[str, dict[str, Any]]:
