@@ -81,3 +81,24 @@ def greedy_answer(processor: Any, model: Any, sample: Any, max_tokens: int = 20)
         pad_token_id=processor.tokenizer.pad_token_id,
     )
     return processor.answer_text(out[0].tolist())
+
+
+@torch.no_grad()
+def shortfall(processor: Any, model: Any, sample: Any, text: str, max_tokens: int = 20) -> float:
+    """How far an answer is from transformers' greedy one: 0 where each token is the best behind those before it.
+
+    Two tokens may be as likely as each other to the last digits, and then rounding decides between two greedy answers.
+
+    Returns:
+        the most by which a token's log-probability is below the best one's.
+    """
+    (frames,) = processor.family.encode(processor.family.audio_encoder(model), [processor.features(sample.audio)])
+    prompt = processor.expanded_prompt(sample.question, len(frames))
+    answer = processor.answer_ids(text)[:max_tokens]
+    ids = torch.tensor([prompt + answer])
+    embeds = model.get_input_embeddings()(ids)
+    embeds = embeds.masked_scatter((ids == processor.audio_token_id)[..., None], frames)
+    logits = model(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1]
+    logits[:, list(processor.layout.banned_token_ids)] = -torch.inf
+    logprobs = logits.log_softmax(-1)
+    return float((logprobs.max(-1).values - logprobs.gather(-1, torch.tensor(answer)[:, None])[:, 0]).max())

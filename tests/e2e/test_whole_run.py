@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import miniature
-from reference_models import greedy_answer
+from reference_models import shortfall
 from timepro.card import read_card
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -218,7 +218,7 @@ def test_worker_answers_with_the_learners_weights(whole: Path) -> None:
         line["id"]: line["answer"] for line in map(json.loads, (whole / "eval" / "grpo.jsonl").read_text().splitlines())
     }
     for sample in samples_of(read_manifest(Path(job["test"])), "sed"):
-        assert greedy_answer(processor, model, sample) == answers[sample.id]
+        assert shortfall(processor, model, sample, answers[sample.id]) < 1e-4
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], folder: Path) -> None:

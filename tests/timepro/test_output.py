@@ -19,7 +19,7 @@ from timepro.environment import doctor
 from trainer.launcher import doctor as nodes
 from trainer.launcher.commands import doctor as doctor_command
 
-TABLES = {"train", "sweep", "doctor", "runs", "diff", "inspect", "evaluate", "check-reward", "data"}
+TABLES = {"train", "sweep", "doctor", "runs", "diff", "inspect", "evaluate", "check-reward", "data", "report", "errors"}
 
 
 def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

@@ -62,4 +62,13 @@ def build_on_base(folder: Path, config: TinyModelConfig) -> list[str]:
     )  # fmt: skip
     said: list[str] = []
     init_model(base_folder(config), folder, settings, said.append)
+    for path in folder.glob("*.safetensors"):
+        _as_float32(path)
     return said
+
+
+def _as_float32(path: Path) -> None:
+    """Store weights as they are trained on a CPU: an export keeps its base's type, and must not round what was learnt."""
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: tensor.float() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})

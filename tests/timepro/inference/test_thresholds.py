@@ -28,7 +28,7 @@ def test_both_kinds_stand_side_by_side(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / THRESHOLDS).write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"{THRESHOLDS} cannot be read .*timepro calibrate"):
+    with pytest.raises(ValueError, match=f"{THRESHOLDS} cannot be read .*timepro plot calibration"):
         read_thresholds(tmp_path, "share")
 
 

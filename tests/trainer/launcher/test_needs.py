@@ -121,6 +121,7 @@ def test_a_checkpoint_that_is_not_there_is_no_ok(tmp_path: Path, without_cards: 
 def test_the_embedded_model_fits_and_a_huge_one_does_not(tmp_path: Path, without_cards: None) -> None:
     config = load("sed_grpo", f"runs={tmp_path / 'runs'}")
     assert found(config)["memory"][0] in ("ok", "note")
+    config.model.tiny.from_scratch = True
     config.model.tiny.hidden_size, config.model.tiny.layers = 16384, 200
     assert found(config)["memory"][0] == "fail"
 

@@ -116,7 +116,7 @@ def test_a_result_of_other_settings_does_not_count_and_a_newer_setting_does(fini
     assert run_it(sweep, runs) == 0
     assert sorted(started) == ["rewards=eb_f1,seed=0", "rewards=miou,seed=1"]
     said = " ".join(capsys.readouterr().err.split())
-    assert "other settings, grpo.max_steps=7 (now 250)" in said and "another version" in said
+    assert "other settings, grpo.max_steps=7 (now 150)" in said and "another version" in said
 
 
 def test_other_data_under_the_same_name_is_another_trial(tmp_path: Path) -> None:

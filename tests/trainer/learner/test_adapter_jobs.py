@@ -38,9 +38,9 @@ def learner_of(job_module, run, monkeypatch, **job) -> tuple:
 
 def test_sft_has_dropout_and_rl_has_none_and_both_start_by_the_seed(monkeypatch):
     for module, run, dropout in ((sft_job, sft_job.run_sft, 0.1), (grpo_job, grpo_job.run_grpo, 0.0)):
-        folder, *_, lora, seed, adapter = learner_of(module, run, monkeypatch)
+        folder, *_, lora, seed, adapter, _ = learner_of(module, run, monkeypatch)
         assert (folder, lora.dropout, lora.rank, seed, adapter) == (Path("base"), dropout, 8, 7, None)
-        assert learner_of(module, run, monkeypatch, adapter="sft/adapter")[-1] == Path("sft/adapter")
+        assert learner_of(module, run, monkeypatch, adapter="sft/adapter")[-2] == Path("sft/adapter")
 
 
 def test_a_steps_dropout_depends_on_seed_step_and_rank_alone(monkeypatch):

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -43,7 +44,11 @@ class Process:
         self._log = (folder.parent / "log").open("ab")
         words = [str(PROGRAM), source, str(takes_s), f"folder={folder}", f"stream.rate={RATE}", *FAST, *overrides]
         self._starts = self.log().count("listening to")
-        self.process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stderr=self._log)
+        # Named, since the program's own folder has a `timepro`, too: that of the tests.
+        environment = os.environ | {"PYTHONPATH": str(PROGRAM.parents[1])}
+        self.process = subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stderr=self._log, env=environment
+        )
 
     def feed(self, sound: Any) -> None:
         assert self.process.stdin is not None
