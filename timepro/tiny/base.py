@@ -68,7 +68,7 @@ def build_on_base(folder: Path, config: TinyModelConfig) -> list[str]:
 
 
 def _as_float32(path: Path) -> None:
-    """Store weights as they are trained on a CPU: an export keeps its base's type, and must not round what was learnt."""
+    """Store weights as a CPU trains them: an export keeps its base's type, and must not round what was learnt."""
     from safetensors.torch import load_file, save_file
 
     save_file({name: tensor.float() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
