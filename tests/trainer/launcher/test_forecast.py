@@ -20,7 +20,7 @@ def experiment(*overrides: str) -> ExperimentConfig:
 
 def test_the_embedded_experiment_is_known_before_its_first_run(tmp_path: Path) -> None:
     text = forecast(parts_of(experiment(), MISSING, 600), tmp_path).as_text()
-    assert text.startswith("about ") and "min: data 1, SFT 2, GRPO 5, control 1, evaluation 1" in text
+    assert text.startswith("about ") and "min: data 0.5, SFT 5, GRPO 6, control 2, evaluation 0.5" in text
 
 
 def test_the_times_of_earlier_runs_decide(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_times_of_earlier_runs_decide(tmp_path: Path) -> None:
     shorter = parts_of(experiment("grpo.max_steps=75", "control.enabled=false"), dict.fromkeys(MISSING, 0), 600)
     assert forecast(shorter, tmp_path).as_text() == "about 7 min: SFT 4, GRPO 3"
     other = parts_of(experiment("grpo.groups.group_size=16", "learner.ranks=1"), dict.fromkeys(MISSING, 0), 0)
-    assert "GRPO 5" in forecast(other, tmp_path).as_text()  # what decides the speed has changed
+    assert "GRPO 6" in forecast(other, tmp_path).as_text()  # what decides the speed has changed
 
 
 def test_a_stage_that_nobody_has_timed_is_said_to_be_unknown(tmp_path: Path) -> None:
