@@ -11,12 +11,13 @@ Sources: Bilen et al., "A framework for the robust evaluation of sound event det
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from timepro.events import Event
 from timepro.hints import install
+from timepro.metrics.calibration import Sure
 from timepro.metrics.intervals import merge_intervals
 
 if TYPE_CHECKING:
@@ -67,19 +68,6 @@ def psds_heading(key: str) -> str:
     """What a scenario's score is called in a table: "PSDS 1", or "PSDS 1 (events)" of events with a confidence."""
     scenario, _, form = key.removeprefix("psds").partition("_")
     return f"PSDS {scenario}" + (f" ({form})" if form else "")
-
-
-class Sure(Protocol):
-    """An event with a confidence, such as `timepro.inference.detections.Detection`."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def confidence(self) -> float | None: ...
-
-    @property
-    def event(self) -> Event: ...
 
 
 def box_scores(boxes: Sequence[Sure], labels: Sequence[str], duration: float) -> tuple[np.ndarray, np.ndarray]:
