@@ -38,6 +38,7 @@ def serving(
         worker_environment(config, token, media=media, features=features),
         f"http://{config.host}:{port}",
         logs / "worker.log",
+        title="the vLLM worker",
     )
     try:
         worker.wait_ready(config.start_timeout_s)

@@ -143,10 +143,19 @@ def serve_line(config: WorkerConfig, folder: Path) -> str:
 
 
 class Worker:
-    """A running worker process and what is known of it."""
+    """A running worker process and what is known of it.
 
-    def __init__(self, index: str, command: list[str], environment: dict[str, str], url: str, log: Path) -> None:
+    Args:
+        index: its number among the run's workers.
+        title: what messages call it, where it is no rollout worker of a run.
+    """
+
+    def __init__(
+        self, index: str, command: list[str], environment: dict[str, str], url: str, log: Path, title: str = ""
+    ) -> None:
         self.index, self.url, self.log = index, url, log
+        self.title = title or f"rollout worker {index}"
+        self._limit_key = "" if title else "rollout.start_timeout_s="
         self._alive = log.with_suffix(".alive")
         self._command, self._environment = command, environment | {FILE_VARIABLE: str(self._alive.resolve())}
         self.restarts = 0
@@ -181,14 +190,14 @@ class Worker:
         code = self.process.poll()
         if code is not None:
             raise RuntimeError(
-                f"rollout worker {self.index} ended with exit code {code} before it was ready.\n"
+                f"{self.title} ended with exit code {code} before it was ready.\n"
                 f"The end of its log ({self.log}):\n{log_tail(self.log)}"
             )
         if self.answers():
             return True
         if time.monotonic() > self.started + timeout_s:
             raise RuntimeError(
-                f"rollout worker {self.index} was not ready within rollout.start_timeout_s={timeout_s:.0f} s.\n"
+                f"{self.title} was not ready within {self._limit_key}{timeout_s:.0f} s.\n"
                 f"The end of its log ({self.log}):\n{log_tail(self.log)}"
             )
         return False

@@ -57,7 +57,7 @@ def serve(options: argparse.Namespace) -> int:
     logs = None if options.log else Path(tempfile.mkdtemp(prefix="timepro-serve-"))
     log: Path = options.log if logs is None else logs / "server.log"
     with _ended_by_signals():
-        server = Worker("0", command, environment, own_address(settings), log)
+        server = Worker("0", command, environment, own_address(settings), log, title="the server")
         try:
             _wait_ready(server, config.start_timeout_s)
             _say(f"ready: {_shown_address(settings)} ({'with' if token else 'without'} a token); log: {log}")

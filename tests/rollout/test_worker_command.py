@@ -218,6 +218,32 @@ def test_a_worker_that_ended_before_it_was_ready_shows_its_log(start):
         worker.wait_ready(20)
 
 
+def test_a_server_that_is_no_worker_of_a_run_is_called_by_its_title(tmp_path):
+    server = Worker(
+        "0",
+        python("raise SystemExit(3)"),
+        worker_environment(WorkerConfig(), TOKEN),
+        "http://127.0.0.1:9",
+        tmp_path / "log",
+        "the server",
+    )
+    with pytest.raises(RuntimeError, match=r"^the server ended with exit code 3"):
+        server.wait_ready(20)
+    server = Worker(
+        "0",
+        python("import time; time.sleep(99)"),
+        worker_environment(WorkerConfig(), TOKEN),
+        "http://127.0.0.1:9",
+        tmp_path / "log",
+        "it",
+    )
+    try:
+        with pytest.raises(RuntimeError, match=r"^it was not ready within 0 s"):  # no key of a run's settings
+            server.wait_ready(0.1)
+    finally:
+        server.end()
+
+
 def test_a_worker_that_never_answers_is_given_up_at_the_deadline(start):
     worker = start("import time; time.sleep(99)")
     with pytest.raises(RuntimeError, match=r"not ready within rollout\.start_timeout_s=1 s"):
