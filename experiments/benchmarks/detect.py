@@ -70,10 +70,12 @@ def stream_part(checkpoint: Path, seconds: float, seed: int) -> dict[str, Any]:
     begun = time.perf_counter(), time.process_time()
     found = whole.detect(stream.samples)
     wall, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    longest = max(end - start for start, end in stream.clips)
+    alone = Detector(checkpoint, answerer=whole.answerer, window=max(longest, whole.window_s) + 0.1, overlap=0.0)
     singles = [
         event.shifted(start)
         for start, end in stream.clips
-        for event in whole.window(stream.samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
+        for event in alone.window(stream.samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
     ]
     boundaries = np.arange(1, length // (whole.window_s - whole.overlap_s) + 1) * (whole.window_s - whole.overlap_s)
     near = [np.abs(boundaries + whole.overlap_s / 2 - e.onset).min(initial=np.inf) < 1.0 for e in truth]
