@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from timepro.metrics.psds import psds_heading
 from timepro.plots.files import default_name
 from timepro.progress import ProgressBar
 from timepro.runs import kept_features
+from timepro.system.quiet import quiet_transformers
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import Sample, find_task
 from timepro.tasks.samples import evaluation_samples
@@ -54,9 +54,7 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         ValueError: no checkpoint, a manifest that does not fit it, or PSDS without its library.
         RuntimeError: a worker failed.
     """
-    # Nothing is fetched, and nobody's progress bars and remarks but ours, here and in the worker.
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet_transformers()
     folder, manifest = options.checkpoint, options.reference
     require_checkpoint(folder)
     card = read_card(folder)

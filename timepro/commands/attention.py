@@ -11,6 +11,7 @@ from pathlib import Path
 from timepro.commands.inputs import require_checkpoint, require_files
 from timepro.hints import fail
 from timepro.plots.files import default_name, picture_path
+from timepro.system.quiet import quiet_transformers
 
 EXAMPLES = """\
   timepro attention runs/sed_grpo/checkpoint clip.flac                          the model's own answer
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         require_checkpoint(options.checkpoint)
         require_files([options.clip])
+        quiet_transformers()
         from timepro.attention import NEAR, time_attention
         from timepro.plots.attention import draw_attention
         from timepro.tasks import find_task

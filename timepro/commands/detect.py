@@ -15,7 +15,6 @@ the checkpoint's folder, where this command finds them.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -33,6 +32,7 @@ from timepro.hints import fail
 from timepro.inference.sources import is_address
 from timepro.names import first_of
 from timepro.progress import ProgressBar, clock
+from timepro.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from timepro.inference.answering import Backend
@@ -149,9 +149,7 @@ def run(options: argparse.Namespace, backend: Callable[[], Backend] | None = Non
 
 
 def _detector(options: argparse.Namespace, checkpoint: Path, backend: Callable[[], Backend] | None) -> Detector:
-    # Nothing is fetched, and nobody's progress bars and remarks but ours.
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quiet_transformers()
     from timepro.inference.detector import Detector
 
     labels = [label.strip() for label in options.labels.split(",")] if options.labels else None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from timepro.commands.inputs import checkpoint_or_newest
 from timepro.hints import fail
+from timepro.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from timepro.inference.monitor.build import Built, Ears
@@ -79,6 +80,7 @@ def _listen(settings: MonitorSettings, is_dry: bool) -> int:
         print(plan(settings, checkpoint, labels))
         return 0
     say(f"loading {checkpoint}")
+    quiet_transformers()
     return listen(settings, checkpoint_ears(settings, checkpoint, labels))
 
 

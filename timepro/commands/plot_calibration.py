@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timepro.commands.inputs import require_checkpoint, require_files
 from timepro.plots.files import default_name
+from timepro.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from timepro.inference.detector import Detector
@@ -64,6 +65,7 @@ def draw(options: argparse.Namespace) -> Path:
     """
     checkpoint = checkpoint_of(options.run)
     require_files([options.manifest])
+    quiet_transformers()
     from timepro.inference.detector import Detector
 
     detector = Detector(checkpoint, samples=options.samples, threshold=0.0)
