@@ -15,7 +15,10 @@ from timepro.sweeps import NEVER_NAMED
 from timepro.tables import plain_table, print_lines, print_table
 
 _PLACE = ("name", "runs")  # where a run is kept, which its folder says already
-_FILES = {"data": ("sft", "rl", "validation", "test"), "model": ("path",)}  # settings that are paths, by section
+_FILES = {
+    "data": ("sft", "rl", "validation", "test", "soundbank"),
+    "model": ("path",),
+}  # settings that are paths, by section
 
 
 class Differences(TypedDict):

@@ -27,13 +27,14 @@ EXAMPLES = """\
   timepro data table labels.tsv --audio recordings --out mine.jsonl              your own labels and audio
   timepro data split mine.jsonl train.jsonl=0.8 validation.jsonl=0.1 test.jsonl=0.1
   timepro data mix --out mixed.jsonl sed=desed.jsonl ag=audiogrounding.jsonl     clips of several tasks in one
+  timepro data soundbank recordings                       check recordings of single sounds, a sub-folder a class
   timepro data show desed.jsonl                           hours, classes, overlaps; and a picture, desed.png
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments, and name what runs it."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|table|mix|split|show")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="FORMAT|table|mix|split|show|soundbank")
     for name, title in FORMATS.items():
         one = commands.add_parser(
             name, help=title, description=layout_text(name), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,7 +69,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--out", type=picture_path, help="the picture: .png, .jpg, .pdf, .svg (default: the manifest's name with .png)"
     )
+    _configure_soundbank(commands)
     parser.set_defaults(command=run)
+
+
+def _configure_soundbank(commands: Any) -> None:
+    """Add the sub-command for a folder of recordings to be mixed."""
+    from timepro.data import soundbank
+    from timepro.data.soundbank.settings import BankConfig
+
+    bank = commands.add_parser(
+        "soundbank",
+        help="check a folder of recordings that an experiment mixes (data.soundbank=FOLDER)",
+        description=soundbank.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bank.add_argument("folder", type=Path, metavar="FOLDER", help="a sub-folder a class, recordings of single sounds")
+    bank.add_argument("--classes", default="", metavar="A,B,...", help="these sub-folders alone (data.bank.classes)")
+    bank.add_argument(
+        "--trim-db", type=float, default=BankConfig().trim_db, metavar="DB",
+        help="where a sound begins and ends, below its loudest 10 ms (data.bank.trim_db; default %(default)s)",
+    )  # fmt: skip
+    bank.add_argument("--workers", type=int, default=2, help="processes that read recordings (default %(default)s)")
+    add_output(bank)
 
 
 def _configure_table(commands: Any) -> None:
@@ -125,7 +148,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the command: 0 done, 1 failed, 2 refused, 130 or 143 stopped by a signal."""
     before = signal.signal(signal.SIGTERM, _stop)  # an exception, so that half-written files are removed
     try:
-        return {"show": _show, "mix": _mix, "split": _split}.get(options.action, _convert)(options)
+        actions = {"show": _show, "mix": _mix, "split": _split, "soundbank": _soundbank}
+        return actions.get(options.action, _convert)(options)
     except (ValueError, FileNotFoundError) as error:
         return fail(str(error), 2)
     except (RuntimeError, OSError) as error:
@@ -163,6 +187,29 @@ def _show(options: argparse.Namespace) -> int:
         return 0
     what = f"{counted(len(found.audio_problems), 'clip')} of {options.manifest} do not fit their audio"
     return fail(f"{what}, see above; --no-audio does not look at it", 2)
+
+
+def _soundbank(options: argparse.Namespace) -> int:
+    from timepro.data.soundbank.bank import open_bank
+    from timepro.data.soundbank.overview import facts_of, print_facts
+    from timepro.data.soundbank.settings import BankConfig
+    from timepro.progress import ProgressBar
+
+    if not 10 <= options.trim_db <= 90:
+        raise ValueError(f"--trim-db is {options.trim_db:g}; it must be at least 10 and at most 90")
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    config = BankConfig(classes=classes, trim_db=options.trim_db)
+    with ProgressBar("measuring recordings", 0, "files") as bar:
+        facts = facts_of(open_bank(options.folder, config, None, options.workers, bar.advance))
+    if options.json:
+        print_json(facts)
+    else:
+        print_facts(facts, str(options.folder), options.format)
+    if not facts.problems:
+        return 0
+    return fail(
+        f"{counted(len(facts.problems), 'problem')} in {options.folder}, see above; until then it is refused", 2
+    )
 
 
 def _mix(options: argparse.Namespace) -> int:

@@ -83,7 +83,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> np.nda
     mono = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if len(mono) != expected:
         raise ValueError(f"{path}: cut short, {len(mono)} of {expected} samples could be read; replace the file")
-    return np.ascontiguousarray(mono) if rate == sample_rate else _resample(mono, rate, sample_rate)
+    return np.ascontiguousarray(mono) if rate == sample_rate else resampled(mono, rate, sample_rate)
 
 
 def audio_blocks(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
@@ -145,7 +145,7 @@ def _require_finite(path: str | os.PathLike[str], samples: np.ndarray) -> None:
         raise ValueError(f"{path}: holds NaN or infinite samples; export it again")
 
 
-def _resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+def resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     """Resample (N,) in one piece where it is short, else in pieces that overlap by more than the filter is long."""
     # Imported here: torchaudio costs seconds and most files already have the right rate.
     import torch

@@ -62,14 +62,15 @@ def _noise(rng: np.random.Generator, n: int) -> np.ndarray:
     return (rng.random(n, dtype=np.float32) - np.float32(0.5)) * np.float32(12**0.5)
 
 
-def _edges(sound: np.ndarray) -> np.ndarray:
+def edges(sound: np.ndarray) -> np.ndarray:
+    """The sound (N,) itself, with ramps of 5 ms at both ends."""
     sound[:_EDGE] *= _RISE
     sound[-_EDGE:] *= _RISE[::-1]
     return sound
 
 
 def _finish(sound: np.ndarray) -> np.ndarray:
-    sound = _edges(sound.astype(np.float32, copy=False))
+    sound = edges(sound.astype(np.float32, copy=False))
     return sound / np.sqrt(np.dot(sound, sound) / len(sound))
 
 
@@ -80,7 +81,7 @@ def _pulses(rng: np.random.Generator, n: int, period: float, duty: float, make: 
     size = n if count == 1 else int(n * duty / (count - 1 + duty))
     sound = np.zeros(n, np.float32)
     for start in np.linspace(0, n - size, count).astype(int):
-        sound[start : start + size] += _edges(make(rng, size))
+        sound[start : start + size] += edges(make(rng, size))
     return sound
 
 

@@ -6,63 +6,68 @@ construction. Beside them go the times an annotator would give: late by a reacti
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import signal
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
-from scipy.signal import lfilter, oaconvolve
+from scipy.signal import oaconvolve
 
 from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.data.manifest import write_manifest
-from timepro.data.sounds import SAMPLE_RATE, SOUNDS
+from timepro.data.sounds import SAMPLE_RATE
 from timepro.data.soundscape import SoundscapeConfig, check_soundscape
-from timepro.system.processes import end_with_parent
+from timepro.data.sources import Sounds, Synthesised, grid_length
+from timepro.system.pool import in_processes
 
 _CHUNK = 32  # clips a worker makes before it reports
-_FEW_JOBS = 2  # so many chunks are made sooner than a process imports what it needs
 _EQUALIZER_TAPS = 64  # 4 ms: short enough not to blur an onset
 _MIN_ANNOTATED = 2  # grid steps
-_NOISES = {  # numerator, denominator of the filter that colours white noise
-    "white": None,
-    "pink": ([0.049922, -0.095994, 0.050613, -0.004409], [1.0, -2.494956, 2.017266, -0.522189]),
-    "brown": ([1.0], [1.0, -0.97]),
-}
+_Span = tuple[int, int, str, Any]  # start and end in grid steps, label, what `Sounds.draw` gave
 
 
-def soundscape(config: SoundscapeConfig, seed: int) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
+def soundscape(
+    config: SoundscapeConfig, seed: int, sounds: Sounds | None = None
+) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
     """Make one clip: waveform (N,) float32 at 16 kHz within [-1, 1], its events in time order, its grounding queries.
 
-    The same configuration and seed give the same clip. Raises ValueError for settings that cannot be satisfied.
+    ``sounds`` are generated ones by default. The same configuration, seed and sounds give the same clip. Raises
+    ValueError for settings that cannot be satisfied.
     """
     check_soundscape(config)
-    return _render(config, np.random.default_rng([seed]))
+    return _render(config, np.random.default_rng([seed]), sounds or Synthesised())
 
 
-def _render(config: SoundscapeConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
+def _render(
+    config: SoundscapeConfig, rng: np.random.Generator, sounds: Sounds
+) -> tuple[np.ndarray, list[ManifestEvent], list[Query]]:
     step = round(config.time_grid * SAMPLE_RATE)
-    length = _grid_length(rng, config.min_duration, config.max_duration, config.time_grid)
-    spans = _layout(config, rng, length)
+    length = grid_length(rng, config.min_duration, config.max_duration, config.time_grid)
+    spans = _layout(config, rng, length, sounds)
+    room = sounds.room(rng)
     mix = np.zeros(length * step, np.float32)
-    for start, end, label in spans:
+    for start, end, label, piece in spans:
         gain = 10 ** (rng.uniform(config.gain_min_db, config.gain_max_db) / 20)
-        sound = SOUNDS[label].generate(rng, (end - start) * step)
-        mix[start * step : end * step] += np.float32(gain) * _faded(config, rng, sound)
+        sound = sounds.samples(rng, label, piece, (end - start) * step)
+        heard = np.float32(gain) * _faded(config, rng, sound)
+        mix[start * step : end * step] += heard
+        if room is not None:
+            tail = oaconvolve(heard, room)[: len(mix) - start * step]
+            mix[start * step : start * step + len(tail)] += tail
     if config.background_noise:
         snr = rng.uniform(config.snr_min_db, config.snr_max_db)
-        mix += _background(rng, len(mix), 10 ** (-snr / 20))
+        mix += sounds.background(rng, len(mix), 10 ** (-snr / 20))
     peak = max(mix.max(), -mix.min())
     if peak > 0:
         mix *= np.float32(10 ** (rng.uniform(config.peak_min_db, config.peak_max_db) / 20) / peak)
-    events = _events(config, rng, spans, length)
-    return mix, events, _queries(config, rng, events)
+    events = _events(config, rng, spans, length, sounds)
+    return mix, events, _queries(config, rng, events, sounds)
 
 
 def _faded(config: SoundscapeConfig, rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -74,63 +79,46 @@ def _faded(config: SoundscapeConfig, rng: np.random.Generator, sound: np.ndarray
     return sound
 
 
-def _grid_length(rng: np.random.Generator, shortest: float, longest: float, grid: float) -> int:
-    """A random number of grid steps within [shortest, longest] seconds."""
-    low = int(np.ceil(shortest / grid - 1e-6))
-    return int(rng.integers(low, max(low, int(longest / grid + 1e-6)) + 1))
-
-
-def _layout(config: SoundscapeConfig, rng: np.random.Generator, length: int) -> list[tuple[int, int, str]]:
-    """Draw (start, end, label) in grid steps, sorted; a crowded draw is started over, never thinned out."""
+def _layout(config: SoundscapeConfig, rng: np.random.Generator, length: int, sounds: Sounds) -> list[_Span]:
+    """Draw spans, sorted; a crowded draw is started over, never thinned out."""
+    labels = sounds.labels(config)
     count = int(rng.integers(config.min_events, config.max_events + 1))
     gap = int(np.ceil(config.same_class_gap / config.time_grid - 1e-6))
     for _ in range(100):
-        spans: list[tuple[int, int, str]] = []
+        spans: list[_Span] = []
         for _ in range(20 * count):
             if len(spans) == count:
                 break
-            label = config.classes[int(rng.integers(len(config.classes)))]
-            sound = SOUNDS[label]
-            size = min(length, _grid_length(rng, sound.min_seconds, sound.max_seconds, config.time_grid))
+            label = labels[int(rng.integers(len(labels)))]
+            piece, size = sounds.draw(config, rng, label)
+            size = min(length, size)
             start = int(rng.integers(0, length - size + 1))
             if _fits(spans, start, start + size, label, gap, config.max_polyphony):
-                spans.append((start, start + size, label))
+                spans.append((start, start + size, label, piece))
         if len(spans) == count:
-            return sorted(spans)
+            return sorted(spans, key=lambda span: span[:3])
     raise ValueError(
         f"{count} events do not fit into {length * config.time_grid:.2f} s with max_polyphony={config.max_polyphony} "
         f"and same_class_gap={config.same_class_gap}; lower max_events, or raise min_duration or max_polyphony"
     )
 
 
-def _fits(spans: list[tuple[int, int, str]], start: int, end: int, label: str, gap: int, polyphony: int) -> bool:
-    if any(name == label and start < b + gap and a < end + gap for a, b, name in spans):
+def _fits(spans: list[_Span], start: int, end: int, label: str, gap: int, polyphony: int) -> bool:
+    if any(name == label and start < b + gap and a < end + gap for a, b, name, _ in spans):
         return False
-    overlapping = [(a, b) for a, b, _ in spans if a < end and start < b]
+    overlapping = [(a, b) for a, b, _, _ in spans if a < end and start < b]
     # The count can only rise where an event starts, so these instants are all there is to check.
     instants = [start, *(a for a, _ in overlapping if a >= start)]
     return all(sum(a <= t < b for a, b in overlapping) < polyphony for t in instants)
 
 
-def _background(rng: np.random.Generator, n: int, rms: float) -> np.ndarray:
-    """White, pink or brown noise with this RMS, (n,) float32."""
-    coefficients = _NOISES[("white", "pink", "brown")[int(rng.integers(3))]]
-    noise = rng.random(n, dtype=np.float32)
-    noise -= np.float32(0.5)
-    if coefficients is not None:
-        b, a = coefficients
-        noise = lfilter(np.asarray(b, np.float32), np.asarray(a, np.float32), noise)
-    noise *= np.float32(rms / np.sqrt(np.dot(noise, noise) / n))
-    return noise
-
-
 def _events(
-    config: SoundscapeConfig, rng: np.random.Generator, spans: list[tuple[int, int, str]], length: int
+    config: SoundscapeConfig, rng: np.random.Generator, spans: list[_Span], length: int, sounds: Sounds
 ) -> list[ManifestEvent]:
     annotated = _annotate(config, rng, spans, length)
     events = []
-    for (start, end, label), (late_start, late_end) in zip(spans, annotated, strict=True):
-        captions = SOUNDS[label].captions
+    for (start, end, label, _), (late_start, late_end) in zip(spans, annotated, strict=True):
+        captions = sounds.captions(label)
         caption = captions[int(rng.integers(len(captions)))]
         times = [round(steps * config.time_grid, 6) for steps in (start, end, late_start, late_end)]
         events.append(ManifestEvent(times[0], times[1], label, caption, times[2], times[3]))
@@ -138,7 +126,7 @@ def _events(
 
 
 def _annotate(
-    config: SoundscapeConfig, rng: np.random.Generator, spans: list[tuple[int, int, str]], length: int
+    config: SoundscapeConfig, rng: np.random.Generator, spans: list[_Span], length: int
 ) -> list[tuple[int, int]]:
     """Lagged, jittered (start, end) in grid steps for each span; events of one class stay in order and apart."""
     lag = np.array([config.onset_lag_mean, config.offset_lag_mean])
@@ -161,18 +149,20 @@ def _annotate(
     return result
 
 
-def _queries(config: SoundscapeConfig, rng: np.random.Generator, events: list[ManifestEvent]) -> list[Query]:
+def _queries(
+    config: SoundscapeConfig, rng: np.random.Generator, events: list[ManifestEvent], sounds: Sounds
+) -> list[Query]:
     queries = []
     for label in dict.fromkeys(e.label for e in events):
         mine = [e for e in events if e.label == label]
         exact = tuple((e.onset, e.offset) for e in mine)
         late = [(e.annotated_onset, e.annotated_offset) for e in mine]
         annotated = tuple((onset, offset) for onset, offset in late if onset is not None and offset is not None)
-        queries.append(Query(SOUNDS[label].spoken, exact, annotated))
+        queries.append(Query(sounds.spoken(label), exact, annotated))
     present = {e.label for e in events}
-    absent = [label for label in config.classes if label not in present]
+    absent = [label for label in sounds.labels(config) if label not in present]
     if absent and rng.random() < config.absent_query_probability:
-        queries.append(Query(SOUNDS[absent[int(rng.integers(len(absent)))]].spoken, (), ()))
+        queries.append(Query(sounds.spoken(absent[int(rng.integers(len(absent)))]), (), ()))
     return queries
 
 
@@ -206,13 +196,14 @@ def write_split(
     config: SoundscapeConfig,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
+    sounds: Sounds | None = None,
 ) -> Path:
     """Write ``folder/name/``: ``name.jsonl`` and n 16-bit FLAC files under ``audio/``; returns the manifest's path.
 
     Clip i is drawn from (seed, name, i) alone: splits never share a clip's seed, and the number of ``workers`` changes
     nothing. Everything is made in a hidden sibling folder that is renamed when complete. ``progress`` gets the number
-    of clips done so far. With ``workers`` > 1 processes are spawned (for a few clips none), so a script must guard its
-    main module.
+    of clips done so far. ``sounds`` are generated ones by default. With ``workers`` > 1 processes are spawned (for a
+    few clips none), so a script must guard its main module.
     Raises FileExistsError where the split already exists, OSError for too little disk, ValueError for bad arguments.
     """
     check_soundscape(config)
@@ -227,9 +218,10 @@ def write_split(
     try:
         partial.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
         (partial / "audio").mkdir()
-        jobs = [(partial, name, i, min(i + _CHUNK, n), seed, config) for i in range(0, n, _CHUNK)]
+        source = sounds or Synthesised()
+        jobs = [_Job(partial, name, i, min(i + _CHUNK, n), seed, config) for i in range(0, n, _CHUNK)]
         clips: list[Clip] = []
-        for made in _run(jobs, workers):
+        for made in in_processes(_write_clips, jobs, workers, source):
             clips += made
             if progress is not None:
                 progress(len(clips))
@@ -241,33 +233,26 @@ def write_split(
     return target / f"{name}.jsonl"
 
 
-def _run(jobs: list[tuple], workers: int) -> Iterator[list[Clip]]:
-    if workers == 1 or len(jobs) <= _FEW_JOBS:
-        yield from map(_write_clips, jobs)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
-    try:
-        for future in as_completed([pool.submit(_write_clips, job) for job in jobs]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True)
+class _Job:
+    """Clips [first, last) of a split."""
+
+    folder: Path
+    name: str
+    first: int
+    last: int
+    seed: int
+    config: SoundscapeConfig
 
 
-def _one_thread() -> None:
-    import torch
-
-    end_with_parent(signal.SIGKILL)  # else it would wait for work for ever
-    torch.set_num_threads(1)  # a process a core: threads of their own would only fight
-
-
-def _write_clips(job: tuple[Path, str, int, int, int, SoundscapeConfig]) -> list[Clip]:
-    folder, name, first, last, seed, config = job
-    clips = []
-    for i in range(first, last):
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), i])
-        waveform, events, queries = _render(config, rng)
-        clip = Clip(f"{name}-{i:06d}", folder / "audio" / f"{name}-{i:06d}.flac", round(len(waveform) / SAMPLE_RATE, 6),
-                    tuple(events), tuple(queries))  # fmt: skip
+def _write_clips(job: _Job, sounds: Sounds) -> list[Clip]:
+    clips, name, config = [], job.name, job.config
+    for i in range(job.first, job.last):
+        rng = np.random.default_rng([job.seed, zlib.crc32(name.encode()), i])
+        waveform, events, queries = _render(config, rng, sounds)
+        audio = job.folder / "audio" / f"{name}-{i:06d}.flac"
+        seconds = round(len(waveform) / SAMPLE_RATE, 6)
+        clip = Clip(f"{name}-{i:06d}", audio, seconds, tuple(events), tuple(queries))
         soundfile.write(clip.audio, augment(waveform, config, rng), SAMPLE_RATE, subtype="PCM_16")
         clips.append(clip)
     return clips

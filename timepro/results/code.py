@@ -21,9 +21,10 @@ from timepro.system.source import import_closure, module_file
 # What decides a trial's numbers, with all that it imports: data, models, both jobs, rewards, a worker's side, scores.
 # Families, tasks, rewards and what vLLM loads are found by name at run time, so no import leads to them.
 TRAINED_BY = (
-    "timepro.data.synth", "timepro.tiny", "timepro.families", "timepro.tasks", "trainer.learner.sft_job",
-    "trainer.learner.grpo_job", "rewards", "rollout.plugin", "rollout.serve", "rollout.vllm_models",
-    "rollout.receiver", "rollout.adapters", "rollout.serving", "rollout.clip_features", "rollout.evaluation",
+    "timepro.data.synth", "timepro.data.soundbank", "timepro.tiny", "timepro.families", "timepro.tasks",
+    "trainer.learner.sft_job", "trainer.learner.grpo_job", "rewards", "rollout.plugin", "rollout.serve",
+    "rollout.vllm_models", "rollout.receiver", "rollout.adapters", "rollout.serving", "rollout.clip_features",
+    "rollout.evaluation",
 )  # fmt: skip
 _STAGES = "trainer.launcher.pipeline"  # alone: of the launcher only the order and the inputs of the stages count
 _OUTSIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):[A-Za-z_]\w*")  # an import path, module:object

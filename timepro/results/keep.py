@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timepro.data.soundbank.layout import read_layout
 from timepro.names import require_run
 from timepro.results.files import Result, count_tasks, result_path, write_result
 from timepro.results.tables import write_page
@@ -111,11 +112,14 @@ def result_of_run(run: Path, place: Place) -> Result:
 
 
 def manifest_digests(settings: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of each manifest that settings name and that is there, by split."""
+    """SHA-256 of each manifest that settings name and that is there, by split; and a digest of the sound bank."""
     found = {}
     for split in ("sft", "rl", "validation", "test"):
         path = (settings.get("data") or {}).get(split)
         if path and Path(path).is_file():
             with Path(path).open("rb") as file:
                 found[split] = hashlib.file_digest(file, "sha256").hexdigest()
+    bank = (settings.get("data") or {}).get("soundbank")
+    if bank and Path(bank).is_dir():
+        found["soundbank"] = read_layout(Path(bank), settings["data"]["bank"]["classes"]).key(times=False)
     return found

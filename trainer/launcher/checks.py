@@ -12,6 +12,8 @@ from timepro.adapter_folder import adapter_base
 from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, SampleProblem, check_samples, label_notes, label_times, problems_text
 from timepro.data.manifest import iter_manifest
+from timepro.data.soundbank.layout import problems_at_once, read_layout
+from timepro.data.soundbank.settings import check_bank_config
 from timepro.data.soundscape import check_soundscape
 from timepro.families import family_of
 from timepro.names import check_run_name
@@ -46,6 +48,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     config.grpo.check()
     _check_own_code(config)
     config.sft.checkpoints.check("sft.checkpoints")
+    config.sft.encoder_warmup.check()
     for task in tasks:
         resolved_times([], task, config.sft.label_times)
     config.zero.check()
@@ -120,6 +123,7 @@ def _check_workers(config: WorkerConfig, n_workers: int) -> None:
 
 def _check_data(config: ExperimentConfig) -> None:
     check_soundscape(config.data.soundscape)
+    _check_bank(config)
     named = [getattr(config.data, split) for split in SPLITS]
     if any(named) and not all(named):
         missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
@@ -146,6 +150,24 @@ def _check_data(config: ExperimentConfig) -> None:
     if problems:
         raise ValueError(problems_text(list(dict.fromkeys(problems))))  # a manifest may serve several splits
     audio_folders({split: Path(path) for split, path in zip(SPLITS, named, strict=True)})
+
+
+def _check_bank(config: ExperimentConfig) -> None:
+    """What the names in a sound bank's folder show; its recordings are opened in the data stage."""
+    data = config.data
+    if not data.soundbank:
+        return
+    check_bank_config(data.bank)
+    if named := [f"data.{split}" for split in SPLITS if getattr(data, split)]:
+        raise ValueError(
+            f"data.soundbank is set, and {named[0]} too; manifests need no bank: set one of them to nothing"
+        )
+    try:
+        problems = problems_at_once(read_layout(Path(data.soundbank), data.bank.classes))
+    except FileNotFoundError as error:
+        raise ValueError(f"data.soundbank: {error}") from None
+    if problems:
+        raise ValueError("data.soundbank: " + "\n  ".join([f"{data.soundbank} cannot be used", *problems[:20]]))
 
 
 def _check_longest_row(config: ExperimentConfig, limits: ModelLimits) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import shutil
 import time
@@ -18,8 +17,6 @@ from rollout.evaluation import evaluate
 from timepro.adapter_folder import ADAPTER_FOLDER, adapter_base
 from timepro.checks.samples import label_times
 from timepro.config import save_resolved
-from timepro.data.sounds import SOUNDS
-from timepro.data.synth import write_split
 from timepro.evaluation import save_scored
 from timepro.features import Processor
 from timepro.progress import ProgressBar, clock
@@ -30,6 +27,7 @@ from timepro.tiny.base import build_on_base
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
 from trainer.launcher.checks import audio_folders, total_ranks, total_workers
+from trainer.launcher.clips import class_words, write_clips
 from trainer.launcher.console import console
 from trainer.launcher.forecast import Forecast, clips_in, forecast, parts_of, write_rates
 from trainer.launcher.jobs import run_learner
@@ -133,30 +131,21 @@ class Pipeline:
         return forecast(parts_of(config, missing, steps, self.nodes.node.count), self.cache)
 
     def prepare_data(self) -> None:
-        """The four manifests: as named, or synthesised."""
+        """The four manifests: as named, or made of generated sounds or of a bank's recordings."""
         config = self.config
         if config.data.test:
             self.data = {split: Path(getattr(config.data, split)) for split in SPLITS}
             return
         for split in SPLITS:
             count = getattr(config.data, f"{split}_clips")
-            what = f"{count} soundscapes with exact times"
+            of = f" of the recordings in {config.data.soundbank}" if config.data.soundbank else ""
+            what = f"{count} soundscapes{of} with exact times"
 
             def work(folder: Path, split: str = split, count: int = count) -> Mapping[str, Any]:
-                return self._synthesise(folder, split, count)
+                return write_clips(folder, split, count, config.data, self.cache)
 
             folder, _ = cached_stage(f"data-{split}", self.cache, data_key(config, split), work, self.log, what)
             self.data[split] = folder / split / f"{split}.jsonl"
-
-    def _synthesise(self, folder: Path, split: str, count: int) -> Mapping[str, Any]:
-        data = self.config.data
-        shutil.rmtree(folder / split, ignore_errors=True)
-        with ProgressBar(f"synthesising {split}", count, "clips") as bar:
-            write_split(
-                folder, split, count, data.seed, data.soundscape, workers=os.cpu_count() or 1,
-                progress=lambda done: bar.advance(done - bar.done),
-            )  # fmt: skip
-        return {"clips": count}
 
     def prepare_model(self) -> tuple[Path, str]:
         """The checkpoint to start from, and a key that names its content."""
@@ -183,8 +172,7 @@ class Pipeline:
         config = self.config
         if config.model.path:
             return None, folder_key(Path(config.model.path))
-        labels = list(config.data.soundscape.classes)
-        texts = [text for label in labels for text in (SOUNDS[label].spoken, *SOUNDS[label].captions)]
+        labels, texts = class_words(config.data)
         texts += tokenizer_texts(task_weights(config.task))
         # Another seed is another random start.
         tiny = replace(config.model.tiny, seed=config.model.tiny.seed + config.seed)

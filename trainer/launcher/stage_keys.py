@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from timepro.data.soundbank.layout import read_layout
 from timepro.families.registry import outside_sources
 from timepro.system.source import import_closure
 from timepro.tasks.registry import source_of
@@ -24,7 +25,7 @@ from trainer.settings.experiment import ExperimentConfig
 # What makes each stage. Families and tasks are found by name at run time, so no import leads to them; what a tiny model
 # reads of a task is among its inputs.
 MADE_BY = {
-    "data": ("timepro.data.synth",),
+    "data": ("timepro.data.synth", "timepro.data.soundbank"),
     "model": ("timepro.tiny", "timepro.families"),
     "sft": ("trainer.learner.sft_job", "timepro.families", "timepro.tasks"),
 }
@@ -40,9 +41,12 @@ def digest(inputs: Mapping[str, Any], sources: Iterable[Path]) -> str:
 
 
 def data_key(config: ExperimentConfig, split: str) -> str:
-    """Of a synthesised split."""
+    """Of a split that is made here."""
     data = config.data
     inputs = {"soundscape": asdict(data.soundscape), "n": getattr(data, f"{split}_clips"), "seed": data.seed}
+    if data.soundbank:
+        folder = Path(data.soundbank)
+        inputs["bank"] = [str(folder.resolve()), read_layout(folder, data.bank.classes).key(), asdict(data.bank)]
     return digest(inputs, import_closure(*MADE_BY["data"]))
 
 

@@ -13,6 +13,7 @@ from timepro.data.manifest import read_manifest
 from timepro.data.sounds import SOUNDS
 from timepro.data.soundscape import SoundscapeConfig
 from timepro.data.synth import augment, soundscape, write_split
+from timepro.system import pool as pool_module
 
 CROWDED = SoundscapeConfig(min_events=4, max_events=6, classes=["alarm_beep", "glass_breaking", "speech"])
 
@@ -179,8 +180,8 @@ def test_equalizer_matches_scipy() -> None:
 def test_split_is_complete_readable_and_independent_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, seen, processes = SoundscapeConfig(max_duration=5.0), [], []
     one = write_split(tmp_path / "one", "train", 40, 5, config, progress=seen.append)
-    pool = synth.ProcessPoolExecutor
-    monkeypatch.setattr(synth, "ProcessPoolExecutor", lambda n, **more: processes.append(n) or pool(n, **more))
+    pool = pool_module.ProcessPoolExecutor
+    monkeypatch.setattr(pool_module, "ProcessPoolExecutor", lambda n, **more: processes.append(n) or pool(n, **more))
     write_split(tmp_path / "few", "train", 40, 5, config, workers=2)
     assert processes == []
     monkeypatch.setattr(synth, "_CHUNK", 8)

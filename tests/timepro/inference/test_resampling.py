@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from timepro.data.audio import _resample
+from timepro.data.audio import resampled
 from timepro.inference.resampling import Resampler
 
 
@@ -23,7 +23,7 @@ def test_pieces_give_what_the_whole_gives(rate: int) -> None:
         resampler = Resampler(rate, 16000)
         outs.append(np.concatenate([*map(resampler.push, pieces(samples, rng, most)), resampler.finish()]))
     assert np.array_equal(outs[0], outs[1])
-    whole = samples if rate == 16000 else _resample(samples, rate, 16000)
+    whole = samples if rate == 16000 else resampled(samples, rate, 16000)
     assert outs[0].shape == whole.shape
     np.testing.assert_allclose(outs[0], whole, atol=2e-6)
 
