@@ -44,6 +44,7 @@ COMMANDS = (
     ("data", "read a published data set into a manifest; mix manifests; show one", "timepro.commands.data:configure"),
     ("completion", "print a script that completes commands in bash or zsh", "timepro.commands.completion:configure"),
     ("push", "put a trained checkpoint on the Hugging Face hub", "timepro.commands.push:configure"),
+    ("compose", "a checkpoint from a Whisper encoder and a small decoder", "timepro.commands.compose:configure"),
     ("init-model", "give a published checkpoint timestamps", "timepro.commands.init_model:configure"),
 )
 EXAMPLES = """\

@@ -92,6 +92,8 @@ class ModelFamily(ABC):
     frame_rate: float  # audio frames a second behind the encoder
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
     decoder_prefix: str  # of the decoder's parameters in the Hugging Face model
+    encoder_prefixes: tuple[str, ...] = ()  # of the audio encoder's tensors in the published checkpoint, projector too
+    projector: str = ""  # the encoder's part (attribute) that projects its frames to the decoder's width
     embedding_name: str  # published names of the input embeddings and of the output head
     head_name: str
     tokens: SpecialTokens = SpecialTokens()
@@ -185,6 +187,17 @@ class ModelFamily(ABC):
     @abstractmethod
     def checkpoint_name(self, parameter: str) -> str:
         """A live parameter's name in the published checkpoint layout (what vLLM's loader expects)."""
+
+    def whisper_parameter(self, name: str) -> str | None:
+        """The live parameter that one of Whisper's encoder becomes; None where the class computes it.
+
+        Args:
+            name: as in transformers' WhisperEncoder, such as `layers.0.fc1.weight`.
+
+        Raises:
+            ValueError: the family's encoder is not like Whisper's.
+        """
+        raise ValueError(f"family {self.name} has no encoder like Whisper's; compose another family")
 
     # ---------------------------------------------------------------- a tiny model of the real classes
 

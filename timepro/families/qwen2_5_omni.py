@@ -42,6 +42,8 @@ class Qwen25Omni(ModelFamily):
     vllm_architecture = "TimeProQwen2_5OmniModel"
     frame_rate = 25.0
     decoder_prefix = "model."
+    encoder_prefixes = ("thinker.audio_tower.",)
+    projector = "proj"
     embedding_name = "thinker.model.embed_tokens.weight"
     head_name = "thinker.lm_head.weight"
 
@@ -92,6 +94,11 @@ class Qwen25Omni(ModelFamily):
     def checkpoint_name(self, parameter: str) -> str:
         return f"thinker.{parameter}"
 
+    def whisper_parameter(self, name: str) -> str | None:
+        if name == "embed_positions.weight":  # sinusoids, which this class computes
+            return None
+        return f"audio_tower.{name.replace('layer_norm.', 'ln_post.') if name.startswith('layer_norm.') else name}"
+
     def tiny_config(self, config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:
         from transformers import Qwen2_5OmniThinkerConfig
 
@@ -115,7 +122,7 @@ class Qwen25Omni(ModelFamily):
             audio_end_token_id=token_id("<|audio_eos|>"),
             vision_start_token_id=token_id("<|vision_bos|>"),
             vision_end_token_id=token_id("<|vision_eos|>"),
-            user_token_id=token_id("user"),
+            user_token_id=tokenizer("user", add_special_tokens=False).input_ids[0],
             tie_word_embeddings=config.tie_word_embeddings,
             pad_token_id=token_id(self.tokens.end_of_text),
         )
@@ -150,7 +157,7 @@ class Qwen25Omni(ModelFamily):
         Qwen2_5OmniProcessor(
             Qwen2VLImageProcessor(**vision),
             Qwen2VLVideoProcessor(**vision),
-            WhisperFeatureExtractor(feature_size=128, return_attention_mask=True),
+            WhisperFeatureExtractor(feature_size=model_config.audio_config.num_mel_bins, return_attention_mask=True),
             tokenizer,
             chat_template=chat_template,
         ).save_pretrained(folder)

@@ -39,6 +39,8 @@ class Qwen2Audio(ModelFamily):
     frame_rate = 25.0
     mel_margin = 2
     decoder_prefix = "model.language_model."
+    encoder_prefixes = ("audio_tower.", "multi_modal_projector.")
+    projector = "multi_modal_projector"
     embedding_name = "language_model.model.embed_tokens.weight"
     head_name = "language_model.lm_head.weight"
 
@@ -88,6 +90,9 @@ class Qwen2Audio(ModelFamily):
             f"{parameter!r} is not a parameter of Qwen2-Audio; this version of transformers is not supported"
         )
 
+    def whisper_parameter(self, name: str) -> str | None:
+        return f"model.audio_tower.{name}"
+
     def tiny_config(self, config: TinyModelConfig, tokenizer: Any, rows: int) -> Any:
         from transformers import Qwen2AudioConfig
 
@@ -118,5 +123,6 @@ class Qwen2Audio(ModelFamily):
         model_config.architectures = self.architectures
         model_config.dtype = "float32"
         model_config.save_pretrained(folder)
-        extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
+        mel_bins = model_config.audio_config.num_mel_bins
+        extractor = WhisperFeatureExtractor(feature_size=mel_bins, return_attention_mask=True)
         Qwen2AudioProcessor(extractor, tokenizer, chat_template=chat_template).save_pretrained(folder)

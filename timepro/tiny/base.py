@@ -13,9 +13,9 @@ from timepro.tiny.config import TinyModelConfig
 
 FOLDER = Path(__file__).parent / "checkpoints"
 _FROM_SCRATCH = (
-    "hidden_size", "layers", "heads", "key_value_heads", "feed_forward", "rope_theta", "encoder_width",
-    "encoder_layers", "encoder_heads", "encoder_feed_forward", "encoder_window", "tie_word_embeddings", "vocabulary",
-    "published",
+    "hidden_size", "layers", "heads", "key_value_heads", "feed_forward", "rope_theta", "encoder_mel_bins",
+    "encoder_width", "encoder_layers", "encoder_heads", "encoder_feed_forward", "encoder_window",
+    "tie_word_embeddings", "vocabulary", "published",
 )  # fmt: skip
 
 

@@ -45,11 +45,11 @@ def build_tiny_checkpoint(
     if not as_published:
         layout = _layout(config, family, tokenizer, vocabulary, rows)
         setattr(family.text_side_config(model_config), CONFIG_KEY, layout.to_config())
-    model = _initialised_model(family, model_config, config)
+    model = initialised_model(family, model_config, config)
     if not as_published:
         _initialise_timestamps(model, config, tokenizer, vocabulary)
     family.write_tiny(folder, model_config, tokenizer, chat_template(family.tokens))
-    _write_weights(folder, family, model, config, tokenizer)
+    write_weights(folder, family, model, config, tokenizer)
     if not as_published:
         _check_layout_is_kept(folder, family)
 
@@ -74,7 +74,7 @@ def _layout(
     )
 
 
-def _initialised_model(family: ModelFamily, model_config: Any, config: TinyModelConfig) -> nn.Module:
+def initialised_model(family: ModelFamily, model_config: Any, config: TinyModelConfig) -> nn.Module:
     """Fan-in initialisation: the published models' constant 0.02 suits widths in the thousands, not in the hundreds."""
     import torch
 
@@ -111,9 +111,7 @@ def _initialise_timestamps(
             model.lm_head.weight.copy_(embeddings)  # an answer's time starts close to the prompt's spelling of it
 
 
-def _write_weights(
-    folder: Path, family: ModelFamily, model: nn.Module, config: TinyModelConfig, tokenizer: Any
-) -> None:
+def write_weights(folder: Path, family: ModelFamily, model: nn.Module, config: TinyModelConfig, tokenizer: Any) -> None:
     """Write weights under their published names (`save_pretrained` may write others), and what generation stops at."""
     from safetensors.torch import save_file
     from transformers import GenerationConfig

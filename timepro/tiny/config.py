@@ -30,6 +30,7 @@ class TinyModelConfig:
     key_value_heads: Count = 2
     feed_forward: Count = 256
     rope_theta: Positive = 1e4
+    encoder_mel_bins: Count = 128  # of its log-mel input: 128 as published, 80 of Whisper's older encoders
     encoder_width: Count = 96
     encoder_layers: Count = 2
     encoder_heads: Count = 4

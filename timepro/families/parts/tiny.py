@@ -30,7 +30,7 @@ def decoder_sizes(config: TinyModelConfig, tokens: SpecialTokens, tokenizer: Any
 def encoder_sizes(config: TinyModelConfig) -> dict[str, Any]:
     """A Whisper encoder."""
     return dict(
-        num_mel_bins=128,
+        num_mel_bins=config.encoder_mel_bins,
         encoder_layers=config.encoder_layers,
         encoder_attention_heads=config.encoder_heads,
         encoder_ffn_dim=config.encoder_feed_forward,
