@@ -1,13 +1,14 @@
-"""Frame-wise warm-up of a random audio encoder, for models that are built from nothing.
+"""Frame-wise warm-up of a random audio encoder, or of the random projector behind a pretrained one.
 
 Published encoders arrive trained on a great deal of audio. The tiny model's is random, and an encoder learns far
 faster from a label at every frame than through a decoder, so it first gets a short training of its own with a
-throw-away head. It sees the labels of the stage that it belongs to and no others.
+throw-away head. It sees the labels of the stage that it belongs to and no others. In a composed model only the
+projector is new: each clip goes through the encoder once, and the projector learns from what is kept of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from timepro.tasks import Sample
 from trainer.learner import distributed
 from trainer.learner.schedule import learning_rate_factor
 from trainer.settings.encoder_warmup import EncoderWarmupConfig
+
+Encode = Callable[[nn.Module, Sequence[Tensor]], list[Tensor]]  # what is trained, and clips, to their frames
 
 
 def frame_targets(events: Sequence[Event], labels: Sequence[str], n_frames: int, frame_rate: float) -> Tensor:
@@ -42,16 +45,16 @@ def frame_targets(events: Sequence[Event], labels: Sequence[str], n_frames: int,
 
 
 class _WithHead(nn.Module):
-    """Encoder and throw-away head in one module, so that one wrapper averages both gradients."""
+    """What is trained and a throw-away head in one module, so that one wrapper averages both gradients."""
 
-    def __init__(self, encoder: nn.Module, processor: Processor, width: int, n_labels: int) -> None:
+    def __init__(self, trained: nn.Module, encode: Encode, width: int, n_labels: int) -> None:
         super().__init__()
-        self.encoder, self._family = encoder, processor.family
+        self.trained, self._encode = trained, encode
         self.head = nn.Linear(width, 3 * n_labels)
         nn.init.constant_(self.head.bias, -2.0)  # most frames are silent
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        return self.head(torch.cat(self._family.encode(self.encoder, features)))
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        return self.head(torch.cat(self._encode(self.trained, inputs)))
 
 
 def warm_up(
@@ -81,11 +84,16 @@ def warm_up(
         for s, f in zip(mine, features, strict=True)
     ]
     torch.manual_seed(seed)  # the same head on every rank
-    encoder.requires_grad_(True).train()
     with torch.no_grad():
-        width = processor.family.encode(encoder, [features[0].float()])[0].shape[-1]
+        width = family.encode(encoder, [features[0].float().to(distributed.device())])[0].shape[-1]
+    encode: Encode = family.encode
+    trained, inputs = encoder, features
+    if config.part == "projector":
+        trained, inputs = _before_projector(encoder, processor, features)
+        encode = _projected
+    trained.requires_grad_(True).train()
     module = nn.parallel.DistributedDataParallel(
-        _WithHead(encoder, processor, width, len(labels)).to(distributed.device()), find_unused_parameters=True
+        _WithHead(trained, encode, width, len(labels)).to(distributed.device()), find_unused_parameters=True
     )
     optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     weight = torch.ones(3 * len(labels))
@@ -102,7 +110,7 @@ def warm_up(
                 group["lr"] = config.learning_rate * factor
             chosen = rng.integers(len(mine), size=per_rank)
             where = distributed.device()
-            logits = module([features[i].float().to(where) for i in chosen])
+            logits = module([inputs[i].float().to(where) for i in chosen])
             wanted = torch.cat([targets[i] for i in chosen]).to(where)
             loss = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight.to(where))
             optimiser.zero_grad()
@@ -112,6 +120,33 @@ def warm_up(
             bar.advance(note=f"loss {loss.item():.3f}")
     encoder.requires_grad_(False).eval()
     return 0
+
+
+def _before_projector(
+    encoder: nn.Module, processor: Processor, features: Sequence[Tensor]
+) -> tuple[nn.Module, list[Tensor]]:
+    """The encoder's projector, and what the encoder gives it of each clip, (F, width) in half precision.
+
+    Raises:
+        ValueError: a family that does not name its projector.
+    """
+    name, family = processor.family.projector, processor.family
+    if not name:
+        raise ValueError(f"family {family.name} names no projector; set sft.encoder_warmup.part=all, or steps=0")
+    projector, states = getattr(encoder, name), []
+    setattr(encoder, name, nn.Identity())
+    try:
+        with torch.no_grad(), ProgressBar("encoding clips", len(features), "clips", distributed.is_first()) as bar:
+            for one in features:
+                states.append(family.encode(encoder, [one.float().to(distributed.device())])[0].half().cpu())
+                bar.advance()
+    finally:
+        setattr(encoder, name, projector)
+    return projector, states
+
+
+def _projected(projector: nn.Module, states: Sequence[Tensor]) -> list[Tensor]:
+    return [projector(state) for state in states]
 
 
 def own_share(samples: Sequence[Sample]) -> Sequence[Sample]:
