@@ -37,6 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how timestamp embeddings start: semantic is the paper's (default), in which times of the same digits in "
         "another order share an embedding; semantic_ordered tells them apart",
     )
+    parser.add_argument(
+        "--head",
+        choices=("digits", "embeddings"),
+        default="digits",
+        help="how their rows in an untied head start: as the digits' mean (default), or as their own embeddings, for a "
+        "fresh decoder",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of random and smooth starts")
     parser.add_argument("--revision", help="of the hub repository")
     parser.set_defaults(command=run)
@@ -51,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
         settings = TimestampSettings(
             options.stride, options.duration, options.every, options.position, options.answers, options.init,
-            options.seed,
+            options.seed, head=options.head,
         )  # fmt: skip
         init_model(source, options.target, settings)
     except (ValueError, OSError) as error:

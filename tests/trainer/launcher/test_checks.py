@@ -28,8 +28,9 @@ def test_shipped_experiment_loads_and_passes_its_check(name: str, tiny_checkpoin
     config = load_experiment(name, [], ExperimentConfig, EXPERIMENTS)
     assert config.name == name.replace("/", "-")
     if config.model.path:  # made by the user, as the experiment's first lines say
-        assert re.search(rf"timepro init-model Qwen/\S+ {config.model.path}\n", text_of(name))
+        assert re.search(rf"timepro init-model \S+ {config.model.path}( --.*)?\n", text_of(name))
         config.model.path = str(tiny_checkpoint)
+        config.data.soundbank = ""
         for split in ("sft", "rl", "validation", "test"):
             setattr(config.data, split, str(manifest))
     check(config, n_nodes=1 + config.nodes.generating)
@@ -49,6 +50,29 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = Clip("a", folder / "a.wav", 2.0, (event,), (Query("a dog", ((0.4, 0.8),)),))
     write_manifest(folder / "clips.jsonl", [clip])
     return folder / "clips.jsonl"
+
+
+def test_a_sound_bank_is_looked_at_in_the_first_second(tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    config = load_experiment("sed_sft", [f"data.soundbank={bank}"], ExperimentConfig, EXPERIMENTS)
+    with pytest.raises(ValueError, match=r"data.soundbank: .*bank: no such folder"):
+        check(config)
+    for label, count in (("bell", 3), ("door", 2)):
+        (bank / label).mkdir(parents=True)
+        for number in range(count):
+            (bank / label / f"{number}.wav").write_bytes(b"x")
+    with pytest.raises(ValueError, match="door/: 2 of the 3 sources"):
+        check(config)
+    config.data.bank.classes = ["bell"]
+    check(config)
+    config.data.bank.test_share = 0.9
+    with pytest.raises(ValueError, match="data.bank.test_share"):
+        check(config)
+    config.data.bank.test_share = 0.2
+    for split in ("sft", "rl", "validation", "test"):
+        setattr(config.data, split, "a.jsonl")
+    with pytest.raises(ValueError, match=r"data.soundbank is set, and data.sft too"):
+        check(config)
 
 
 def test_every_base_is_used() -> None:
