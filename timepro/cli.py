@@ -25,6 +25,7 @@ COMMANDS = (
     ("sweep", "run a sweep of experiments/sweeps/", "trainer.launcher.commands.sweep:configure"),
     ("results", "keep runs' results as files, and write their tables", "trainer.launcher.commands.results:configure"),
     ("doctor", "say whether a run could start here, and why not", "trainer.launcher.commands.doctor:configure"),
+    ("status", "show what a run is doing, and when it ends", "timepro.commands.status:configure"),
     ("runs", "list runs: how far they are, their scores and gains", "timepro.commands.runs:configure"),
     ("diff", "show the settings in which runs differ", "timepro.commands.diff:configure"),
     ("report", "write an HTML page that compares runs, clip by clip", "timepro.commands.report:configure"),

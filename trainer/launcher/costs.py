@@ -17,7 +17,7 @@ _DATA = "data-"  # a stage a split, shown as one
 
 
 def cost_table(summary: Mapping[str, Any]) -> Table:
-    """A row a stage: its time, its share of the whole, the most memory that it took."""
+    """A row a stage: its time, its share of the whole, the most memory that it took (on one node)."""
     stages: dict[str, float] = {}
     memory: dict[str, float] = {}
     for name, seconds in summary["stages"].items():

@@ -30,10 +30,12 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: Fleet | None, n
     job.save(path)
     store = stream.host_store("127.0.0.1", 0, config.learner.start_timeout_s)
     plans = nodes.plans(config, "127.0.0.1", store.port)
+    nodes.watch.job(job)
     nodes.start_ranks(plans, path)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         ranks += start_ranks(plans[0], config.learner, path, workers.token if workers is not None else "")
+        nodes.watch.ranks(plans[0].first, ranks)
         watch = RankWatch(ranks, plans[0], work, config.learner.silence_timeout_s)
         _watch(ranks, plans, workers, nodes, watch)
     except Interrupted as stop:

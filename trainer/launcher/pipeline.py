@@ -6,7 +6,7 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from trainer.launcher.clips import class_words, write_clips
 from trainer.launcher.console import console
 from trainer.launcher.forecast import Forecast, clips_in, forecast, parts_of, write_rates
 from trainer.launcher.jobs import run_learner
-from trainer.launcher.memory import MemoryWatch
+from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
 from trainer.launcher.result_card import write_result_card
@@ -64,12 +64,19 @@ def run_experiment(config: ExperimentConfig, resume: bool, node: Node | None = N
     """
     require_disk(Path(config.runs), 1.0 + _GIB_PER_CLIP * _clips_to_write(config))
     here = node or Node()
-    with signals_raise(), MemoryWatch() as memory, Nodes(config, here) as nodes, opened_run(config, resume) as run:
-        pipeline = Pipeline(config, nodes, run, resume, memory.take_peak_gib)
+    with (
+        signals_raise(),
+        NodeWatch(here.rank, here.count) as watch,
+        Nodes(config, here, watch) as nodes,
+        opened_run(config, resume) as run,
+    ):
+        nodes.report_to(run)
+        pipeline = Pipeline(config, nodes, run, resume)
         pipeline.run_stages()
+        peaks = watch.node_peaks_gib()
     if not resume:
         write_rates(pipeline.forecast.parts, pipeline.log.seconds, pipeline.cache)
-    write_summary(config, run, pipeline.log, memory.peak_bytes / 2**30, pipeline.data["test"])
+    write_summary(config, run, pipeline.log, peaks, pipeline.data["test"])
     write_result_card(config, run, pipeline.data)
     print_results(config, run, pipeline.data["test"], form)
     return run
@@ -83,13 +90,14 @@ class Pipeline:
         log: seconds of each stage.
     """
 
-    def __init__(
-        self, config: ExperimentConfig, nodes: Nodes, run: Path, resume: bool, peak: Callable[[], float] = lambda: 0.0
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, nodes: Nodes, run: Path, resume: bool) -> None:
         self.config, self.nodes, self.run, self.resume = config, nodes, run, resume
-        self.cache, self.log = Path(config.runs) / "cache", StageLog(peak)
+        self.cache, self.log = Path(config.runs) / "cache", StageLog(nodes.watch.take_peak_gib, nodes.watch.at)
         self.data: dict[str, Path] = {}
         self.forecast = self._forecast()
+        seconds = self.forecast.seconds
+        data = {name: s for name, s in seconds.items() if name.startswith("data-")}
+        nodes.watch.expect(data | {"model": 0.0} | dict(seconds))
 
     def run_stages(self) -> None:
         """All of them, in order."""
@@ -225,7 +233,7 @@ class Pipeline:
             f"{total_ranks(self.config, nodes.node.count)} learner rank(s), "
             f"{groups.prompts_per_step} x {groups.group_size} answers a step{self._share('grpo')}"
         )
-        started = time.monotonic()
+        started = self.log.begin("grpo")
         checkpoint, adapter = self._adapter_start(start)
         with self._workers(checkpoint) as workers:
             job = JobSpec(
@@ -248,7 +256,7 @@ class Pipeline:
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
         """Evaluate a checkpoint through workers that load it from its folder."""
-        started, rollout = time.monotonic(), self.config.rollout
+        started, rollout = self.log.begin(f"evaluate-{name}"), self.config.rollout
         samples = evaluation_samples(self.data["test"], self.config.task)
         with self._workers(checkpoint) as workers:
             pool = RolloutPool(
@@ -275,7 +283,7 @@ class Pipeline:
             f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took"
             f"{self._share('control')}"
         )
-        started, folder = time.monotonic(), self.run / "control"
+        started, folder = self.log.begin("control"), self.run / "control"
         folder.mkdir(exist_ok=True)
         own = control_config(self.config)
         self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])

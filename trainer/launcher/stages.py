@@ -28,14 +28,21 @@ class StageLog:
     """What each stage has taken.
 
     Args:
-        peak: the most memory in GiB since it was last asked.
+        peak: the most memory in GiB that one node has taken since it was last asked.
+        began: told the name of each stage that is run, when it begins.
         seconds: 0 where a kept result was used.
         memory_gib: at most, of those that were run.
     """
 
     peak: Callable[[], float] = lambda: 0.0
+    began: Callable[[str], None] = lambda name: None
     seconds: dict[str, float] = field(default_factory=dict)
     memory_gib: dict[str, float] = field(default_factory=dict)
+
+    def begin(self, name: str) -> float:
+        """Note that a stage is run from now on; the time, on the clock of `time.monotonic`."""
+        self.began(name)
+        return time.monotonic()
 
     def done(self, name: str, seconds: float) -> None:
         """Note that a stage has been run, and say so."""
@@ -80,7 +87,7 @@ def _make(
     name: str, folder: Path, marker: Path, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
 ) -> dict[str, Any]:
     console.print(f"[bold]{name}[/]  {what}")
-    started = time.monotonic()
+    started = log.begin(name)
     folder.mkdir(parents=True, exist_ok=True)
     facts = dict(work(folder))
     write_json(marker, facts)

@@ -44,8 +44,14 @@ def load_evaluations(config: ExperimentConfig, run: Path, test: Path) -> dict[st
     }
 
 
-def write_summary(config: ExperimentConfig, run: Path, stages: StageLog, peak_memory_gib: float, test: Path) -> None:
-    """Write `summary.json`, `examples.png` and `curves.png` into the run's folder."""
+def write_summary(
+    config: ExperimentConfig, run: Path, stages: StageLog, node_peaks_gib: Mapping[int, float], test: Path
+) -> None:
+    """Write `summary.json`, `examples.png` and `curves.png` into the run's folder.
+
+    Args:
+        node_peaks_gib: the most memory that each node has taken, by its number.
+    """
     evaluations = load_evaluations(config, run, test)
     before = run / "summary.json"
     known: dict[str, Any] = (
@@ -60,8 +66,10 @@ def write_summary(config: ExperimentConfig, run: Path, stages: StageLog, peak_me
         "stage_memory_gib": known.get("stage_memory_gib", {})
         | {name: round(gib, 2) for name, gib in stages.memory_gib.items()},
         "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
-        "peak_memory_gib": round(max(peak_memory_gib, known["peak_memory_gib"]), 2),
+        "peak_memory_gib": round(max([*node_peaks_gib.values(), known["peak_memory_gib"]]), 2),
     }
+    if len(node_peaks_gib) > 1:
+        summary["node_memory_gib"] = {str(node): round(gib, 2) for node, gib in sorted(node_peaks_gib.items())}
     if gain := _gains(evaluations, "control") or _gains(evaluations, "sft"):
         summary["gain"] = gain
     if "control" in evaluations:

@@ -152,6 +152,7 @@ class Fleet:
         here = nodes.generates_here()
         place, shape = config.data.feature_cache.place(config.runs), config.lora.shape
         self._here = WorkerSet(rollout, folder, media, logs, self.token, "", shape, place) if here else None
+        nodes.watch.workers = self._here
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until every worker serves, calling `meanwhile` again and again.
@@ -175,6 +176,7 @@ class Fleet:
     def end(self) -> None:
         """End all of them."""
         self._nodes.end_workers()
+        self._nodes.watch.workers = None
         if self._here is not None:
             self._here.end()
 

@@ -83,7 +83,7 @@ class Grpo:
                 if signal := self.stop.agreed():
                     self.save()
                     return signal
-                clock = PhaseClock()
+                clock = PhaseClock(self._at)
                 with self._saved_if_it_fails(step := Step(clock)):
                     with clock("generate"):
                         step.asked = sampler.sample(state.step, state.version)
@@ -167,6 +167,7 @@ class Grpo:
         config, at = self.config, self.state.step
         if config.validate_every and at % config.validate_every == 0:
             try:
+                self._at("validate")
                 value = self.validate(at)
             except (WorkersLost, distributed.FailedTogether):
                 self.save()
@@ -175,6 +176,9 @@ class Grpo:
                 self.checkpoints.note_best(at, value)
         if config.checkpoints.save_every and at % config.checkpoints.save_every == 0:
             self.save()
+
+    def _at(self, phase: str) -> None:
+        self.tracker.at(self.state.step, self.config.max_steps, phase)
 
     def _progress(self) -> ProgressBar:
         bar = ProgressBar("GRPO", self.config.max_steps, "steps", visible=distributed.is_first())

@@ -82,6 +82,7 @@ def _train(
     sender.checksum_failures = state.checksum_failures
     sender.deliver(state.version)
     pool.use(sender.members)
+    tracker.at(state.step, config.grpo.max_steps, "evaluate")
     if not distributed.from_first(tested):
         evaluator.test("sft", state.version, state.step)
     training = Grpo(
@@ -96,6 +97,7 @@ def _train(
     training.save()
     if config.grpo.keep_best:
         _take_best(learner, checkpoints, recovery, state)
+    tracker.at(state.step, config.grpo.max_steps, "evaluate")
     evaluator.test("grpo", state.version, state.step)
     learner.export(Path(job.output))
     if distributed.is_first():

@@ -93,6 +93,7 @@ class Sft:
                 factor = learning_rate_factor(step, progress, optimiser.warmup_steps, optimiser.flat, optimiser.floor)
                 rate = optimiser.learning_rate * factor
                 place = self.order.state()
+                self.tracker.at(step, self._total(), "train")
                 try:
                     loss, measured = self._step(step, rate)
                     self.usage.add(measured.pop("perf/tokens"))
@@ -152,6 +153,7 @@ class Sft:
 
     def _validated(self, step: int, started: float) -> float:
         """`validation_loss`, whose failure does not cost what was trained."""
+        self.tracker.at(step, self._total(), "validate")
         try:
             return self.validation_loss()
         except distributed.FailedTogether:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,10 +19,15 @@ from trainer.learner.usage import peak_memory_gib
 
 
 class PhaseClock:
-    """Seconds of a step's phases: `with clock("rows"): ...`."""
+    """Seconds of a step's phases: `with clock("rows"): ...`.
 
-    def __init__(self) -> None:
+    Args:
+        begins: told each phase when it begins.
+    """
+
+    def __init__(self, begins: Callable[[str], None] = lambda phase: None) -> None:
         self.seconds: dict[str, float] = {}
+        self._begins = begins
         self._began = time.monotonic()
 
     @property
@@ -34,6 +39,7 @@ class PhaseClock:
     def __call__(self, phase: str) -> Iterator[None]:
         """Add the time spent inside to the phase's."""
         begun = time.monotonic()
+        self._begins(phase)
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - begun
 

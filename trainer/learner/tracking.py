@@ -13,6 +13,7 @@ from timepro.config import by_key
 from timepro.system.files import replacing
 from trainer.learner import distributed
 from trainer.learner.event_files import EventFiles
+from trainer.learner.place import PlaceWriter
 from trainer.messages import JobSpec
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.wandb import WandbConfig, wandb_mode
@@ -28,6 +29,7 @@ class Tracker(Protocol):
     @property
     def is_new(self) -> bool: ...
 
+    def at(self, step: int, of: int, phase: str) -> None: ...
     def resume_from(self, step: int, elapsed: float) -> None: ...
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def chart(self, step: int, values: Mapping[str, float]) -> None: ...
@@ -40,6 +42,9 @@ class SilentTracker:
     """Records nothing: every rank but the first has this one."""
 
     records_tables = is_new = False
+
+    def at(self, step: int, of: int, phase: str) -> None:
+        """Rank 0 says where the job is."""
 
     def resume_from(self, step: int, elapsed: float) -> None:
         """Nothing to go back to."""
@@ -77,6 +82,7 @@ class RunTracker:
         self._path = folder / f"metrics.{job}.jsonl"
         self._file = self._path.open("a", buffering=1, encoding="utf-8")
         self._started = time.monotonic()
+        self._place = PlaceWriter(folder, job)
         self._events_folder = folder / "tensorboard" / job if config.tensorboard else None
         self._events: EventFiles | None = None  # from `resume_from` on, which says from where
         # Sounds and pictures in tables wait here for an upload; elsewhere than in the run's folder they would get lost.
@@ -109,6 +115,14 @@ class RunTracker:
     def is_new(self) -> bool:
         """Whether W&B has nothing of the run but what comes now: so it is offline, also when the job is resumed."""
         return self._run.starting_step == 0
+
+    def at(self, step: int, of: int, phase: str) -> None:
+        """Say where the job is, for `timepro status`; costs nothing.
+
+        Args:
+            of: all steps of the job; 0 where time bounds it.
+        """
+        self._place.at(step, of, phase)
 
     def resume_from(self, step: int, elapsed: float) -> None:
         """Drop what was recorded after the checkpoint that a resumed job goes on from: it is about to come again.
@@ -172,6 +186,7 @@ class RunTracker:
             self._events.close()
         self._run.finish(exit_code=exit_code)
         self._file.close()
+        self._place.close()
 
 
 def _set_aside(folder: Path, run_id: str) -> None:

@@ -15,7 +15,7 @@ from rollout.alive import FILE_VARIABLE
 from rollout.phases import read_phase, say_phase
 from timepro.tables import print_table
 from trainer.launcher.costs import cost_table, disk_gib
-from trainer.launcher.memory import MemoryWatch
+from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.stages import StageLog, cached_stage
 from trainer.launcher.vllm_start import STARTS_FILE, wait_for_vllm
 
@@ -70,7 +70,7 @@ def test_no_launcher_no_phase(capsys, monkeypatch) -> None:
 
 
 def test_each_stage_has_its_own_peak_of_memory(tmp_path: Path, capsys) -> None:
-    with MemoryWatch(interval_s=1000.0) as watch:  # looks when it is told to
+    with NodeWatch(interval_s=1000.0) as watch:  # looks when it is told to
         log = StageLog(watch.take_peak_gib)
         blocks = []
 

@@ -14,6 +14,7 @@ import pytest
 from rollout.settings import WorkerConfig
 from timepro.feature_cache import FEATURES_VARIABLE, CachePlace
 from trainer.launcher import workers as launcher
+from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.nodes.follower import Follower
 from trainer.launcher.nodes.head import Nodes
 from trainer.launcher.nodes.node import Node
@@ -133,7 +134,7 @@ def test_workers_of_every_node_are_told_where_features_are_kept(fleet, stand_ins
     mine = fleet()._here.workers
     link = RecordingLink()
     link.session = "session"
-    follower = Follower(config, Node(), link)
+    follower = Follower(config, Node(), link, NodeWatch())
     order = {"do": "start_workers", "set": 1, "folder": str(tmp_path), "media": [], "logs": str(tmp_path / "logs")}
     follower._obey(order)
     try:
@@ -172,7 +173,7 @@ class RecordingLink:
 
 def test_a_follower_tells_node_0_whom_it_has_dropped(stand_ins, tmp_path):
     config, link = ExperimentConfig(), RecordingLink()
-    follower = Follower(config, Node(), link)
+    follower = Follower(config, Node(), link, NodeWatch())
     settings = WorkerConfig(workers=2, max_restarts=0)
     follower._workers = WorkerSet(settings, tmp_path, [tmp_path], tmp_path / "logs", label="1-")
     try:

@@ -22,7 +22,8 @@ def test_a_validation_that_fails_costs_nothing_of_what_was_trained(failure: type
 
     training: Any = Grpo(
         learner=None, sampler=SimpleNamespace(ahead_as_json=lambda: "null", order=SimpleNamespace(state=dict)),
-        recovery=None, config=GrpoConfig(validate_every=2), run=None, state=GrpoState(step=2), stop=None, tracker=None,
+        recovery=None, config=GrpoConfig(validate_every=2), run=None, state=GrpoState(step=2), stop=None,
+        tracker=SimpleNamespace(at=lambda *place: None),
         checkpoints=SimpleNamespace(save=lambda learner, step, content, own_files: saved.append(step)),
         validate=validate,
     )  # fmt: skip

@@ -67,7 +67,7 @@ def sft_of(learner: Learner, order: Mixture, saved: list[Any], monkeypatch: pyte
         config=SftConfig(batch_size=2, **validation),
         checkpoints=SimpleNamespace(save=lambda learner, step, state, with_encoder: saved.append((step, state))),
         stop=SimpleNamespace(agreed=lambda: 0), max_steps=4, max_seconds=0.0, title="SFT",
-        tracker=SimpleNamespace(resume_from=lambda *a: None, log=lambda *a: None),
+        tracker=SimpleNamespace(at=lambda *a: None, resume_from=lambda *a: None, log=lambda *a: None),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.launcher.console import console
+from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.nodes.head import derived_token
 from trainer.launcher.nodes.link import Link
 from trainer.launcher.nodes.meeting import join
@@ -34,9 +35,11 @@ def follow(config: ExperimentConfig, node: Node) -> None:
     with signals_raise():
         link = join(config, node)
         console.print(f"[bold]nodes[/]  node {node.rank} follows; what its parts say is in the run's folder")
-        follower = Follower(config, node, link)
+        watch = NodeWatch(node.rank, node.count)
+        follower = Follower(config, node, link, watch)
         try:
-            follower.run()
+            with watch:
+                follower.run()
         except Interrupted as stop:
             follower.end(stop.number, config.learner.stop_timeout_s)
             link.send(0, {"is": "failed", "why": f"stopped by {stop}"})
@@ -54,8 +57,8 @@ def follow(config: ExperimentConfig, node: Node) -> None:
 class Follower:
     """What runs on this node, and the loop that tends it."""
 
-    def __init__(self, config: ExperimentConfig, node: Node, link: Link) -> None:
-        self._config, self._node, self._link = config, node, link
+    def __init__(self, config: ExperimentConfig, node: Node, link: Link, watch: NodeWatch) -> None:
+        self._config, self._node, self._link, self._node_watch = config, node, link, watch
         self._workers: WorkerSet | None = None
         self._announced = False
         self._ranks: list[subprocess.Popen[bytes]] = []
@@ -96,6 +99,8 @@ class Follower:
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
+            case "watch":
+                self._node_watch.report_to(Path(order["run"]))
             case "start_workers":
                 rollout = replace(self._config.rollout, host=self._node.reachable(self._config.rollout.host))
                 self._announced = False
@@ -104,14 +109,16 @@ class Follower:
                     derived_token(self._node.token, self._link.session, order["set"]), f"{self._node.rank}-",
                     self._config.lora.shape, self._config.data.feature_cache.place(self._config.runs),
                 )  # fmt: skip
+                self._node_watch.workers = self._workers
             case "end_workers":
                 if self._workers is not None:
                     self._workers.end()
-                self._workers = None
+                self._workers = self._node_watch.workers = None
             case "start_ranks":
                 plan, job = RankPlan(**order["plan"]), Path(order["job"])
                 token = derived_token(self._node.token, self._link.session, order["set"])
                 self._ranks = start_ranks(plan, self._config.learner, job, token)
+                self._node_watch.ranks(plan.first, self._ranks)
                 self._watch = RankWatch(self._ranks, plan, job.parent, self._config.learner.silence_timeout_s)
             case "end_ranks":
                 end_ranks(self._ranks, order["signal"], order["grace_s"])
@@ -140,4 +147,5 @@ class Follower:
             raise RuntimeError(failure)
         if codes == {0}:
             self._ranks = []
+            self._node_watch.ranks(0, [])
             self._link.send(0, {"is": "ranks_done"})

@@ -16,6 +16,7 @@ from rich.table import Table
 from torch.distributed import TCPStore
 
 from trainer.launcher.console import console
+from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.nodes.link import Link
 from trainer.launcher.nodes.meeting import Facts, meet
 from trainer.launcher.nodes.node import Node, generating, learning
@@ -36,9 +37,14 @@ class Nodes:
     A context: leaving it tells all others to end what they run and go.
     """
 
-    def __init__(self, config: ExperimentConfig, node: Node) -> None:
-        """Wait for the others; raises ValueError where they do not come or were not started alike."""
+    def __init__(self, config: ExperimentConfig, node: Node, watch: NodeWatch | None = None) -> None:
+        """Wait for the others; raises ValueError where they do not come or were not started alike.
+
+        Args:
+            watch: of this node, told what is started here; None: nobody asks.
+        """
         self.node, self._config = node, config.nodes
+        self.watch = watch or NodeWatch(node.rank, node.count)
         self._link: Link | None = None
         self._store: TCPStore | None = None
         self._facts: dict[int, Facts] = {}
@@ -63,6 +69,11 @@ class Nodes:
         self._tell(self._others(range(self.node.count)), {"do": "leave", "failed": str(error) if error else ""})
         self._see_off(_FAREWELL_S)
         self._link.close(5.0)
+
+    def report_to(self, run: Path) -> None:
+        """Have every node write what it does into the run's folder."""
+        self.watch.report_to(run, anew=True)
+        self._tell(self._others(range(self.node.count)), {"do": "watch", "run": str(run.resolve())})
 
     # --- learner ranks
 
