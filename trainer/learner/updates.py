@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from torch import Tensor
@@ -131,15 +132,19 @@ def train_on(
 ) -> UpdateReport:
     """The step's updates, `minibatches` of them (PPO, arXiv 1707.06347). A collective.
 
-    From the second update on the weights are no longer those that answered, which the ratio's clipping bounds.
+    From the second update on the weights are no longer those that answered, which the ratio's clipping bounds. Only
+    there a ratio between two states of the learner needs the earlier state's log-probabilities: in the first update
+    they are the very ones that it computes, and nothing runs twice.
 
     Args:
         groups: what `rows` was made of, on this rank.
     """
     n, whole = config.minibatches, whole_divisor(groups, config)
+    batches = [list(rows[i::n]) for i in range(n)]
     if config.objective.against_learner and n > 1:
-        rows = learner.with_own(rows, config.groups.temperature)
-    parts = [_update(learner, rows[i::n], config, step, whole and whole / n) for i in range(n)]
+        later = iter(learner.with_own([row for batch in batches[1:] for row in batch], config.groups.temperature))
+        batches[1:] = [list(islice(later, len(batch))) for batch in batches[1:]]
+    parts = [_update(learner, batch, config, step, whole and whole / n, i == 0) for i, batch in enumerate(batches)]
     taken = [part for part in parts if not part.skipped]
     if not taken:
         return parts[0]
@@ -147,8 +152,15 @@ def train_on(
     return UpdateReport(taken[0].learning_rate, sums.averaged([p.metrics for p in taken]), refused, micro_batches)
 
 
-def _update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int, divide: float | None) -> UpdateReport:
-    """One optimiser step; `divide` is the policy loss's divisor, None for what these rows weigh."""
+def _update(
+    learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int, divide: float | None, first: bool
+) -> UpdateReport:
+    """One optimiser step.
+
+    Args:
+        divide: the policy loss's divisor, None for what these rows weigh.
+        first: of the step: the weights are those that the learner's own log-probabilities are of.
+    """
     optimiser = config.optimiser
     factor = learning_rate_factor(
         step, step / config.max_steps, optimiser.warmup_steps, optimiser.flat, optimiser.floor
@@ -160,20 +172,20 @@ def _update(learner: Learner, rows: Sequence[Row], config: GrpoConfig, step: int
         return UpdateReport(rate)
     if divide is None:
         divide = sampled  # each token's weight already holds how answers of different lengths are weighed
-    loss = _loss_function(config, max(divide, 1e-9), sampled, supervised)
+    loss = _loss_function(config, max(divide, 1e-9), sampled, supervised, first)
     local = learner.update(rows, loss, config.groups.temperature, rate)
     return UpdateReport(
         rate, sums.over_ranks(local.numbers) | {"grad_norm": local.grad_norm}, float(local.refused), local.micro_batches
     )
 
 
-def _loss_function(config: GrpoConfig, divide: float, sampled: float, supervised: float) -> LossFunction:
+def _loss_function(config: GrpoConfig, divide: float, sampled: float, supervised: float, first: bool) -> LossFunction:
     """The loss of a micro-batch and its numbers by name, divided by the counts of the whole global batch."""
     objective, kl = objective_of(config.objective.name), config.kl
 
     def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = micro.weights * ~micro.supervised
-        own = micro.own_logprobs if config.minibatches > 1 else None
+        own = None if first else micro.own_logprobs
         tokens = PolicyTokens(logprobs, micro.sampled_logprobs, micro.advantages, weights, micro.answer_of, own)
         policy, policy_sums = objective(tokens, config.objective)
         loss = policy / divide

@@ -20,7 +20,8 @@ def seen(alone, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], float 
     """The rows and the divisor of each update."""
     seen: list[tuple[list[int], float | None]] = []
 
-    def stand_in(learner, rows, config, step, divide):
+    def stand_in(learner, rows, config, step, divide, first):
+        assert first == (len(seen) % config.minibatches == 0)
         seen.append((list(rows), divide))
         if not any(rows):  # groups without spread: nothing to learn from
             return UpdateReport(0.1)
@@ -47,21 +48,32 @@ def test_the_step_reports_means_the_largest_ratio_and_what_adds_up(seen) -> None
 
 
 class Learner:
+    """Its extra forward passes are counted, by rows."""
+
+    def __init__(self, seen) -> None:
+        self.passes, self._seen = [], seen
+
     def with_own(self, rows, temperature):
+        assert not self._seen, "after an update the weights are others"
+        self.passes.append(list(rows))
         return [(row, temperature) for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("settings", "parts", "asked"),
-    [({"old_policy": "learner"}, 2, True), ({"old_policy": "learner"}, 1, False), ({}, 2, False),
-     ({"mismatch": MismatchConfig("mask")}, 2, True)],
+    ("settings", "parts", "passes"),
+    [({"old_policy": "learner"}, 1, []), ({"old_policy": "learner"}, 2, [[2, 4]]),
+     ({"old_policy": "learner"}, 3, [[2, 5, 3]]), ({}, 2, []), ({"mismatch": MismatchConfig("mask")}, 1, []),
+     ({"mismatch": MismatchConfig("mask")}, 2, [[2, 4]])],
 )  # fmt: skip
-def test_the_learners_own_log_probabilities_are_taken_before_the_first_of_several_updates(
-    seen, settings, parts, asked
-) -> None:
+def test_own_log_probabilities_are_computed_for_later_updates_alone(seen, settings, parts, passes) -> None:
+    """In the first update the ratio is 1 by construction."""
     config = GrpoConfig(minibatches=parts, groups=GroupsConfig(temperature=0.7), objective=ObjectiveConfig(**settings))
-    train_on(Learner(), [], [1, 2], config, step=0)
-    assert sorted(row for rows, _ in seen for row in rows) == ([(1, 0.7), (2, 0.7)] if asked else [1, 2])
+    learner = Learner(seen)
+    train_on(learner, [], [1, 2, 3, 4, 5], config, step=0)
+    assert learner.passes == passes
+    known = {row for rows in passes for row in rows}
+    expected = [[(row, 0.7) if row in known else row for row in [1, 2, 3, 4, 5][i::parts]] for i in range(parts)]
+    assert [rows for rows, _ in seen] == expected
 
 
 def test_a_part_without_anything_to_learn_from_does_not_count(seen) -> None:

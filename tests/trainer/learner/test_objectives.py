@@ -9,10 +9,11 @@ import torch
 
 from trainer.learner import updates
 from trainer.learner.learner import Updated
-from trainer.learner.objectives import objective_of
+from trainer.learner.objectives import PolicyTokens, objective_of
 from trainer.learner.rows import AnswerTokens, Row, collate
 from trainer.settings.grpo import GrpoConfig
 from trainer.settings.kl import KlConfig
+from trainer.settings.mismatch import MismatchConfig
 from trainer.settings.objective import ObjectiveConfig
 
 OWN = '''
@@ -64,6 +65,31 @@ def test_an_objective_of_ones_own_trains_and_reports(alone, own) -> None:
     assert metrics["own/length/max"] == 3.0  # the largest, not a mean
     assert {"loss/policy", "entropy", "grad_norm"} <= metrics.keys()
     assert "clip_ratio/low_mean" not in metrics  # that is the clipped objective's
+
+
+@pytest.mark.parametrize("mismatch", ["off", "truncate", "mask"])
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("name", ["clip", "cispo"])
+def test_log_probabilities_of_its_own_are_those_of_an_extra_pass(name: str, ratio: str, mismatch: str) -> None:
+    """Of the first update, to the last bit of loss, gradient and everything reported; a banned token among them."""
+    torch.manual_seed(0)
+    config = ObjectiveConfig(name=name, ratio=ratio, old_policy="learner", mismatch=MismatchConfig(mismatch))
+    logprobs, weights = -3 * torch.rand(64), torch.rand(64).round(decimals=1)
+    logprobs[5], weights[5] = -torch.inf, 0.0
+
+    def computed(own: torch.Tensor | None) -> list[torch.Tensor]:
+        trained = logprobs.clone().requires_grad_()
+        sampled = logprobs + 0.3 * torch.linspace(-1, 1, 64)
+        sampled[5] = -1.0
+        tokens = PolicyTokens(trained, sampled, torch.linspace(-2, 2, 64), weights, torch.arange(64) // 8, own)
+        loss, sums = objective_of(name)(tokens, config)
+        return [loss.detach(), *torch.autograd.grad(loss, trained), *sums.values()]
+
+    of_a_pass = torch.tensor(logprobs.tolist())  # as `Learner.with_own` keeps them
+    first, extra = computed(None), computed(of_a_pass)
+    assert len(first) == len(extra) > 3 and first[1].abs().sum() > 0
+    for one, other in zip(first, extra, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_unknown_objective_is_refused_with_what_there_is(own) -> None:

@@ -117,6 +117,18 @@ def test_a_prompt_with_answers_of_different_lengths_scores_like_plain_sequences(
     assert_like_plain(setup, found, [(features, row.prompt_ids, a.token_ids) for a in row.answers])
 
 
+def test_a_training_pass_gives_the_very_log_probabilities_of_one_without_gradients(setup):
+    """So an update against the learner's own need not compute them before."""
+    features = clip(setup, 2.4, 0)
+    batch = setup.batch([setup.row("What?", features, answers_of(setup, LONG, SHORT)) for _ in range(2)])
+    setup.policy.eval()
+    with torch.no_grad():
+        before, _ = setup.policy(batch, 0.7)
+    setup.policy.train()
+    trained, _ = setup.policy(batch, 0.7)
+    assert trained.requires_grad and torch.equal(trained.detach(), before)
+
+
 @pytest.mark.parametrize("most_answers", [1, 3])  # of 1: plain causal attention in place of the tree's mask
 @pytest.mark.parametrize("temperature", [0.5, 1.3])
 def test_rows_of_different_lengths_in_one_batch_score_like_plain_sequences(setup, temperature, most_answers):
