@@ -22,6 +22,7 @@ from timepro.system.network import require_free
 from timepro.tasks.samples import evaluation_samples, resolved_times, task_weights
 from timepro.tiny.base import base_folder
 from trainer.launcher.nodes.node import check_nodes, generating, learning
+from trainer.launcher.ranks import learner_for
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
 
@@ -209,9 +210,9 @@ def _longest_clip(config: ExperimentConfig) -> float:
     return max(clip.duration for clip in iter_manifest(Path(config.data.rl), check_audio=False))
 
 
-def total_ranks(config: ExperimentConfig, n_nodes: int) -> int:
-    """Learner ranks of all nodes."""
-    return config.learner.ranks * len(learning(config.nodes, n_nodes))
+def total_ranks(config: ExperimentConfig, n_nodes: int, kind: str = "grpo") -> int:
+    """Learner ranks of all nodes in a job of this kind ("sft" or "grpo")."""
+    return learner_for(kind, config).ranks * len(learning(config.nodes, n_nodes))
 
 
 def total_workers(config: ExperimentConfig, n_nodes: int) -> int:
@@ -244,6 +245,7 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
     manifest = Path(config.data.sft) if config.data.sft else None
     lines = [
         f"label times in SFT     {label_times(manifest, tasks, config.sft.label_times)}",
+        f"clips a step in SFT    {config.sft.batch_size} ({total_ranks(config, n_nodes, 'sft')} ranks)",
         f"prompts a step         {grpo.groups.prompts_per_step} ({per_rank} a rank, {ranks} ranks)",
         f"answers a step         {answers} (groups of {grpo.groups.group_size})",
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",

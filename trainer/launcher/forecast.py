@@ -116,8 +116,9 @@ def parts_of(config: ExperimentConfig, missing: Mapping[str, int], sft_steps: in
         sft_steps: 0 where the fine-tuned checkpoint is kept.
     """
     usual: dict[str, Any] = {} if config.model.path or config.data.test else _USUAL_S
-    rank_speed = f"{config.model.path or 'tiny'}, {total_ranks(config, n_nodes)} rank(s)"
-    speed = f"{rank_speed}, {total_workers(config, n_nodes)} worker(s)"
+    model = config.model.path or "tiny"
+    rank_speed = f"{model}, {total_ranks(config, n_nodes, 'sft')} rank(s)"
+    speed = f"{model}, {total_ranks(config, n_nodes)} rank(s), {total_workers(config, n_nodes)} worker(s)"
     groups, sft, control = config.grpo.groups, config.sft, config.control
     parts = [Part("data", f"data-{split}", n, "synthesis", _USUAL_S["data"]) for split, n in missing.items()]
     if sft.enabled:

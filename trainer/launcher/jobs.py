@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rollout import stream
 from trainer.launcher.nodes.head import Nodes
-from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, start_ranks
+from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, learner_for, start_ranks
 from trainer.launcher.signals import Interrupted
 from trainer.launcher.workers import Fleet, TooFewWorkers
 from trainer.messages import JobSpec
@@ -29,12 +29,13 @@ def run_learner(job: JobSpec, config: ExperimentConfig, workers: Fleet | None, n
     path = work / f"job.{job.kind}.json"
     job.save(path)
     store = stream.host_store("127.0.0.1", 0, config.learner.start_timeout_s)
-    plans = nodes.plans(config, "127.0.0.1", store.port)
+    plans = nodes.plans(config, job.kind, "127.0.0.1", store.port)
     nodes.watch.job(job)
-    nodes.start_ranks(plans, path)
+    nodes.start_ranks(plans, job.kind, path)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
-        ranks += start_ranks(plans[0], config.learner, path, workers.token if workers is not None else "")
+        token = workers.token if workers is not None else ""
+        ranks += start_ranks(plans[0], learner_for(job.kind, config), path, token)
         nodes.watch.ranks(plans[0].first, ranks)
         watch = RankWatch(ranks, plans[0], work, config.learner.silence_timeout_s)
         _watch(ranks, plans, workers, nodes, watch)

@@ -204,7 +204,8 @@ class Pipeline:
         config = self.config
         inputs = {
             "base": base_key, "sft": asdict(config.sft), "data": str(manifest.resolve()), "task": config.task,
-            "data_key": file_key(manifest), "seed": config.seed, "ranks": total_ranks(config, self.nodes.node.count),
+            "data_key": file_key(manifest), "seed": config.seed,
+            "ranks": total_ranks(config, self.nodes.node.count, "sft"),
             "zero": asdict(config.zero), "lora": asdict(replace(config.lora, continue_=False)),  # which is RL's alone
         }  # fmt: skip
         return sft_key(inputs, task_weights(config.task))

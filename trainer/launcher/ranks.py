@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,7 @@ from timepro.system.device import n_gpus, on_gpu
 from timepro.system.network import interface_of, is_loopback
 from timepro.system.processes import group_alive, log_tail
 from trainer import messages
+from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.learner import LearnerConfig
 
 
@@ -39,6 +40,23 @@ class RankPlan:
     port: int
     prefix: str = "learner"
     address: str = "127.0.0.1"
+
+
+def learner_for(kind: str, config: ExperimentConfig) -> LearnerConfig:
+    """The settings of a job's ranks.
+
+    SFT takes the workers' cards, too, which stand idle while it runs (`sft.every_card`). What it computes does not
+    depend on the number of ranks.
+
+    Args:
+        kind: of the job, "sft" or "grpo".
+    """
+    learner, cards = config.learner, f"{config.learner.gpus},{config.rollout.gpus}"
+    named = bool(config.learner.gpus and config.rollout.gpus)
+    if kind != "sft" or not config.sft.every_card or not named or not on_gpu():
+        return learner
+    every = list(dict.fromkeys(card.strip() for card in cards.split(",") if card.strip()))
+    return replace(learner, ranks=len(every), gpus=",".join(every))
 
 
 def affordable_ranks(config: LearnerConfig) -> int:

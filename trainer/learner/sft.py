@@ -162,10 +162,11 @@ class Sft:
 
     def _step(self, step: int, rate: float) -> tuple[float, dict[str, float]]:
         self.learner.seed_dropout(step)
-        indices = self.order.take(self.config.batch_size)
-        mine = share(indices, distributed.rank(), distributed.world_size())
+        mine = self._take()
         with distributed.together("building rows"):
-            rows = self._rows([self.samples[i] for i in mine])
+            rows = self._rows(mine)
+        if step + 1 < self.max_steps:
+            self.learner.frames.read_ahead([sample.audio for sample in self._upcoming()])
         count = distributed.total(weighted_token_count(rows, supervised=True))
 
         def loss_function(logprobs: Tensor, entropies: Tensor, micro: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -176,6 +177,18 @@ class Sft:
         loss = distributed.total(done.numbers["loss"])
         tokens = distributed.total(float(sum(row.length for row in rows)))
         return loss, {"grad_norm": done.grad_norm, "perf/refused_step": float(done.refused), "perf/tokens": tokens}
+
+    def _take(self) -> list[Sample]:
+        """This rank's part of the next step's samples."""
+        indices = self.order.take(self.config.batch_size)
+        return [self.samples[i] for i in share(indices, distributed.rank(), distributed.world_size())]
+
+    def _upcoming(self) -> list[Sample]:
+        """What `_take` will give the next time."""
+        place = self.order.state()
+        upcoming = self._take()
+        self.order.restore(place)
+        return upcoming
 
     def _rows(self, samples: Sequence[Sample]) -> list[Row]:
         frames = self.learner.frames([sample.audio for sample in samples])

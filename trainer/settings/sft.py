@@ -25,6 +25,8 @@ class SftConfig:
     batch_size: Count = 32  # samples a step, over all ranks
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-5, weight_decay=0.01))
     batch: BatchConfig = field(default_factory=BatchConfig)
+    # On GPUs: a rank on each card that learner.gpus and rollout.gpus name, since the workers are not up yet.
+    every_card: bool = True
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     soft_time: SoftTimeConfig = field(default_factory=SoftTimeConfig)
     encoder_warmup: EncoderWarmupConfig = field(default_factory=EncoderWarmupConfig)

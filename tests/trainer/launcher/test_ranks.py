@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks
+from timepro.config import load_experiment
+from trainer.launcher import ranks as ranks_module
+from trainer.launcher.checks import total_ranks
+from trainer.launcher.nodes.head import Nodes
+from trainer.launcher.nodes.node import Node
+from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, learner_for
+from trainer.settings.experiment import ExperimentConfig
 
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 
 
@@ -53,3 +60,29 @@ def test_a_rank_that_is_stopped_is_named_when_its_time_is_over(ranks, tmp_path: 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert said.startswith("learner rank 0 has been stopped for 1 s (learner.silence_timeout_s=0.5); the others")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "on_gpu", "expected"),
+    [
+        ("sft", [], True, (8, "0,1,2,3,4,5,6,7")),
+        ("grpo", [], True, (4, "0,1,2,3")),
+        ("sft", ["sft.every_card=false"], True, (4, "0,1,2,3")),
+        ("sft", [], False, (4, "0,1,2,3")),
+        ("sft", ["rollout.gpus=2,3,4,5"], True, (6, "0,1,2,3,4,5")),  # a card that both name has one rank
+        ("sft", ["rollout.gpus="], True, (4, "0,1,2,3")),  # whose cards the workers' are is not said
+    ],
+)
+def test_sft_takes_the_workers_cards_too(monkeypatch, kind: str, words, on_gpu: bool, expected) -> None:
+    monkeypatch.setattr(ranks_module, "on_gpu", lambda: on_gpu)
+    config = load_experiment("qwen2_5_omni_7b/sed_grpo", words, ExperimentConfig, EXPERIMENTS)
+    found = learner_for(kind, config)
+    assert (found.ranks, found.gpus) == expected
+    assert total_ranks(config, 2, kind) == 2 * expected[0]
+
+
+def test_a_plan_has_a_rank_for_every_card_of_the_jobs_kind(monkeypatch) -> None:
+    monkeypatch.setattr(ranks_module, "on_gpu", lambda: True)
+    config = load_experiment("qwen2_5_omni_7b/sed_grpo", [], ExperimentConfig, EXPERIMENTS)
+    nodes = Nodes(config, Node())
+    assert [nodes.plans(config, kind, "127.0.0.1", 1)[0].count for kind in ("sft", "grpo")] == [8, 4]

@@ -9,15 +9,30 @@ from typing import Any
 
 import pytest
 
-from trainer.learner import sft
+from trainer.learner import distributed, sft
 from trainer.learner.checkpoint_files import STATE
 from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.distributed import FailedTogether
 from trainer.learner.learner import Updated
-from trainer.learner.order import Mixture
+from trainer.learner.order import Mixture, share
 from trainer.learner.rows import AnswerTokens
 from trainer.settings.checkpoints import CheckpointsConfig
 from trainer.settings.sft import SftConfig
+
+
+class Frames:
+    """What was asked for, and what was said to be asked for next."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.ahead: list[list[str]] = []
+
+    def __call__(self, audio: list[str]) -> list[str]:
+        self.asked.append(audio)
+        return audio
+
+    def read_ahead(self, audio: list[str]) -> None:
+        self.ahead.append(audio)
 
 
 class Learner:
@@ -26,14 +41,15 @@ class Learner:
     processor = None
 
     def __init__(self, steps: int = 2) -> None:
-        self.steps, self.updates = steps, 0
+        self.steps, self.updates, self.clips = steps, 0, Frames()
 
     def start(self) -> None: ...
 
     def seed_dropout(self, step: int) -> None: ...
 
-    def frames(self, audio: list[str]) -> list[str]:
-        return audio
+    @property
+    def frames(self) -> Frames:
+        return self.clips
 
     def fitting(self, rows: list[Any]) -> list[Any]:
         if self.updates == self.steps:
@@ -134,3 +150,20 @@ def test_it_ends_with_the_step_of_the_lowest_validation_loss_where_asked_to(
     report = training.train(None)
     assert (report["kept_step"], report["steps"], learner.updates) == (kept, 4, kept)
     assert report["validation_loss"] == {2: 1.0, 4: 1.5}[kept]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_step_is_read_ahead_and_the_order_stays_as_it_was(
+    rank: int, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the end of an epoch, on both of two ranks; nothing behind the last step."""
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    learner, order = Learner(99), Mixture([5, 3], [2.0, 1.0], 0)
+    training = sft_of(learner, order, [], monkeypatch)
+    training.train(None)
+    undisturbed = Mixture([5, 3], [2.0, 1.0], 0)
+    expected = [[str(i) for i in share(undisturbed.take(2), rank, 2)] for _ in range(4)]
+    assert learner.clips.asked == expected
+    assert learner.clips.ahead == expected[1:]
+    assert order.state() == undisturbed.state()

@@ -15,7 +15,7 @@ from trainer.launcher.nodes.head import derived_token
 from trainer.launcher.nodes.link import Link
 from trainer.launcher.nodes.meeting import join
 from trainer.launcher.nodes.node import Node
-from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, start_ranks
+from trainer.launcher.ranks import RankPlan, RankWatch, end_ranks, learner_for, start_ranks
 from trainer.launcher.signals import Interrupted, signals_raise
 from trainer.launcher.workers import WorkerSet
 from trainer.settings.experiment import ExperimentConfig
@@ -117,7 +117,7 @@ class Follower:
             case "start_ranks":
                 plan, job = RankPlan(**order["plan"]), Path(order["job"])
                 token = derived_token(self._node.token, self._link.session, order["set"])
-                self._ranks = start_ranks(plan, self._config.learner, job, token)
+                self._ranks = start_ranks(plan, learner_for(order["kind"], self._config), job, token)
                 self._node_watch.ranks(plan.first, self._ranks)
                 self._watch = RankWatch(self._ranks, plan, job.parent, self._config.learner.silence_timeout_s)
             case "end_ranks":

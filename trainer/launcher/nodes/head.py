@@ -20,7 +20,7 @@ from trainer.launcher.node_watch import NodeWatch
 from trainer.launcher.nodes.link import Link
 from trainer.launcher.nodes.meeting import Facts, meet
 from trainer.launcher.nodes.node import Node, generating, learning
-from trainer.launcher.ranks import RankPlan, affordable_ranks
+from trainer.launcher.ranks import RankPlan, affordable_ranks, learner_for
 from trainer.settings.experiment import ExperimentConfig
 
 _FAREWELL_S = 30.0
@@ -77,17 +77,19 @@ class Nodes:
 
     # --- learner ranks
 
-    def plans(self, config: ExperimentConfig, host: str, port: int) -> dict[int, RankPlan]:
+    def plans(self, config: ExperimentConfig, kind: str, host: str, port: int) -> dict[int, RankPlan]:
         """Every learning node's part of the next job.
 
         Args:
+            kind: "sft" or "grpo".
             host, port: of a store on loopback, for a single node; several meet at the nodes' own.
         """
         if self._link is None:
-            count = affordable_ranks(config.learner)
+            count = affordable_ranks(learner_for(kind, config))
             return {0: RankPlan(0, count, count, host, port)}
         self._jobs += 1
-        counts = {rank: self._facts[rank].ranks for rank in learning(self._config, self.node.count)}
+        facts = {rank: self._facts[rank] for rank in learning(self._config, self.node.count)}
+        counts = {rank: fact.sft_ranks if kind == "sft" else fact.ranks for rank, fact in facts.items()}
         world, first, plans = sum(counts.values()), 0, {}
         for rank, count in counts.items():
             plans[rank] = RankPlan(
@@ -96,12 +98,12 @@ class Nodes:
             first += count
         return plans
 
-    def start_ranks(self, plans: dict[int, RankPlan], job: Path) -> None:
+    def start_ranks(self, plans: dict[int, RankPlan], kind: str, job: Path) -> None:
         """Have the other nodes start theirs."""
         self._done = set()
         for rank in self._others(plans):
-            order = {"do": "start_ranks", "plan": asdict(plans[rank]), "job": str(job.resolve()), "set": self._sets}
-            self._tell([rank], order)
+            order = {"do": "start_ranks", "kind": kind, "job": str(job.resolve()), "set": self._sets}
+            self._tell([rank], order | {"plan": asdict(plans[rank])})
 
     def ranks_done(self, plans: dict[int, RankPlan]) -> bool:
         """Whether all ranks of the other nodes have ended well."""

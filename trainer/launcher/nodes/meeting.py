@@ -21,7 +21,7 @@ from timepro.environment.doctor import version
 from timepro.system.device import n_gpus, on_gpu
 from trainer.launcher.nodes.link import BadSignature, Link, sign, verify
 from trainer.launcher.nodes.node import Node
-from trainer.launcher.ranks import affordable_ranks
+from trainer.launcher.ranks import affordable_ranks, learner_for
 from trainer.launcher.runfolder import changes
 from trainer.launcher.stage_keys import digest
 from trainer.settings.experiment import ExperimentConfig
@@ -39,12 +39,13 @@ class NodesDisagree(ValueError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says of itself; `ranks`: how many learner ranks it can start."""
+    """What a node says of itself; `ranks`, `sft_ranks`: how many learner ranks it can start, and how many for SFT."""
 
     host: str
     address: str
     gpus: int
     ranks: int
+    sft_ranks: int
     versions: dict[str, str]
     code: str
     config: dict[str, Any]
@@ -58,6 +59,7 @@ class Facts:
             address=node.address,
             gpus=n_gpus() if on_gpu() else 0,
             ranks=affordable_ranks(config.learner),
+            sft_ranks=affordable_ranks(learner_for("sft", config)),
             versions={name: version(name) for name in _ALIKE},
             code=digest({}, [_ROOT / name for name in _PACKAGES]),
             config=json.loads(json.dumps(by_key(config))),
