@@ -2,15 +2,20 @@
 
 One pure function says which token stands at which place. The learner calls it to build its prompts, the rollout
 worker calls it inside vLLM's processor, so both read the same interleaving by construction (arXiv 2604.13715).
+
+A timestamp is one or two ordinary tokens, as the vocabulary has it, with rows of their own in the embedding matrix. It
+would be shorter to give a factorised time one place, with the sum of two rows: but no token id stands for a sum, so the
+worker would have to make timestamps part of the clip's multimodal embeddings, where its prefix and encoder caches and
+whoever reads a prompt no longer see them, and answers would need the two tokens in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from timepro.timestamps import TimestampVocabulary
+from timepro.timestamps import HOW_TO_COVER, TimestampVocabulary, vocabulary_of
 
 CONFIG_KEY = "astp"  # the key in a checkpoint's text-side configuration under which `AstpLayout` is stored
 
@@ -21,14 +26,15 @@ class AstpLayout:
 
     Args:
         enabled: off gives the backbone's own prompt, audio frames alone.
-        first_token_id: id of the timestamp of 0 s; the others follow it one by one.
-        stride: seconds between two timestamp tokens (the vocabulary's).
+        first_token_id: id of the vocabulary's first token; the others follow it one by one.
+        stride: seconds between two times of the vocabulary.
         duration: seconds that the vocabulary covers.
         every: a timestamp for every `every`-th audio frame.
         position: "after" or "before" the frame it names.
         banned_token_ids: tokens that an answer must never hold (audio placeholders, padding). The worker's logits and
             the learner's are masked alike, so the two distributions stay the same.
         answer_style: "timestamps" or "digits", how this checkpoint writes times in its answers.
+        style: "table" or "factorised", the vocabulary's tokens (`timepro.timestamps`).
     """
 
     enabled: bool = True
@@ -39,6 +45,7 @@ class AstpLayout:
     position: str = "after"
     banned_token_ids: tuple[int, ...] = ()
     answer_style: str = "digits"
+    style: str = "table"
 
     def __post_init__(self) -> None:
         if self.position not in ("after", "before"):
@@ -50,10 +57,16 @@ class AstpLayout:
         if self.enabled and self.first_token_id < 0:
             raise ValueError("astp.first_token_id is not set: this checkpoint's tokenizer has no timestamp tokens yet")
         object.__setattr__(self, "banned_token_ids", tuple(self.banned_token_ids))
+        _ = self.vocabulary  # which a wrong style or grid does not have
 
     @property
     def vocabulary(self) -> TimestampVocabulary:
-        return TimestampVocabulary(self.stride, self.duration)
+        return vocabulary_of(self.style, self.stride, self.duration)
+
+    @property
+    def token_ids(self) -> range:
+        """The ids of all timestamp tokens."""
+        return range(self.first_token_id, self.first_token_id + self.vocabulary.size)
 
     @classmethod
     def from_config(cls, config: Any) -> AstpLayout:
@@ -69,6 +82,11 @@ class AstpLayout:
         """The JSON-ready form that `from_config` reads."""
         return asdict(self) | {"banned_token_ids": list(self.banned_token_ids)}
 
+    def __str__(self) -> str:
+        """What a model card says."""
+        places = f"every {self.every} audio frames, {self.position} them" if self.enabled else "not in prompts"
+        return f"{self.vocabulary}; {places}; answers in {self.answer_style}"
+
 
 def check_covered(n_frames: int, layout: AstpLayout, frame_rate: float) -> None:
     """Raise ValueError where a clip of F audio frames needs a timestamp beyond the vocabulary's range."""
@@ -76,12 +94,18 @@ def check_covered(n_frames: int, layout: AstpLayout, frame_rate: float) -> None:
         return
     vocabulary = layout.vocabulary
     last = (n_frames - 1) // layout.every * layout.every
-    if last / frame_rate > (vocabulary.size - 1) * layout.stride + 1e-6:
+    if last / frame_rate > (vocabulary.steps - 1) * layout.stride + 1e-6:
         raise ValueError(
-            f"the clip has {n_frames} audio frames ({n_frames / frame_rate:.2f} s), but the timestamps end at "
-            f"{vocabulary.token(vocabulary.size - 1)}; give the model a larger model.tiny.timestamps.duration (a "
-            "published checkpoint: timepro init-model --duration), or cut the clip"
+            f"the clip of {n_frames / frame_rate:g} s ({n_frames} audio frames) is longer than the vocabulary's "
+            f"{layout.duration:g} s: the timestamps end at {vocabulary.stamp(vocabulary.steps - 1)}; cut the clip, or "
+            f"{HOW_TO_COVER}"
         )
+
+
+def clip_tokens(n_frames: int, layout: AstpLayout) -> int:
+    """How many tokens a clip of F audio frames has in the prompt: the length of what `interleave` gives."""
+    stamps = -(-n_frames // layout.every) if layout.enabled else 0
+    return n_frames + stamps * layout.vocabulary.tokens_a_time
 
 
 def interleave(n_frames: int, audio_token_id: int, layout: AstpLayout, frame_rate: float) -> list[int]:
@@ -94,7 +118,7 @@ def interleave(n_frames: int, audio_token_id: int, layout: AstpLayout, frame_rat
         frame_rate: audio frames a second (25 for the Whisper-style encoders of the supported families).
 
     Returns:
-        F placeholders and, with ASTP on, ceil(F / every) timestamps.
+        F placeholders and, with ASTP on, ceil(F / every) timestamps of one or two tokens.
 
     Raises:
         ValueError: the clip needs a timestamp beyond the vocabulary's range.
@@ -102,14 +126,27 @@ def interleave(n_frames: int, audio_token_id: int, layout: AstpLayout, frame_rat
     if not layout.enabled:
         return [audio_token_id] * n_frames
     check_covered(n_frames, layout, frame_rate)
+    vocabulary = layout.vocabulary
     ids: list[int] = []
     for frame in range(n_frames):
         if frame % layout.every:
             ids.append(audio_token_id)
             continue
-        timestamp = layout.first_token_id + round(frame / frame_rate / layout.stride)
-        ids += [timestamp, audio_token_id] if layout.position == "before" else [audio_token_id, timestamp]
+        index = round(frame / frame_rate / layout.stride)
+        timestamp = [layout.first_token_id + place for place in vocabulary.spelling(index)]
+        ids += [*timestamp, audio_token_id] if layout.position == "before" else [audio_token_id, *timestamp]
     return ids
+
+
+def timestamps_in(prompt_ids: Sequence[int], layout: AstpLayout) -> list[tuple[float, list[int]]]:
+    """The timestamps of an expanded prompt: the time of each in seconds, and the places of its tokens."""
+    vocabulary, length, found = layout.vocabulary, layout.vocabulary.tokens_a_time, []
+    for start in range(len(prompt_ids) - length + 1):
+        spelling = tuple(token - layout.first_token_id for token in prompt_ids[start : start + length])
+        index = vocabulary.spelled(spelling)
+        if 0 <= index < vocabulary.steps and vocabulary.spelling(index) == spelling:
+            found.append((vocabulary.seconds(index), list(range(start, start + length))))
+    return found
 
 
 def expand_prompt(

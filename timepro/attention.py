@@ -1,7 +1,8 @@
 """Where the model looks when it says a time: attention from an answer's times to the prompt's timestamps.
 
-A time is said over one token (`<1.24>`) or several (`1.24` in digits); what is shown for it is the attention of the
-positions that predict those tokens, averaged over them and over heads, in one layer or averaged over all.
+A time is said over one token (`<1.24>`), two (`<1` and `.24>`) or several (`1.24` in digits); what is shown for it is
+the attention of the positions that predict those tokens, averaged over them and over heads, in one layer or averaged
+over all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timepro.astp import timestamps_in
 from timepro.features import Processor
 from timepro.inference.generation import generated, merged_embeds
 
@@ -108,12 +110,11 @@ def time_attention(
     said = list(times_said(processor, ids))
     if not said:
         raise ValueError(f"the answer {processor.answer_text(ids)!r} says no time")
-    first, vocabulary = processor.layout.first_token_id, processor.layout.vocabulary
-    places = [i for i, token in enumerate(prompt) if first <= token < first + vocabulary.size]
-    times = np.array([(prompt[i] - first) * processor.layout.stride for i in places])
+    stamps = timestamps_in(prompt, processor.layout)
+    times, places = np.array([seconds for seconds, _ in stamps]), torch.tensor([tokens for _, tokens in stamps])
     rows = [[len(prompt) - 1 + k for k in tokens] for _, tokens in said]
     embeds = merged_embeds(processor, model, prompt + ids[:-1], frames)
-    weights = _attention(text_model, embeds, rows)[:, :, places].double().numpy()
+    weights = _attention(text_model, embeds, rows)[:, :, places].double().sum(-1).numpy()  # over a time's tokens
     near = np.array([[_near(times, w, s) for (s, _), w in zip(said, one, strict=True)] for one in weights]).mean(axis=1)
     shown = int(near.argmax()) if layer == CLOSEST else None if layer is None else int(layer) % number
     chosen = weights.mean(axis=0) if shown is None else weights[shown]

@@ -35,6 +35,7 @@ class Card:
         settings: the resolved configuration, without places.
         metrics: by stage and task: its metrics on the test set, and under "interval" the main metric's 95 % interval.
         gain: as in a run's summary.
+        timestamps: those of its prompts and answers, in words; "" in cards of earlier versions.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Card:
     settings: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     gain: Mapping[str, Any]
+    timestamps: str = ""
 
     @property
     def task_names(self) -> list[str]:
@@ -73,6 +75,7 @@ def read_card(folder: str | Path) -> Card | None:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.pop("version") != _VERSION:
             raise ValueError("it is of another version of timepro")
+        raw.setdefault("timestamps", "")
         card = Card(**{field.name: raw[field.name] for field in fields(Card)})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it, or write the checkpoint again") from None
@@ -155,6 +158,7 @@ def _sections(card: Card) -> list[str]:
     rows = [f"| {split} | {data['name']} | {data['clips']} |" for split, data in card.data.items()]
     parts.append("## What it was trained on\n\n| split | data | clips |\n| --- | --- | --- |\n" + "\n".join(rows))
     made = [f"- {key}: {value}" for key, value in card.made.items() if key != "seconds"]
+    made += [f"- timestamps: {card.timestamps}"] if card.timestamps else []
     parts.append("## How it was made\n\n" + "\n".join([*made, f"- all settings, and more: `{CARD}`"]))
     return parts
 

@@ -7,6 +7,8 @@
 - `random`: the paper's ablation.
 - `smooth`: neighbours in time are neighbours in the embedding space. For models trained from scratch: a new
   vocabulary has no number semantics to inherit, and with this start a tiny model learns to tell times in minutes.
+
+In a factorised vocabulary a token starts from its own part of the number, "12" or ".48".
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timepro.timestamps import INITIALISATIONS, TimestampVocabulary
+from timepro.timestamps import INITIALISATIONS, TimestampVocabulary, TokenKind
 
 ROW_MULTIPLE = 64  # vLLM pads the vocabulary to multiples of this
 
@@ -27,9 +29,11 @@ ROW_MULTIPLE = 64  # vLLM pads the vocabulary to multiples of this
 # the closest two of the paper's 750 times are the farthest apart: a tenth of a row's length, for unrelated digits.
 _PLACE_RATIO = 1.5
 
-# `smooth`: sinusoids from about twice the usual range down to a few audio frames; a random part keeps tokens apart.
+# `smooth`: sinusoids from twice the range (at least twice the usual one) down to a few audio frames (at least four
+# steps: shorter ones would not join neighbours); a random part keeps tokens apart.
 _LONGEST_PERIOD_S = 60.0
 _SHORTEST_PERIOD_S = 0.16
+_SHORTEST_PERIOD_STEPS = 4
 _RANDOM_SHARE = 0.6
 _SINUSOID_SHARE = 0.8
 
@@ -40,7 +44,7 @@ RowsOf = Callable[[list[int]], Tensor]
 def initial_timestamps(
     embeddings: Tensor, tokenizer: Any, vocabulary: TimestampVocabulary, how: str, generator: torch.Generator
 ) -> Tensor:
-    """Starting rows for all timestamps.
+    """Starting rows for all timestamp tokens.
 
     Args:
         embeddings: (V, H) embeddings of the ordinary tokens (the semantic means and the scale come from them).
@@ -49,7 +53,7 @@ def initial_timestamps(
         generator: source of the random parts.
 
     Returns:
-        (vocabulary.size, H), in the order of the times.
+        (vocabulary.size, H), in the tokens' order.
 
     Raises:
         ValueError: an unknown initialisation.
@@ -57,22 +61,26 @@ def initial_timestamps(
     if how not in INITIALISATIONS:
         raise ValueError(f"model.tiny.timestamp_init is {how!r}; it must be one of {', '.join(INITIALISATIONS)}")
     if how in SEMANTIC:
-        return SEMANTIC[how](subwords_of(tokenizer, vocabulary), lambda ids: embeddings[torch.tensor(ids)])
+        return SEMANTIC[how](subwords_of(tokenizer, vocabulary, how), lambda ids: embeddings[torch.tensor(ids)])
     scale = embeddings.float().std().item()
     width = embeddings.shape[1]
     noise = torch.randn(vocabulary.size, width, generator=generator) * scale
     if how == "random":
         return noise.to(embeddings.dtype)
-    times = torch.tensor([vocabulary.seconds(i) for i in range(vocabulary.size)])[:, None]
-    frequencies = torch.exp(
-        torch.linspace(
-            math.log(2 * math.pi / _LONGEST_PERIOD_S), math.log(2 * math.pi / _SHORTEST_PERIOD_S), width // 2
-        )
-    )[None]
-    waves = torch.cat([(times * frequencies).sin(), (times * frequencies).cos()], dim=1) * math.sqrt(2.0)
+    waves = torch.cat([_waves(kind, width) for kind in vocabulary.kinds])
     # A random rotation: attention heads cut the width into parts, and every part should see every period.
     rotation, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
     return (_SINUSOID_SHARE * scale * (waves @ rotation) + _RANDOM_SHARE * noise).to(embeddings.dtype)
+
+
+def _waves(kind: TokenKind, width: int) -> Tensor:
+    """(n, width): sines and cosines of what each of n tokens says, in seconds."""
+    times = torch.tensor([float(number) for number in kind.numbers])[:, None]
+    longest = max(_LONGEST_PERIOD_S, 2 * len(kind.numbers) * kind.step)
+    shortest = max(_SHORTEST_PERIOD_S, _SHORTEST_PERIOD_STEPS * kind.step)
+    frequencies = torch.linspace(math.log(2 * math.pi / longest), math.log(2 * math.pi / shortest), width // 2).exp()
+    angles = times * frequencies[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1) * math.sqrt(2.0)
 
 
 def padded_rows(n_tokens: int) -> int:
@@ -80,16 +88,21 @@ def padded_rows(n_tokens: int) -> int:
     return -(-n_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-def subwords_of(tokenizer: Any, vocabulary: TimestampVocabulary) -> list[list[int]]:
-    """The subword ids of every timestamp's number string, in the order of the times."""
-    return [
-        list(tokenizer(vocabulary.number(index), add_special_tokens=False).input_ids)
-        for index in range(vocabulary.size)
-    ]
+def subwords_of(tokenizer: Any, vocabulary: TimestampVocabulary, how: str) -> list[list[int]]:
+    """The subword ids of what every timestamp token says, in the tokens' order.
+
+    For `semantic_ordered` whole numbers get zeros before them: in "1" and "11" all weight lies on the same subword,
+    and only numbers with as many digits are sure to differ.
+    """
+    numbers = []
+    for kind in vocabulary.kinds:
+        digits = max(map(len, kind.numbers)) if how == "semantic_ordered" and kind.numbers[0].isdigit() else 0
+        numbers += [number.zfill(digits) for number in kind.numbers]
+    return [list(tokenizer(number, add_special_tokens=False).input_ids) for number in numbers]
 
 
 def semantic_means(subwords: Sequence[Sequence[int]], rows_of: RowsOf) -> Tensor:
-    """The paper's initialisation: each timestamp starts as the mean of its number string's subword embeddings.
+    """The paper's initialisation: each timestamp token starts as the mean of its number string's subword embeddings.
 
     Args:
         subwords: ids from `subwords_of`.

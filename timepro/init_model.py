@@ -38,9 +38,9 @@ from timepro.embeddings import (
     subwords_of,
 )
 from timepro.families import ModelFamily, family_of
-from timepro.timestamps import INITIALISATIONS, TimestampVocabulary
+from timepro.timestamps import INITIALISATIONS, TimestampVocabulary, vocabulary_of
 
-_TIMESTAMP = re.compile(r"<\d+(\.\d+)?>")
+_TIMESTAMP = re.compile(r"<\d+(\.\d+)?>|<\d+|\.\d+>")  # a token of any style
 # Written anew: an old one beside a new one could be read in its place.
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
@@ -57,6 +57,7 @@ class TimestampSettings:
     """What is added to a checkpoint. The values are those of `AstpLayout`; `init` is one of `INITIALISATIONS`.
 
     enabled: False keeps timestamps out of prompts, and leaves them to the answers.
+    style: "table" or "factorised", the vocabulary's (`timepro.timestamps`).
     head: how their rows in an untied head start: "digits", the mean of the digits' rows, or "embeddings", their own
         embeddings, for a model whose head began as a copy of its embeddings.
     """
@@ -70,6 +71,7 @@ class TimestampSettings:
     seed: int = 0
     enabled: bool = True
     head: str = "digits"
+    style: str = "table"
 
 
 def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say = print) -> None:
@@ -90,7 +92,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         raise ValueError(f"init is {settings.init!r}; it must be one of {', '.join(INITIALISATIONS)}")
     family = family_of(source, source=True)
     files = weight_files(source)
-    vocabulary = TimestampVocabulary(settings.stride, settings.duration)
+    vocabulary = vocabulary_of(settings.style, settings.stride, settings.duration)
     tokenizer, known = _extended_tokenizer(source, family, vocabulary, say)
     config = family.whole_config(json.loads((source / "config.json").read_text(encoding="utf-8")))
     partial = target.with_name(f".{target.name}.partial")
@@ -100,7 +102,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         copy_others(source, partial, but=("config.json", _GENERATION_FILE, *_TOKENIZER_FILES, _TEMPLATE_FILE))
         tokenizer.save_pretrained(partial)
         matrices = _find(files, family)
-        first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
+        first = tokenizer.convert_tokens_to_ids(vocabulary.tokens()[0])
         n_rows = max(padded_rows(len(tokenizer)), matrices[family.embedding_name].shape[0])
         if known:
             _report_distinct(matrices[family.embedding_name].rows(range(first, first + vocabulary.size)), say)
@@ -123,12 +125,12 @@ def _extended_tokenizer(
 
     tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
     wanted = vocabulary.tokens()
-    present = sorted(token for token in tokenizer.get_vocab() if _TIMESTAMP.fullmatch(token))
+    present = sorted(token for token in tokenizer.get_added_vocab() if _TIMESTAMP.fullmatch(token))
     if present and set(present) != set(wanted):
         raise ValueError(
             f"{source}: its tokenizer already has {len(present)} timestamp tokens ({present[0]} to {present[-1]}), not "
-            f"the {len(wanted)} of stride {vocabulary.stride} and duration {vocabulary.duration}; give its own stride "
-            "and duration, or start from the published checkpoint"
+            f"the {len(wanted)} of style {vocabulary.style}, stride {vocabulary.stride} and duration "
+            f"{vocabulary.duration}; give its own, or start from the published checkpoint"
         )
     turn_end = family.tokens.turn_end
     if turn_end in tokenizer.get_vocab() and tokenizer.eos_token != turn_end:
@@ -137,16 +139,19 @@ def _extended_tokenizer(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = family.tokens.end_of_text
     _take_chat_template(source, tokenizer, family, say)
+    if not present:
+        tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in wanted])
+    ids = tokenizer.convert_tokens_to_ids(wanted)
+    if ids != list(range(ids[0], ids[0] + len(ids))):
+        raise ValueError(
+            f"{source}: its tokenizer has timestamp tokens ({wanted[0]} to {wanted[-1]}) in another order, or as "
+            "ordinary tokens; start from another checkpoint, or take the other --style"
+        )
     if present:
-        ids = tokenizer.convert_tokens_to_ids(wanted)
-        if ids != list(range(ids[0], ids[0] + len(ids))):
-            raise ValueError(f"{source}: its timestamp tokens are not in the order of their times; start from another")
         say(f"the tokenizer has these {len(wanted)} timestamps already; their embeddings are kept")
-        return tokenizer, True
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in wanted])
-    first = tokenizer.convert_tokens_to_ids(wanted[0])
-    say(f"added {len(wanted)} timestamps, {wanted[0]} to {wanted[-1]}, as tokens {first} to {first + len(wanted) - 1}")
-    return tokenizer, False
+    else:
+        say(f"added {len(wanted)} timestamps, {wanted[0]} to {wanted[-1]}, as tokens {ids[0]} to {ids[-1]}")
+    return tokenizer, bool(present)
 
 
 def _take_chat_template(source: Path, tokenizer: Any, family: ModelFamily, say: Say) -> None:
@@ -206,8 +211,8 @@ def _new_rows(
     By default the head's rows start as the mean of the digits' rows also where the embeddings start random or smooth:
     a new token is then about as likely as the digits that it stands for, and neither certain nor impossible.
     """
-    first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
-    subwords = subwords_of(tokenizer, vocabulary)
+    first = tokenizer.convert_tokens_to_ids(vocabulary.tokens()[0])
+    subwords = subwords_of(tokenizer, vocabulary, settings.init)
     changes = {}
     for name, tensor in matrices.items():
         if name == family.head_name and settings.head == "digits":
@@ -239,10 +244,10 @@ def _embedding_rows(
 
 
 def _report_distinct(rows: Tensor, say: Say) -> None:
-    """Say how many timestamps have an embedding of their own: (n, H)."""
+    """Say how many timestamp tokens have an embedding of their own: (n, H)."""
     distinct = count_distinct(rows)
     hint = "" if distinct == len(rows) else (
-        ": the others equal another time's, and stay so, being frozen; --init semantic_ordered gives each its own"
+        ": the others equal another's, and stay so, being frozen; --init semantic_ordered gives each its own"
     )  # fmt: skip
     say(f"{distinct} of {len(rows)} timestamp embeddings are distinct{hint}")
 
@@ -267,7 +272,7 @@ def _write_weights(files: list[Path], target: Path, family: ModelFamily, changes
 
 
 def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVocabulary, n_rows: int) -> AstpLayout:
-    first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
+    first = tokenizer.convert_tokens_to_ids(vocabulary.tokens()[0])
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.eos_token_id}
     timestamps = set(range(first, first + vocabulary.size)) if settings.answer_style == "digits" else set()
     named = set(tokenizer.get_vocab().values())
@@ -281,6 +286,7 @@ def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVo
         position=settings.position,
         banned_token_ids=tuple(sorted(special | timestamps | nameless)),
         answer_style=settings.answer_style,
+        style=settings.style,
     )
 
 

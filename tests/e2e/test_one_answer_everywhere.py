@@ -47,7 +47,8 @@ def folder(request, tmp_path_factory) -> Path:
         encoder_layers=1, encoder_heads=2, encoder_feed_forward=48,
     )  # fmt: skip
     build_tiny_checkpoint(work / "published", tiny, SOUNDS, tokenizer_texts(), as_published=True)
-    init_model(work / "published", work / "model", TimestampSettings(), say=lambda line: None)
+    settings = TimestampSettings() if request.param == "qwen2_5_omni" else TimestampSettings(style="factorised")
+    init_model(work / "published", work / "model", settings, say=lambda line: None)
     return work / "model"
 
 

@@ -1,4 +1,4 @@
-"""One row of `make parity`: the one whose output head shares its weight with the input embeddings."""
+"""One row of `make parity`: a head that shares its weight with the input embeddings, two tokens a time, ahead of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MATRIX = Path(__file__).resolve().parents[2] / "experiments" / "parity" / "matri
 
 
 def test_worker_and_transformers_agree_after_syncs_with_a_tied_head() -> None:
-    row = ["--families", "qwen2_audio", "--layouts", "before", "--heads", "tied", "--skip-bfloat16"]
+    row = ["--families", "qwen2_audio", "--layouts", "factorised, before", "--heads", "tied", "--skip-bfloat16"]
     done = subprocess.run([sys.executable, str(MATRIX), *row], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

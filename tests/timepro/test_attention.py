@@ -19,7 +19,7 @@ from timepro.plots.attention import attention_figure
 from timepro.tasks import find_task
 from timepro.tasks.samples import tokenizer_texts
 from timepro.tiny.build import build_tiny_checkpoint
-from timepro.tiny.config import TinyModelConfig
+from timepro.tiny.config import TimestampsConfig, TinyModelConfig
 
 QUESTION = find_task("sed").question()
 ANSWER = "<0.40><0.92>dog_bark\n<1.04><1.20>siren"
@@ -65,6 +65,18 @@ def expected(folder: Path, clip: Path) -> np.ndarray:
     places = [i for i in range(len(prompt)) if is_time[i]]
     said = [i - 1 for i in range(len(prompt), tokens.shape[1]) if is_time[i]]
     return np.stack([a[0].mean(0)[said][:, places].double().numpy() for a in attentions])
+
+
+def test_a_time_of_two_tokens_is_looked_at_and_said_over_both(clip: Path, tmp_path: Path) -> None:
+    folder = small(tmp_path / "factorised", timestamps=TimestampsConfig(style="factorised"))
+    layers = expected(folder, clip)  # each token on its own
+    assert layers.shape[1] % 2 == layers.shape[2] % 2 == 0
+    merged = layers[:, 0::2] + layers[:, 1::2]
+    merged = (merged[:, :, 0::2] + merged[:, :, 1::2]) / 2
+    whole = time_attention(folder, clip, QUESTION, ANSWER)
+    assert [said.seconds for said in whole.said] == [0.40, 0.92, 1.04, 1.20]
+    np.testing.assert_allclose(whole.times, np.arange(len(whole.times)) * 0.04)
+    np.testing.assert_allclose([s.weights for s in whole.said], merged.mean(0), atol=1e-6)
 
 
 def near_shares(weights, times, said) -> float:

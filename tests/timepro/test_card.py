@@ -29,6 +29,7 @@ CARD_OF_SED = Card(
     data={"test": {"name": "test.jsonl", "clips": 8, "sha256": "0" * 64}}, settings={"seed": 3},
     metrics={"sft": {"sed": SED | {"interval": [0.3, 0.6]}}, "grpo": {"sed": SED | {"interval": [0.45, 0.55]}}},
     gain={"eb_f1_micro": {"value": 0.1, "ci95": [0.05, 0.15], "over": "sft"}},
+    timestamps="factorised, 30 s in steps of 0.04 s, 55 tokens",
 )  # fmt: skip
 
 
@@ -51,6 +52,10 @@ def clip(tmp_path: Path) -> Path:
 def test_a_card_is_read_as_written_and_a_folder_without_one_has_none(carded: Path, tiny_checkpoint: Path) -> None:
     assert read_card(carded) == CARD_OF_SED
     assert read_card(tiny_checkpoint) is None
+    stored = json.loads((carded / CARD).read_text())
+    del stored["timestamps"]  # as earlier versions wrote it
+    (carded / CARD).write_text(json.dumps(stored))
+    assert read_card(carded) == replace(CARD_OF_SED, timestamps="")
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1, "name": "x"}', '{"version": 99}'])
@@ -73,6 +78,7 @@ def test_the_model_card_is_one_of_the_hub(carded: Path) -> None:
         "abc123",
         "| grpo | 0.500",
         "0.450 to 0.550",
+        "timestamps: factorised, 30 s in steps of 0.04 s, 55 tokens",
         "+0.100 eb_f1_micro [+0.050, +0.150]",
     ):
         assert words in card.text, words

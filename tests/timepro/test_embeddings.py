@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from timepro.embeddings import count_distinct, initial_timestamps, semantic_ordered
-from timepro.timestamps import TimestampVocabulary
+from timepro.timestamps import FactorisedVocabulary, TimestampVocabulary
 
 CHARACTERS = "0123456789."
 
@@ -122,6 +122,37 @@ def test_smooth_tells_neighbours_apart():
 @pytest.mark.parametrize("how", ["semantic", "semantic_ordered", "random", "smooth"])
 def test_another_vocabulary_has_its_own_number_of_rows(how):
     assert start(how, TimestampVocabulary(0.5, 10.0))[1].shape == (20, 32)
+
+
+HOUR = FactorisedVocabulary(0.04, 3600.0)
+
+
+@pytest.mark.parametrize("how", ["semantic", "semantic_ordered"])
+def test_a_factorised_token_starts_from_its_part_of_the_number(how):
+    table, rows = start(how, HOUR)
+    for place, written in ((3, "3"), (12, "12"), (2712, "2712"), (3600 + 12, ".48")):
+        padded = written if how == "semantic" or written[0] == "." else written.zfill(4)
+        weights = [1.0 if how == "semantic" else 1.5**power for power in range(len(padded))][::-1]
+        parts = torch.stack([w * table[CHARACTERS.index(c)].double() for w, c in zip(weights, padded, strict=True)])
+        expected = torch.nn.functional.normalize(parts.sum(0), dim=0)
+        torch.testing.assert_close(torch.nn.functional.normalize(rows[place].double(), dim=0), expected)
+
+
+def test_all_ordered_seconds_and_fractions_of_an_hour_are_distinct():
+    assert count_distinct(start("semantic_ordered", HOUR, width=256)[1]) == HOUR.size
+    whole_seconds = TimestampVocabulary(1.0, 300.0)  # numbers without a point in a table, too
+    assert count_distinct(start("semantic_ordered", whole_seconds, width=256)[1]) == 300
+
+
+@pytest.mark.parametrize("duration", [30.0, 3600.0])
+def test_smooth_seconds_and_fractions_are_smooth_each(duration):
+    vocabulary = FactorisedVocabulary(0.04, duration)
+    rows = start("smooth", vocabulary, width=64)[1]
+    seconds, fractions = rows[: int(duration)], rows[int(duration) :]
+    assert cosine(seconds, 1) > cosine(seconds, 10) + 0.2
+    assert cosine(fractions, 1) > cosine(fractions, 12) + 0.1
+    distances = torch.cdist(rows, rows) + torch.eye(len(rows)) * 1e9
+    assert distances.min() > 0.2 * rows.norm(dim=1).mean()
 
 
 def test_an_unknown_start_lists_the_known_ones():

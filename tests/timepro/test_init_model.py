@@ -309,8 +309,31 @@ def only_pickles(folder):
 
 
 def test_other_timestamps_than_the_tokenizers_are_refused(target, tmp_path):
-    with pytest.raises(ValueError, match=r"already has 750 timestamp tokens .*not the 300 of stride 0.1"):
+    with pytest.raises(ValueError, match=r"already has 750 timestamp tokens .*not the 300 of style table, stride 0.1"):
         init_model(target, tmp_path / "out", TimestampSettings(stride=0.1), say=lambda line: None)
+    with pytest.raises(ValueError, match=r"already has 750 timestamp tokens .*not the 55 of style factorised"):
+        init_model(target, tmp_path / "out", TimestampSettings(style="factorised"), say=lambda line: None)
+
+
+def test_a_factorised_hour_starts_from_the_subwords_of_second_and_fraction(source, tmp_path, family):
+    settings = TimestampSettings(duration=3600.0, every=25, answer_style="timestamps", style="factorised")
+    said = []
+    init_model(source, tmp_path / "hour", settings, say=said.append)
+    processor, old, new = Processor(tmp_path / "hour"), tensors(source), tensors(tmp_path / "hour")
+    layout = processor.layout
+    assert (layout.style, len(layout.token_ids)) == ("factorised", 3625)
+    assert any(line.startswith("added 3625 timestamps, <0 to .96>, as tokens") for line in said)
+    stamp = processor.tokenizer("<2712.48>", add_special_tokens=False).input_ids
+    assert stamp == [layout.first_token_id + 2712, layout.first_token_id + 3600 + 12]
+    for name in (EMBEDDINGS[family], HEADS[family]):
+        for token, number in zip(stamp, ("2712", ".48"), strict=True):
+            ids = processor.tokenizer(number, add_special_tokens=False).input_ids
+            assert torch.equal(new[name][token], old[name][ids].float().mean(0).to(torch.bfloat16)), (name, number)
+    init_model(tmp_path / "hour", tmp_path / "again", settings, say=said.append)
+    assert any(line.startswith("the tokenizer has these 3625 timestamps already") for line in said)
+    assert Processor(tmp_path / "again").layout == layout
+    with pytest.raises(ValueError, match=r"already has 3625 timestamp tokens .*not the 750 of style table"):
+        init_model(tmp_path / "hour", tmp_path / "out", TimestampSettings(), say=lambda line: None)
 
 
 def test_a_name_that_is_neither_folder_nor_repository_is_refused(capsys, tmp_path):
@@ -331,5 +354,7 @@ def test_a_clip_beyond_the_timestamps_is_refused_with_what_to_set(tmp_path):
     processor = Processor(tmp_path / "short")
     from timepro.astp import interleave
 
-    with pytest.raises(ValueError, match="larger model.tiny.timestamps.duration"):
+    with pytest.raises(
+        ValueError, match=r"clip of 4.04 s .* longer than the vocabulary's 4 s.*tiny.timestamps.duration"
+    ):
         interleave(101, processor.audio_token_id, processor.layout, 25.0)

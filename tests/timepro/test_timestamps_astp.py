@@ -65,7 +65,7 @@ def test_a_time_outside_the_range_names_the_setting(seconds):
 @pytest.mark.parametrize("index", [-1, 750])
 def test_an_index_outside_the_vocabulary_is_refused(index):
     with pytest.raises(ValueError, match=rf"timestamp index {index} is outside 0\.\.749"):
-        TimestampVocabulary().token(index)
+        TimestampVocabulary().stamp(index)
 
 
 @pytest.mark.parametrize(("stride", "duration"), [(0.0, 30.0), (-0.04, 30.0), (0.04, 0.0), (0.04, -1)])
@@ -133,7 +133,9 @@ def test_a_coarser_vocabulary_names_the_grid_point_of_the_frame():
 
 def test_a_clip_to_the_end_of_the_range_fits_and_one_frame_more_does_not():
     assert interleave(750, AUDIO, layout(), 25.0)[-1] == FIRST + 749
-    with pytest.raises(ValueError, match=r"751 audio frames \(30\.04 s\).*<29\.96>.*timestamps\.duration"):
+    with pytest.raises(
+        ValueError, match=r"clip of 30\.04 s \(751 .*longer than the vocabulary's 30 s.*<29\.96>.*--duration"
+    ):
         interleave(751, AUDIO, layout(), 25.0)
 
 
@@ -163,6 +165,8 @@ def test_expand_prompt_wants_one_placeholder_a_clip(prompt, frames):
         ({"every": 0}, "astp.every is 0"),
         ({"answer_style": "words"}, "astp.answer_style is 'words'"),
         ({"first_token_id": -1}, "first_token_id is not set"),
+        ({"style": "digits"}, "style is 'digits'; it must be one of table, factorised"),
+        ({"style": "factorised", "stride": 0.3}, "a stride that divides a second, such as 0.04, not 0.3"),
     ],
 )
 def test_a_wrong_layout_says_what_is_wrong(changes, message):
@@ -171,7 +175,9 @@ def test_a_wrong_layout_says_what_is_wrong(changes, message):
 
 
 def test_the_layout_survives_a_trip_through_json():
-    original = layout(every=3, position="before", banned_token_ids=(5, 6), answer_style="timestamps", stride=0.08)
+    original = layout(
+        every=3, position="before", banned_token_ids=(5, 6), answer_style="timestamps", stride=0.2, style="factorised"
+    )
     stored = json.loads(json.dumps(original.to_config()))
     assert AstpLayout.from_config(SimpleNamespace(astp=stored)) == original
 

@@ -77,5 +77,5 @@ def _in_digits(event: Event) -> str:
 def _in_timestamps(event: Event, vocabulary: TimestampVocabulary) -> str:
     onset, offset = vocabulary.index(event.onset), vocabulary.index(event.offset)
     if offset <= onset:
-        onset, offset = (onset, onset + 1) if onset + 1 < vocabulary.size else (onset - 1, onset)
-    return f"{vocabulary.token(onset)}{event.label}{vocabulary.token(offset)}"
+        onset, offset = (onset, onset + 1) if onset + 1 < vocabulary.steps else (onset - 1, onset)
+    return f"{vocabulary.stamp(onset)}{event.label}{vocabulary.stamp(offset)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from timepro.answers.write import can_write
-from timepro.astp import AstpLayout, check_covered
+from timepro.astp import AstpLayout, check_covered, clip_tokens
 from timepro.data.audio import LENGTH_TOLERANCE, read_header
 from timepro.families import ModelFamily, family_named, family_of
 
@@ -48,6 +47,7 @@ class ModelLimits:
             enabled=config.astp and not config.published, first_token_id=0,
             stride=config.timestamps.stride, duration=config.timestamps.duration,
             every=config.astp_every, position=config.astp_position, answer_style=config.answer_style,
+            style=config.timestamps.style,
         )  # fmt: skip
         return cls(family_named(config.family, "model.tiny.family"), layout)
 
@@ -107,8 +107,7 @@ class ModelLimits:
 
     def audio_tokens(self, duration: float) -> int:
         """Tokens of a clip in the prompt: audio frames, and the timestamps among them."""
-        frames = self.family.audio_frames(-(-round(duration * SAMPLE_RATE) // HOP))
-        return frames + (math.ceil(frames / self.layout.every) if self.layout.enabled else 0)
+        return clip_tokens(self.family.audio_frames(-(-round(duration * SAMPLE_RATE) // HOP)), self.layout)
 
     def most_question_tokens(self, question: str) -> int:
         """A bound for everything else in the prompt: a byte-level tokenizer gives at most a token a byte."""

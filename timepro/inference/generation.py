@@ -28,13 +28,13 @@ def generated(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[list[int]]:
-    """Answers to one prompt, each without its padding; the last token is the turn's end unless the answer was cut.
+    """Answers to a prompt, each without its padding; the last token is the turn's end unless the answer was cut.
 
     What the folder's `generation_config.json` says of sampling and penalties is left out: workers do not read it.
 
     Args:
-        embeds: (1, T, H).
-        n: answers, more than one only at a temperature above 0.
+        embeds: (B, T, H); usually of one prompt, else of B as long as one another.
+        n: answers to each, more than one only at a temperature above 0.
         temperature: 0 is greedy.
         seed: of the sampling; whoever draws random numbers in this process is not disturbed.
     """

@@ -59,6 +59,7 @@ def build_on_base(folder: Path, config: TinyModelConfig) -> list[str]:
     settings = TimestampSettings(
         config.timestamps.stride, config.timestamps.duration, config.astp_every, config.astp_position,
         config.answer_style, config.timestamp_init, config.seed, config.astp, head="embeddings",
+        style=config.timestamps.style,
     )  # fmt: skip
     said: list[str] = []
     init_model(base_folder(config), folder, settings, said.append)

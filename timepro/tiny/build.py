@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timepro.astp import CONFIG_KEY, AstpLayout
 from timepro.families import ModelFamily, family_named
-from timepro.timestamps import TimestampVocabulary
+from timepro.timestamps import TimestampVocabulary, vocabulary_of
 from timepro.tiny.config import TinyModelConfig
 from timepro.tiny.tokenizer import build_tokenizer, chat_template
 
@@ -37,7 +37,7 @@ def build_tiny_checkpoint(
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} already holds a checkpoint; give another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = TimestampVocabulary(config.timestamps.stride, config.timestamps.duration)
+    vocabulary = vocabulary_of(config.timestamps.style, config.timestamps.stride, config.timestamps.duration)
     timestamps = None if as_published else vocabulary
     tokenizer = build_tokenizer(words, texts, timestamps, family.tokens, config.vocabulary)
     rows = padded_rows(len(tokenizer))
@@ -71,6 +71,7 @@ def _layout(
         position=config.astp_position,
         banned_token_ids=tuple(banned_ids),
         answer_style=config.answer_style,
+        style=config.timestamps.style,
     )
 
 
@@ -102,7 +103,7 @@ def _initialise_timestamps(
     from timepro.embeddings import initial_timestamps
 
     embeddings = model.get_input_embeddings().weight
-    first = tokenizer.convert_tokens_to_ids(vocabulary.token(0))
+    first = tokenizer.convert_tokens_to_ids(vocabulary.tokens()[0])
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         rows = initial_timestamps(embeddings[:first], tokenizer, vocabulary, config.timestamp_init, generator)

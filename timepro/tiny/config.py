@@ -13,6 +13,7 @@ class TimestampsConfig:
 
     stride: Positive = 0.04
     duration: Positive = 30.0
+    style: str = "table"  # a token a time; "factorised": whole second and fraction, for long ranges
 
 
 @dataclass

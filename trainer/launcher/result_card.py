@@ -10,6 +10,7 @@ from typing import Any
 
 from timepro import __version__
 from timepro.card import Card, read_card, write_card
+from timepro.checks.limits import ModelLimits
 from timepro.config import by_key
 from timepro.data.manifest import iter_manifest
 from timepro.families import family_of
@@ -46,6 +47,7 @@ def write_result_card(config: ExperimentConfig, run: Path, manifests: Mapping[st
         config.name, family_of(folder).name, base, tuple(tasks), tuple(classes), made,
         {split: _about(manifests[split]) for split in SPLITS}, portable_settings(by_key(config)),
         _metrics(config, run, manifests["test"]), summary.get("gain", {}),
+        str(ModelLimits.of_checkpoint(folder).layout),
     )  # fmt: skip
     write_card(folder, card)
 

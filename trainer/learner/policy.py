@@ -61,7 +61,7 @@ class Policy(nn.Module):
         """Zero the timestamp rows' gradient. With no weight decay on the embeddings, the rows stay bit-equal."""
         if not layout.enabled:
             return
-        first, last = layout.first_token_id, layout.first_token_id + layout.vocabulary.size
+        first, last = layout.token_ids.start, layout.token_ids.stop
 
         def without_timestamps(gradient: Tensor) -> Tensor:
             gradient = gradient.clone()

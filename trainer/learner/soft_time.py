@@ -1,7 +1,8 @@
 """A distance-aware target for timestamp tokens: a time that is nearly right is not as wrong as any other.
 
 Cross-entropy on one token says nothing of how far off the others are. Here a share of the target's mass lies on the
-neighbouring times, as a Gaussian in seconds (TEMPO, arXiv 2608.29999: weight 0.5, sigma 0.3 s).
+neighbouring times, as a Gaussian in seconds (TEMPO, arXiv 2608.29999: weight 0.5, sigma 0.3 s). Of a factorised time,
+whole second and fraction have a Gaussian each, over the tokens of their kind: times of the next second have no share.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from trainer.settings.soft_time import SoftTimeConfig
 
 @dataclass(frozen=True)
 class SoftTime:
-    """The target for one checkpoint's timestamps: tokens `first` to `first + size - 1`, `stride` seconds apart."""
+    """The target for one checkpoint's timestamps.
+
+    Args:
+        weight: the share of the mass that is spread.
+        sigma: of the Gaussian, in seconds.
+        kinds: of each kind of timestamp token the first id, the number, and the seconds between neighbours.
+    """
 
     weight: float
     sigma: float
-    first: int
-    size: int
-    stride: float
+    kinds: tuple[tuple[int, int, float], ...]
 
     @classmethod
     def of(cls, config: SoftTimeConfig, layout: AstpLayout) -> SoftTime | None:
@@ -43,8 +48,11 @@ class SoftTime:
                 "sft.soft_time.weight is for checkpoints that answer in timestamp tokens, and this one writes "
                 f"{layout.answer_style}; set it to 0, or make the checkpoint with answers in timestamps"
             )
-        vocabulary = layout.vocabulary
-        return cls(config.weight, config.sigma, layout.first_token_id, vocabulary.size, vocabulary.stride)
+        kinds, first = [], layout.first_token_id
+        for kind in layout.vocabulary.kinds:
+            kinds.append((first, len(kind.numbers), kind.step))
+            first += len(kind.numbers)
+        return cls(config.weight, config.sigma, tuple(kinds))
 
     def expected(self, logprobs: Tensor, targets: Tensor) -> Tensor:
         """The log-probability of each target, averaged over its spread where it is a time.
@@ -55,12 +63,14 @@ class SoftTime:
 
         Returns:
             (K,): `(1 - weight) log p(target) + weight sum_j q_j log p(j)`, with q a Gaussian around the target over all
-            timestamps; plainly `log p(target)` for other tokens.
+            timestamp tokens of its kind; plainly `log p(target)` for other tokens.
         """
-        picked = logprobs.gather(-1, targets[:, None])[:, 0]
-        index = (targets - self.first).clamp(0, self.size - 1)
-        distance = (torch.arange(self.size, device=targets.device)[None] - index[:, None]) * self.stride
-        q = torch.softmax(-(distance**2) / (2 * self.sigma**2), dim=-1)
-        spread = (q * logprobs[:, self.first : self.first + self.size]).sum(-1)
-        is_time = (targets >= self.first) & (targets < self.first + self.size)
-        return torch.where(is_time, (1 - self.weight) * picked + self.weight * spread, picked)
+        expected = picked = logprobs.gather(-1, targets[:, None])[:, 0]
+        for first, size, step in self.kinds:
+            index = (targets - first).clamp(0, size - 1)
+            distance = (torch.arange(size, device=targets.device)[None] - index[:, None]) * step
+            q = torch.softmax(-(distance**2) / (2 * self.sigma**2), dim=-1)
+            spread = (q * logprobs[:, first : first + size]).sum(-1)
+            is_time = (targets >= first) & (targets < first + size)
+            expected = torch.where(is_time, (1 - self.weight) * picked + self.weight * spread, expected)
+        return expected

@@ -92,6 +92,8 @@ def test_timestamps_must_reach_to_the_end_of_a_clip(tmp_path: Path) -> None:
     manifest = write(tmp_path, {"duration": 10.0}, {"duration": 12.0})
     (found,) = problems(manifest, tiny=tiny)
     assert found.startswith("2: clip 'c1': ") and "the timestamps end at <9.96>" in found
+    tiny.timestamps.style = "factorised"
+    assert problems(manifest, tiny=tiny) == [found]
     tiny.astp = False  # nothing stands in the prompt, but the answer's time has no token
     event = {"onset": 10.5, "offset": 11.0, "label": "x"}
     (found,) = problems(write(tmp_path, {"duration": 12.0}, {"duration": 12.0, "events": [event]}), tiny=tiny)

@@ -15,6 +15,8 @@ from torch import Tensor
 from reference_models import load_reference, reference_logits
 from timepro.astp import AstpLayout
 from timepro.features import Processor
+from timepro.tiny.build import build_tiny_checkpoint
+from timepro.tiny.config import TimestampsConfig, TinyModelConfig
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import (
     PADDING,
@@ -233,6 +235,25 @@ def test_timestamp_embeddings_get_no_gradient_and_all_else_what_it_would_get(set
     for key, gradient in expected.items():
         torch.testing.assert_close(frozen[key], gradient, rtol=1e-5, atol=1e-6, msg=key)
     assert expected[head][rows].abs().max() > 1e-3
+
+
+def test_rows_of_seconds_and_fractions_get_no_gradient_either(tmp_path):
+    tiny = TinyModelConfig(
+        hidden_size=64, heads=2, key_value_heads=1, encoder_width=32, encoder_layers=1, encoder_heads=2, layers=1,
+        timestamps=TimestampsConfig(style="factorised"),
+    )  # fmt: skip
+    build_tiny_checkpoint(tmp_path / "factorised", tiny, ["siren"], ["What?"])
+    processor = Processor(tmp_path / "factorised")
+    policy, encoder = load_policy(tmp_path / "factorised", processor.family, processor.layout, torch.float32)
+    setup = Setup(processor, policy, encoder, policy)
+    batch = setup.batch([setup.row("What?", clip(setup, 1.5, 13), answers_of(setup, "<0.40>siren<1.24>"))])
+    rows = list(processor.layout.token_ids)
+    assert len(rows) == 55 and len(set(batch.input_ids.unique().tolist()) & set(rows)) == 2 + 25
+    found = gradients(policy, batch)
+    frozen = found[policy.published_names[id(policy.embeddings.weight)]]
+    assert torch.count_nonzero(frozen[rows]) == 0
+    assert torch.count_nonzero(frozen[processor.tokenizer.convert_tokens_to_ids("siren")]) > 0
+    assert torch.count_nonzero(found[policy.published_names[id(policy.lm_head.weight)]][rows]) > 0
 
 
 def test_logits_in_chunks_change_neither_values_nor_gradients(setup, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,21 @@ def test_a_time_is_scored_over_its_neighbours_by_the_formula():
         density = [math.exp(-((0.5 * (j - (target - 10))) ** 2) / (2 * 0.7**2)) for j in range(10)]
         spread = sum(d / sum(density) * row[10 + j].item() for j, d in enumerate(density))
         assert found.item() == pytest.approx(0.6 * row[target].item() + 0.4 * spread, abs=1e-6)
+
+
+def test_second_and_fraction_are_scored_over_tokens_of_their_kind():
+    """Ids 10 to 14 are whole seconds, 15 and 16 the fractions .0 and .5."""
+    soft = SoftTime.of(SoftTimeConfig(weight=0.4, sigma=0.7), replace(LAYOUT, style="factorised"))
+    values, targets = logprobs(4), torch.tensor([10, 13, 15, 17])
+    kinds = {10: (10, 5, 1.0), 13: (10, 5, 1.0), 15: (15, 2, 0.5)}
+    for found, row, target in zip(soft.expected(values, targets), values, targets.tolist(), strict=True):
+        expected = row[target].item()
+        if target in kinds:
+            first, size, step = kinds[target]
+            density = [math.exp(-((step * (first + j - target)) ** 2) / (2 * 0.7**2)) for j in range(size)]
+            spread = sum(d / sum(density) * row[first + j].item() for j, d in enumerate(density))
+            expected = 0.6 * expected + 0.4 * spread
+        assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_other_tokens_are_scored_plainly():
