@@ -84,7 +84,10 @@ class AstpLayout:
 
     def __str__(self) -> str:
         """What a model card says."""
-        places = f"every {self.every} audio frames, {self.position} them" if self.enabled else "not in prompts"
+        if self.first_token_id < 0:
+            return "none"
+        frames = "audio frame" if self.every == 1 else f"{self.every} audio frames"
+        places = f"one {self.position} every {frames}" if self.enabled else "not in prompts"
         return f"{self.vocabulary}; {places}; answers in {self.answer_style}"
 
 

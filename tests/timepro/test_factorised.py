@@ -150,9 +150,7 @@ def test_a_tiny_checkpoint_keeps_its_style(tmp_path) -> None:
     assert processor.layout.style == "factorised" and len(ids) == 3625
     assert list(ids) == processor.tokenizer.convert_tokens_to_ids(processor.layout.vocabulary.tokens())
     assert not set(ids) & set(processor.layout.banned_token_ids)
-    said = (
-        "factorised, 3600 s in steps of 0.04 s, 3,625 tokens; every 25 audio frames, after them; answers in timestamps"
-    )
+    said = "factorised, 3600 s in steps of 0.04 s, 3,625 tokens; one after every 25 audio frames; answers in timestamps"
     assert str(processor.layout) == said
     limits, planned = ModelLimits.of_checkpoint(tmp_path / "hour"), ModelLimits.of_tiny(config)
     assert limits.audio_tokens(20.0) == planned.audio_tokens(20.0) == 500 + 2 * 20

@@ -183,6 +183,7 @@ def test_the_layout_survives_a_trip_through_json():
 
 
 def test_a_checkpoint_without_a_layout_has_astp_off():
-    assert not AstpLayout.from_config(SimpleNamespace()).enabled
+    layout = AstpLayout.from_config(SimpleNamespace())
+    assert not layout.enabled and str(layout) == "none"
     with pytest.raises(ValueError, match="astp entry is list"):
         AstpLayout.from_config(SimpleNamespace(astp=[1]))

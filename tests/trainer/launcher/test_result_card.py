@@ -60,6 +60,8 @@ def test_it_says_what_the_runs_files_say(run, tmp_path: Path) -> None:
     assert card is not None
     assert (card.name, card.family, card.tasks, card.classes) == ("mine", "qwen2_5_omni", ("sed",), ("siren",))
     assert card.made["seed"] == 5 and card.made["commit"] == "abc123" and card.made["seconds"] == {"grpo": 7.0}
+    said = "table, 30 s in steps of 0.04 s, 750 tokens; one after every audio frame; answers in timestamps"
+    assert card.timestamps == said
     digest = hashlib.sha256(manifests["test"].read_bytes()).hexdigest()
     assert card.data["test"] == {"name": "test.jsonl", "clips": 3, "sha256": digest, "longest": 1.0, "median": 1.0}
     assert card.usual_clip == 1.0
