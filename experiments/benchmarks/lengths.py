@@ -167,7 +167,7 @@ def trained(arm: Arm, clips: Sequence[Heard], steps: int, seed: int) -> None:
     """SFT as the embedded experiments do it, in one process."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(arm.policy.parameter_groups(DECAY), lr=RATE)  # type: ignore[arg-type]
+    optimiser = torch.optim.AdamW(arm.policy.parameter_groups(DECAY), lr=RATE)
     order = rng.permutation(len(clips))
     for step in range(steps):
         if len(order) < BATCH:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,8 +66,8 @@ def test_an_unknown_style_lists_the_known_ones() -> None:
         vocabulary_of("sums", 0.04, 30.0)
 
 
-def layout(**changes) -> AstpLayout:
-    return AstpLayout(**{"first_token_id": FIRST, "style": "factorised"} | changes)
+def layout(**changes: Any) -> AstpLayout:
+    return replace(AstpLayout(first_token_id=FIRST, style="factorised"), **changes)
 
 
 @pytest.mark.parametrize("every", [1, 3, 5, 25])
@@ -104,12 +107,12 @@ def test_a_clip_beyond_the_range_is_told_both_lengths() -> None:
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     texts = ["<12.48> What is it? <3 12> .48>"]
     return build_tokenizer(["siren"], texts, FactorisedVocabulary(0.04, 3600.0))
 
 
-def test_every_time_is_its_two_tokens_and_back(tokenizer) -> None:
+def test_every_time_is_its_two_tokens_and_back(tokenizer: Any) -> None:
     vocabulary = FactorisedVocabulary(0.04, 3600.0)
     first = tokenizer.convert_tokens_to_ids("<0")
     draw = random.Random(0)
@@ -119,7 +122,7 @@ def test_every_time_is_its_two_tokens_and_back(tokenizer) -> None:
         assert tokenizer.decode(ids) == vocabulary.stamp(index)
 
 
-def test_answers_are_read_back_from_their_tokens(tokenizer) -> None:
+def test_answers_are_read_back_from_their_tokens(tokenizer: Any) -> None:
     vocabulary, draw = FactorisedVocabulary(0.04, 3600.0), random.Random(1)
     for _ in range(100):
         events = []
@@ -139,7 +142,7 @@ def test_half_a_time_is_a_repair_and_no_event() -> None:
         assert not read.clean and not read.events
 
 
-def test_a_tiny_checkpoint_keeps_its_style(tmp_path) -> None:
+def test_a_tiny_checkpoint_keeps_its_style(tmp_path: Path) -> None:
     config = TinyModelConfig(
         hidden_size=64, heads=2, key_value_heads=1, encoder_width=32, encoder_layers=1, encoder_heads=2, layers=1,
         timestamps=TimestampsConfig(duration=3600.0, style="factorised"), astp_every=25,
