@@ -107,4 +107,4 @@ def _words(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         bank = read_layout(options.soundbank)
         labels += bank.labels
         texts += [text for label in bank.labels for text in (spoken(label), *bank.captions[label])]
-    return labels, texts + [str(number) for number in range(10)]
+    return labels, texts

@@ -153,21 +153,21 @@ def problems_at_once(found: Layout) -> list[str]:
 
 
 def _read_files(found: Layout, label: str) -> None:
-    for path, status in _files(found.folder / label):
-        place = path.relative_to(found.folder).as_posix()
-        if path.name.lower().endswith(ENDINGS):
-            source = path.relative_to(found.folder / label).parts[0]
+    for below, status in _files(found.folder / label):
+        place = f"{label}/{below}"
+        if below.lower().endswith(ENDINGS):
+            source = below.partition("/")[0]
             found.recordings.append(Recording(label, place, source, status.st_size, status.st_mtime_ns))
-        elif place != f"{label}/{CAPTIONS}":
+        elif below != CAPTIONS:
             found.ignored.append(place)
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _files(folder: str | Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """The files below a folder with what the file system says of them, sorted; hidden ones are passed over."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):  # text, not paths: there may be 100,000
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _files(Path(entry.path))
+            yield from _files(entry.path, f"{prefix}{entry.name}/")
         else:
-            yield Path(entry.path), entry.stat()
+            yield prefix + entry.name, entry.stat()
