@@ -15,7 +15,9 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -49,7 +51,7 @@ def make_bank(folder: Path, files: int) -> list[Path]:
     return paths
 
 
-def seconds(work, *arguments, **more):
+def seconds(work: Callable[..., Any], *arguments: Any, **more: Any) -> tuple[float, Any]:
     """Wall time of a call, and what it returned."""
     begun = time.perf_counter()
     found = work(*arguments, **more)
