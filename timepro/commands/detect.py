@@ -1,7 +1,8 @@
 """Find sound events in recordings: what, from when to when, and how sure.
 
 A SOURCE is an audio or video file, a folder of them (with its sub-folders), or an address (http, https, rtsp). Any
-length will do: the sound goes through the checkpoint in overlapping windows, and memory does not grow with it.
+length will do: the sound goes through the checkpoint in windows that end where it is quietest, and memory does not grow
+with it.
 
 Events go to standard output or to --out, progress and notes to standard error. A table holds all sources together; a
 format with one recording a file (audacity, raven, webvtt, textgrid, jams) goes to a file beside another in the folder
@@ -83,8 +84,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     sure.add_argument("--all", action="store_true", help="also report what stays below the threshold")
     cutting = parser.add_argument_group("windows")
-    cutting.add_argument("--window", type=_above_zero, metavar="S", help="seconds (default: as trained)")
-    cutting.add_argument("--overlap", type=at_least_zero, metavar="S", help="seconds that two windows share (2)")
+    cutting.add_argument("--window", type=_above_zero, metavar="S", help="at most, in seconds (default: as trained)")
+    cutting.add_argument("--overlap", type=at_least_zero, metavar="S", help="seconds that two windows share (0.3)")
+    cutting.add_argument(
+        "--even", action="store_true", help="windows of one length (default: each ends where it is quietest)"
+    )
     cutting.add_argument(
         "--gap", type=at_least_zero, default=0.1, metavar="S", help="join events of a label that are so close (0.1)"
     )
@@ -158,12 +162,12 @@ def _detector(options: argparse.Namespace, checkpoint: Path, backend: Callable[[
         detector = Detector(
             checkpoint, task=options.task, labels=labels, query=options.query, samples=options.samples,
             threshold=options.threshold, window=options.window, overlap=options.overlap, gap=options.gap,
-            backend=backend() if backend else None, batch=_BATCH,
+            even=options.even, backend=backend() if backend else None, batch=_BATCH,
         )  # fmt: skip
     for warning in said:
         if warning.category is UserWarning:
             _note(str(warning.message))
-    _note(f"windows of {detector.window_s:g} s that share {detector.overlap_s:g} s; {detector.confidence}")
+    _note(f"windows of up to {detector.window_s:g} s that share {detector.overlap_s:g} s; {detector.confidence}")
     return detector
 
 

@@ -3,8 +3,9 @@
     Detector("runs/sed_grpo/checkpoint").detect("night.flac")
     for event in Detector("runs/sed_grpo/checkpoint").stream(chunks, 48000): ...
 
-The audio goes through in overlapping windows of the length that the checkpoint was trained on, so memory does not grow
-with the length, and an event is given once no later window can change it.
+The audio goes through in windows of up to the length that the checkpoint was trained on, so memory does not grow with
+the length, and an event is given once no later window can change it. A window ends where it is quietest, and overlaps
+with the next one by a little: where nothing is quiet, an event that is cut is told by both, and joined.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from timepro.inference.answering import Backend
 
 GAP_S = 0.1
-OVERLAP_S = 2.0
+OVERLAP_S = 0.3
 _PIECE = 1 << 16  # samples of an array that are pushed at a time
 
 
@@ -41,8 +42,9 @@ class Detector:
             the greedy answer alone, and the probability of its tokens.
         threshold: the confidence from which an event is reported, for all labels or by label; by default what is kept
             in the checkpoint's folder, else all of a greedy answer, or what half of the sampled ones hold.
-        window: seconds; by default what the checkpoint was trained on.
+        window: seconds of the longest window; by default what the checkpoint was trained on.
         overlap: seconds that two windows share, at most half of a window.
+        even: cut windows of one length, wherever that is, instead of ending each where it is quietest.
         gap: seconds up to which two events of one label are one.
         backend: what runs the checkpoint; by default transformers in this process. `rollout.detection.VllmBackend(url)`
             is a vLLM server.
@@ -70,6 +72,7 @@ class Detector:
         device: str = "auto",
         answerer: WindowAnswerer | None = None,
         batch: int = 1,
+        even: bool = False,
     ) -> None:
         if answerer is None:
             if checkpoint is None:
@@ -85,7 +88,7 @@ class Detector:
         self.labels = None if labels is None else frozenset(labels)
         self.window_s = answerer.window_s if window is None else window
         self.overlap_s = min(OVERLAP_S, self.window_s / 4) if overlap is None else overlap
-        self.gap_s, self.batch = gap, batch
+        self.gap_s, self.batch, self.even = gap, batch, even
         if not (self.window_s > 0 and 0 <= self.overlap_s <= self.window_s / 2 and gap >= 0 and batch >= 1):
             raise ValueError(
                 f"window {self.window_s} s, overlap {self.overlap_s} s, gap {gap} s, batch {batch}: the overlap is "
@@ -178,7 +181,7 @@ class Detector:
     def session(self, sample_rate: int, *, batch: int = 1, below: bool = False) -> Session:
         """A stream whose samples are pushed; with `below`, what stays below the threshold is collected, too."""
         return Session(
-            self.answerer, sample_rate, self.window_s, self.overlap_s, self.gap_s, self.reports, batch, below
+            self.answerer, sample_rate, self.window_s, self.overlap_s, self.gap_s, self.reports, batch, below, self.even
         )  # fmt: skip
 
     def window(self, waveform: np.ndarray, *, every: bool = False) -> list[Detection]:

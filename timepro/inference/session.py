@@ -10,7 +10,7 @@ import numpy as np
 from timepro.inference.detections import ConfidenceKind, Detection
 from timepro.inference.resampling import Resampler
 from timepro.inference.stitching import Stitcher
-from timepro.inference.windows import Window, WindowCutter
+from timepro.inference.windows import BLOCK_S, Window, WindowCutter
 
 
 class WindowAnswerer(Protocol):
@@ -46,7 +46,8 @@ class Session:
     Args:
         answerer: asked about each window.
         rate: of the samples that are pushed.
-        window_s, overlap_s, gap_s: in seconds.
+        window_s, overlap_s, gap_s: in seconds; the window is the longest one.
+        even: cut windows of one length, instead of ending each where it is quietest.
         keeps: whether an event is reported.
         batch: windows that are asked about together. One at a time is soonest, for a stream that is live.
         below: also stitch the events that are not reported, on their own, into `self.below`.
@@ -62,12 +63,15 @@ class Session:
         keeps: Callable[[Detection], bool],
         batch: int = 1,
         below: bool = False,
+        even: bool = False,
     ) -> None:
         self.below: list[Detection] = []
         self._answerer, self._keeps, self._batch = answerer, keeps, batch
         self._model_rate = answerer.sample_rate
         self._resampler = Resampler(rate, self._model_rate)
-        self._cutter = WindowCutter(round(window_s * self._model_rate), round(overlap_s * self._model_rate))
+        length, overlap = round(window_s * self._model_rate), round(overlap_s * self._model_rate)
+        block = max(1, round(BLOCK_S * self._model_rate))
+        self._cutter = WindowCutter(length, overlap, length if even else None, block)
         self._stitcher, self._of_others = (
             Stitcher(self._cutter.hop / self._model_rate, overlap_s, gap_s) for _ in range(2)
         )

@@ -142,7 +142,7 @@ def test_a_day_long_file_is_heard_in_bounded_memory(tmp_path: Path) -> None:
 
     answerer = LoudAnswerer()
     found = Detector(answerer=answerer).listen(path, progress=watch)
-    assert found.duration == seconds and answerer.asked == (seconds - 10) // 8 + 2
+    assert found.duration == seconds and abs(answerer.asked - seconds / 9.7) < 4  # windows of 10 s that share 0.3
     [event] = found.events
     assert (event.onset, event.offset) == pytest.approx((seconds - 40, seconds - 20), abs=0.02)
     assert len(seen) > 20 and max(seen) - seen[0] < 50 << 20

@@ -64,7 +64,8 @@ def test_what_windows_cut_is_whole_again(seed: int) -> None:
     window, gap = rng.choice([2.0, 4.0, 10.0]), rng.choice([0.0, 0.1, 0.3])
     overlap = window * rng.choice([0.0, 0.1, 0.25, 0.5])
     truth = random_truth(rng, n / RATE)
-    detector = Detector(answerer=ScriptedAnswerer(truth), window=window, overlap=overlap, gap=gap, batch=3)
+    even = rng.random() < 0.5
+    detector = Detector(answerer=ScriptedAnswerer(truth), window=window, overlap=overlap, gap=gap, batch=3, even=even)
     wanted = sorted(e for label in "ab" for e in joined_within([t for t in truth if t.label == label], gap))
     found = [list(detector.stream(stream_of(n, random.Random(seed + k)), RATE, batch=1 + k)) for k in range(3)]
     assert [sorted(events) for events in found] == [sorted(found[0])] * 3
@@ -120,7 +121,7 @@ def test_an_event_is_given_as_soon_as_nothing_can_change_it(seed: int) -> None:
     """That is with the first window whose follower begins behind the event."""
     rng = random.Random(seed)
     truth = [e for e in random_truth(rng, 80.0, "a") if e.offset - e.onset < 1.5]
-    session = Detector(answerer=ScriptedAnswerer(truth), overlap=2.0, gap=0.1).session(RATE)
+    session = Detector(answerer=ScriptedAnswerer(truth), overlap=2.0, gap=0.1, even=True).session(RATE)
     given: list[tuple[float, Detection]] = []
     for second in range(80):
         chunk = np.arange(second * RATE, (second + 1) * RATE, dtype=np.float64)
@@ -135,13 +136,39 @@ def test_an_event_is_given_as_soon_as_nothing_can_change_it(seed: int) -> None:
 
 def test_the_last_window_is_as_long_as_the_others_and_windows_cover_everything() -> None:
     for n in (1, 999, 1000, 1001, 1799, 1800, 1801, 4321):
-        windows = list(cut([np.arange(n, dtype=float)], 1000, 200))
+        windows = list(cut([np.arange(n, dtype=float)], 1000, 200, 1000))
         assert [w.start for w in windows[:-1]] == [800 * k for k in range(len(windows) - 1)]
         assert all(len(w.samples) == min(n, 1000) for w in windows)
         assert windows[-1].end == n
         assert all(w.samples[0] == w.start for w in windows)
         assert all(later.counts_from < earlier.end for earlier, later in zip(windows, windows[1:], strict=False))
     assert not list(cut([], 1000, 200))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_end_in_pauses_whatever_the_chunks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    loud = [np.repeat(rng.choice([1.0, 0.02]), int(rng.integers(60, 300))) for _ in range(60)]  # sounds and pauses
+    loud = [piece if k % 2 else np.full(len(piece), 0.02) for k, piece in enumerate(loud)]
+    sound = np.concatenate(loud)
+    stream = sound * rng.normal(size=len(sound))
+    length, overlap, shortest = 1000, 20, 400
+    windows = list(cut([stream], length, overlap, shortest, block=1))
+    pieces = np.split(stream, np.sort(rng.integers(0, len(stream), 30)))
+    again = list(cut(pieces, length, overlap, shortest, block=1))
+    assert [(w.start, w.end, w.counts_from) for w in windows] == [(w.start, w.end, w.counts_from) for w in again]
+    assert all(np.array_equal(one.samples, stream[one.start : one.end]) for one in windows)
+    assert windows[0].start == 0 and windows[-1].end == len(stream)
+    for earlier, later in zip(windows, windows[1:], strict=False):
+        assert shortest <= len(earlier.samples) <= length
+        assert later.counts_from == earlier.end - overlap
+        assert np.all(sound[earlier.end - overlap : earlier.end] < 1.0)  # no sound is cut
+    assert shortest <= len(windows[-1].samples) <= length
+
+
+def test_windows_of_digital_silence_are_as_long_as_they_may_be() -> None:
+    # Loudness is the mean of 20 blocks, so that of the last half of them is not known yet.
+    assert [len(w.samples) for w in cut([np.zeros(3650)], 1000, 0, block=10)] == [900] * 3 + [950]
 
 
 def test_an_event_that_the_window_behind_denies_is_the_window_behinds_to_tell() -> None:
