@@ -39,7 +39,6 @@ class _Sound:
 @dataclass(frozen=True, slots=True)
 class _Background:
     path: str
-    seconds: float
     rate: int
 
 
@@ -63,8 +62,7 @@ class BankSounds:
             if label != BACKGROUNDS
         }
         self._backgrounds = [
-            [_Background(r.path, measured[r.path].seconds, measured[r.path].rate) for r in source]
-            for source in mine.get(BACKGROUNDS, [])
+            [_Background(r.path, measured[r.path].rate) for r in source] for source in mine.get(BACKGROUNDS, [])
         ]
         self._decoded = _Decoded(self.folder, self.config.memory_mib)
 
@@ -132,6 +130,8 @@ class BankSounds:
         A sound no longer than `max_seconds` begins at its beginning.
         """
         inside = self._decoded.get(sound.path)[sound.start : sound.stop]
+        if len(inside) < sound.stop - sound.start:
+            raise ValueError(f"{self.folder / sound.path}: has changed since it was measured; start again")
         most = int(self.config.max_seconds * SAMPLE_RATE) // step * step
         levels = step_levels(inside)
         heard = np.flatnonzero(levels >= levels.max() * 10 ** (-self.config.trim_db / 20)) * STEP

@@ -145,6 +145,14 @@ def test_decoded_recordings_stay_within_their_memory(bank: Path) -> None:
     assert sounds._decoded._bytes == sum(x.nbytes for x in sounds._decoded._kept.values())
 
 
+def test_a_recording_that_changes_meanwhile_is_named(bank: Path, write) -> None:
+    sounds = sounds_of(bank, replace(DRY, classes=["bell"]))
+    for number in range(5):
+        write(f"bell/{number}.wav", tone(500, 0.3))
+    with pytest.raises(ValueError, match=r"bell/\d.wav: has changed since it was measured"):
+        soundscape(ALONE, 0, sounds)
+
+
 def test_a_grid_coarser_than_the_sounds_is_refused(bank: Path) -> None:
     with pytest.raises(ValueError, match="time_grid"):
         soundscape(replace(SoundscapeConfig(), time_grid=0.5), 0, sounds_of(bank))
