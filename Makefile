@@ -23,7 +23,7 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup doctor train sweep test test-faults test-scale test-multinode parity lint clean
+.PHONY: help setup plan doctor train sweep test test-faults test-scale test-multinode parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,6 +31,9 @@ help: ## list the targets
 
 setup: ## install into VENV=.venv with PYTHON=python3 for PLATFORM=cpu, gpu or auto; instant when up to date
 	@timepro/environment/install.sh "$(VENV)" "$(PYTHON)" "$(PLATFORM)"
+
+plan: setup ## say what an experiment needs of cards, memory and time: make plan EXP=name ARGS="--cards 1 --gb 80"
+	@exec "$(VENV)/bin/timepro" plan $(EXP) $(ARGS)
 
 doctor: setup ## say whether a run could start here, or on several nodes: make doctor EXP=name
 	@exec "$(VENV)/bin/timepro" doctor $(EXP) $(ARGS)

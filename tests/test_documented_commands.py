@@ -57,7 +57,7 @@ def as_timepro(words: list[str]) -> list[str]:
     given = dict(word.split("=", 1) for word in words[2:])
     more = shlex.split(given.get("ARGS", ""))
     assert words[1] in TARGETS, f"make has no target {words[1]}"
-    if words[1] in ("train", "doctor"):
+    if words[1] in ("train", "plan", "doctor"):
         return [words[1], *([given["EXP"]] if "EXP" in given else []), *more]
     if words[1] == "sweep" and "SWEEP" in given:
         return ["sweep", given["SWEEP"] + (f"_{given['SCALE']}" if "SCALE" in given else ""), *more]
@@ -72,7 +72,7 @@ def test_a_documented_command_can_be_called(where: str, line: str, tmp_path: Pat
         return
     assert words[0] in COMMANDS, f"{where}: there is no command {words[0]}"
     options = cli.parse(words[0], words[1:])
-    if words[0] in ("train", "doctor") and options.experiment not in PLACEHOLDERS:
+    if words[0] in ("train", "plan", "doctor") and options.experiment not in PLACEHOLDERS:
         name, overrides = named_run(options.experiment, options.overrides, None, [EXPERIMENTS])
         load_experiment(name, overrides, ExperimentConfig, EXPERIMENTS)
     if words[0] == "sweep":

@@ -24,6 +24,7 @@ COMMANDS = (
     ("train", "run an experiment to its final table", "trainer.launcher.commands.train:configure"),
     ("sweep", "run a sweep of experiments/sweeps/", "trainer.launcher.commands.sweep:configure"),
     ("results", "keep runs' results as files, and write their tables", "trainer.launcher.commands.results:configure"),
+    ("plan", "say what a run needs: memory of each card, seconds a step", "trainer.launcher.commands.plan:configure"),
     ("doctor", "say whether a run could start here, and why not", "trainer.launcher.commands.doctor:configure"),
     ("status", "show what a run is doing, and when it ends", "timepro.commands.status:configure"),
     ("runs", "list runs: how far they are, their scores and gains", "timepro.commands.runs:configure"),

@@ -22,6 +22,10 @@ from timepro.system.network import require_free
 from timepro.tasks.samples import evaluation_samples, resolved_times, task_weights
 from timepro.tiny.base import base_folder
 from trainer.launcher.nodes.node import check_nodes, generating, learning
+from trainer.launcher.plan.fit import nearest
+from trainer.launcher.plan.machine import machine_of
+from trainer.launcher.plan.plan import plan_of
+from trainer.launcher.plan.show import in_short
 from trainer.launcher.ranks import learner_for
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
@@ -203,13 +207,6 @@ def _limits(config: ExperimentConfig) -> ModelLimits:
     return ModelLimits.of_tiny(config.model.tiny)
 
 
-def _longest_clip(config: ExperimentConfig) -> float:
-    """Seconds of the longest clip that GRPO samples answers to."""
-    if not config.data.rl:
-        return config.data.soundscape.max_duration
-    return max(clip.duration for clip in iter_manifest(Path(config.data.rl), check_audio=False))
-
-
 def total_ranks(config: ExperimentConfig, n_nodes: int, kind: str = "grpo") -> int:
     """Learner ranks of all nodes in a job of this kind ("sft" or "grpo")."""
     return learner_for(kind, config).ranks * len(learning(config.nodes, n_nodes))
@@ -232,16 +229,17 @@ def _validation_lines(config: ExperimentConfig) -> list[str]:
 
 
 def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
-    """What a run would do, for `--dry-run`."""
-    grpo, ranks = config.grpo, total_ranks(config, n_nodes)
+    """What a run would do and need, for `--dry-run`.
+
+    Raises:
+        ValueError: as `trainer.launcher.plan.plan.plan_of`.
+    """
+    machine = machine_of(config, nodes=n_nodes)
+    plan = plan_of(config, machine)
+    grpo, ranks = config.grpo, plan.roles.ranks
     answers = grpo.groups.prompts_per_step * grpo.groups.group_size
     per_rank = -(-grpo.groups.prompts_per_step // ranks)
     tasks = list(task_weights(config.task))
-    prompt = _limits(config).audio_tokens(_longest_clip(config))
-    row = prompt + grpo.groups.group_size * grpo.groups.max_tokens
-    rows = max(1, grpo.batch.micro_batch_tokens // row)
-    micro, budget = -(-per_rank // rows), grpo.batch.micro_batch_tokens
-    sizes = f"prompt {prompt}, answers {grpo.groups.group_size} x {grpo.groups.max_tokens}"
     manifest = Path(config.data.sft) if config.data.sft else None
     lines = [
         f"label times in SFT     {label_times(manifest, tasks, config.sft.label_times)}",
@@ -250,9 +248,8 @@ def describe(config: ExperimentConfig, n_nodes: int = 1) -> str:
         f"answers a step         {answers} (groups of {grpo.groups.group_size})",
         f"steps                  {grpo.max_steps} ({grpo.max_steps * answers} answers in all)",
         *_validation_lines(config),
-        f"longest row            about {row} tokens ({sizes})",
-        f"micro-batches a rank   at most {micro}, of up to {rows} rows within {budget} padded tokens",
-        f"rollout workers        {total_workers(config, n_nodes)} (goes on with {config.rollout.min_workers} or more)",
+        f"rollout workers        {plan.roles.workers} (goes on with {config.rollout.min_workers} or more)",
+        *in_short(plan, nearest(config, machine) if plan.problems else []),
     ]
     if config.data.test:
         folders = audio_folders({split: Path(getattr(config.data, split)) for split in SPLITS})

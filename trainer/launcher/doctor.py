@@ -18,15 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from timepro.hints import tool
-from timepro.system.device import gpu_memory_gib, n_gpus, on_gpu
+from timepro.system.device import n_gpus, on_gpu
 from timepro.system.network import interface_of, listening_socket, require_free
 from timepro.tables import print_table
-from trainer.launcher.checks import check, total_ranks
+from trainer.launcher.checks import check
 from trainer.launcher.console import console
-from trainer.launcher.needs import card_problems, host_gib, needs_of
 from trainer.launcher.nodes.head import role_table
 from trainer.launcher.nodes.meeting import join, meet
 from trainer.launcher.nodes.node import Node, generating, learning
+from trainer.launcher.plan.fit import as_typed, nearest
+from trainer.launcher.plan.machine import this_machine
+from trainer.launcher.plan.plan import plan_of
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.wandb import wandb_mode
 
@@ -143,24 +145,23 @@ def _cards(config: ExperimentConfig, node: Node) -> tuple[str, str]:
 
 
 def _memory(config: ExperimentConfig, node: Node) -> tuple[str, str]:
-    gpu, gib = on_gpu(), 2.0**30
-    ranks = config.learner.ranks if node.rank in learning(config.nodes, node.count) else 0
-    workers = config.rollout.workers if node.rank in generating(config.nodes, node.count) else 0
-    if config.model.path and not Path(config.model.path).is_dir():
-        return "fail", f"{config.model.path} is not there, so what the run needs is not known"
-    needs = needs_of(config, total_ranks(config, node.count), gpu)
-    wanted, memory = host_gib(needs, ranks, workers, gpu), psutil.virtual_memory()
+    memory = psutil.virtual_memory()
+    machine = this_machine(node.count, memory.total / 2**30)
+    plan = plan_of(config, machine)
+    role = "node" if "node" in plan.host_gib else (
+        "learning node" if node.rank in learning(config.nodes, node.count) else "generating node"
+    )  # fmt: skip
+    wanted = plan.host_gib[role]
     said = (
-        f"{needs.parameters / 1e9:.2f} billion parameters: at least {needs.rank:.1f} GiB a rank and "
-        f"{needs.worker + needs.cache:.1f} a worker, {wanted:.1f} GiB of main memory in all"
+        f"{plan.architecture.parameters / 1e9:.2f} billion parameters: {plan.rank.total / 2**30:.1f} GiB a rank and "
+        f"{plan.worker.total / 2**30:.1f} a worker, {wanted:.1f} GiB of main memory in all"
     )
-    problems = card_problems(config, needs, list(gpu_memory_gib()) if gpu else [], ranks, workers)
-    if wanted > memory.total / gib:
-        problems.append(f"there are {memory.total / gib:.1f} GiB of main memory")
-    if problems:
-        return "fail", f"{said}; but {'; '.join(problems)}"
-    if wanted > memory.available / gib:
-        return "note", f"{said}; only {memory.available / gib:.1f} GiB are free now"
+    if problems := plan.problems_of(role):
+        change = nearest(config, machine)
+        would = f"; these settings fit: {' '.join(as_typed(change))}" if change else ""
+        return "fail", f"{said}; but {'; '.join(problems)}{would}"
+    if wanted > memory.available / 2**30:
+        return "note", f"{said}; only {memory.available / 2**30:.1f} GiB are free now"
     return "ok", said
 
 

@@ -38,8 +38,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
         job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries,
         rank=distributed.rank(), ranks=distributed.world_size(),
     )  # fmt: skip
-    own_gpus = not set(config.learner.gpus.split(",")) & set(rollout.gpus.split(","))  # both empty: shared
-    sender = WeightSender(learner.engine, job.workers, token, config.sync, own_gpus, rollout.min_workers)
+    sender = WeightSender(learner.engine, job.workers, token, config.sync, config.cards_apart, rollout.min_workers)
     tracker, exit_code = tracker_of(job, config), 1
     try:
         recovery = Recovery(sender, pool, rollout, stop)

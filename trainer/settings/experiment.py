@@ -43,3 +43,14 @@ class ExperimentConfig:
     sync: SyncConfig = field(default_factory=SyncConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    @property
+    def cards_apart(self) -> bool:
+        """Whether no card serves a learner rank and a worker: NCCL refuses two processes on one."""
+        if self.nodes.generating:
+            return True  # they are not even on the same nodes
+        learner, workers = (
+            {card.strip() for card in named.split(",") if card.strip()}
+            for named in (self.learner.gpus, self.rollout.gpus)
+        )
+        return bool(learner and workers) and not learner & workers  # who names none takes what is visible

@@ -211,5 +211,5 @@ def test_a_dry_run_tells_of_the_named_manifests(tmp_path: Path, manifest: Path) 
     check(config)
     text = describe(config)
     assert "label times in SFT     exact" in text  # the manifest has no annotated ones
-    assert "(prompt 240," in text  # 8 s: 200 frames, a timestamp for every fifth
+    assert "(prompt 240 of audio and" in text  # 8 s: 200 frames, a timestamp for every fifth
     assert f"label 'dog_bark' in {manifest} and 'Dog bark' in {tmp_path / 'b.jsonl'} differ in spelling alone" in text

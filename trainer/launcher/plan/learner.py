@@ -1,0 +1,172 @@
+"""Memory of one learner rank, by part, at the moment when it needs most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.launcher.plan import passes, states
+from trainer.launcher.plan.architecture import Architecture
+from trainer.launcher.plan.passes import How, Pass
+from trainer.launcher.plan.states import Trained
+from trainer.launcher.plan.tokens import Tokens
+from trainer.settings.batch import BatchConfig
+from trainer.settings.experiment import ExperimentConfig
+
+GIB = 2**30
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+CONTEXT_GIB = 1.2  # of a card: CUDA's context, NCCL, cuBLAS' workspace (assumed)
+SLACK = 0.05  # of what is allocated: pieces that torch's allocator cannot use (assumed)
+_PROCESS_GIB = 3.0  # main memory of a rank's own: Python, torch, CUDA's libraries (assumed)
+_CPU_PROCESS_GIB = 0.6  # the same on a CPU, measured
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Of one rank, in bytes.
+
+    Args:
+        stage: "SFT" or "GRPO", whichever needs more.
+        parts: of where it computes, by name; together the peak.
+        moment: when the peak is.
+        host: in main memory besides.
+        one: the largest micro-batch.
+    """
+
+    stage: str
+    parts: dict[str, float]
+    moment: str
+    host: float
+    one: Pass
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def rank_memory(
+    config: ExperimentConfig, architecture: Architecture, tokens: Tokens, ranks: int, gpu: bool
+) -> RankMemory:
+    """What a rank needs at most, in the stage that needs more.
+
+    Args:
+        ranks: on all nodes.
+    """
+    stages = [name for name, runs in (("SFT", config.sft.enabled), ("GRPO", config.grpo.enabled)) if runs]
+    found = [_in_stage(name, config, architecture, tokens, ranks, gpu) for name in stages or ["GRPO"]]
+    return max(found, key=lambda memory: memory.total)
+
+
+def number_bytes(config: ExperimentConfig, gpu: bool) -> int:
+    """Of a weight where the learner computes."""
+    return BYTES.get(config.zero.dtype, 2 if gpu else 4)
+
+
+def trained_of(config: ExperimentConfig, architecture: Architecture, ranks: int, gpu: bool, grpo: bool) -> Trained:
+    """How the decoder is trained in a stage."""
+    number, decoder, lora = number_bytes(config, gpu), architecture.decoder, config.lora
+    adapters = decoder.adapter_parameters(lora.rank, lora.targets)
+    return Trained(
+        number=number,
+        numbers=adapters if lora.rank else decoder.parameters,
+        frozen=decoder.parameters if lora.rank else 0,
+        trained_number=4 if lora.rank else number,
+        ranks=ranks,
+        offload=config.zero.offload_optimiser,
+        reference=grpo and config.grpo.kl.coefficient > 0 and not lora.rank,
+        on_cpu=not gpu,
+    )
+
+
+def how_of(config: ExperimentConfig, batch: BatchConfig, gpu: bool) -> How:
+    """How a micro-batch is computed."""
+    lora = config.lora
+    return How(
+        number=number_bytes(config, gpu),
+        whole=not lora.rank,
+        adapter_rank=lora.rank,
+        adapted=len(lora.targets),
+        checkpointing=batch.gradient_checkpointing,
+    )
+
+
+def largest_pass(config: ExperimentConfig, tokens: Tokens, ranks: int, grpo: bool) -> Pass:
+    """The largest micro-batch: as many of the longest rows as fit, or as a rank has."""
+    if grpo:
+        groups, batch, answers = config.grpo.groups, config.grpo.batch, config.grpo.groups.group_size
+        width = min(tokens.longest_row(answers), batch.micro_batch_tokens)
+        has = -(-groups.prompts_per_step // (ranks * config.grpo.minibatches))
+        predicted = answers * tokens.longest_answer
+    else:
+        batch, answers, predicted = config.sft.batch, 1, 2 * tokens.answer  # a long label
+        width = min(tokens.longest_prompt + predicted - 1, batch.micro_batch_tokens)
+        has = -(-config.sft.batch_size // ranks)
+    rows = max(1, min(has, batch.micro_batch_tokens // width))
+    return Pass(rows, width, min(predicted, width) * rows, branched=answers > 1)
+
+
+def _in_stage(
+    stage: str, config: ExperimentConfig, architecture: Architecture, tokens: Tokens, ranks: int, gpu: bool
+) -> RankMemory:
+    grpo = stage == "GRPO"
+    batch = config.grpo.batch if grpo else config.sft.batch
+    one, how = largest_pass(config, tokens, ranks, grpo), how_of(config, batch, gpu)
+    trained = trained_of(config, architecture, ranks, gpu, grpo)
+    parts = held(trained, architecture, how)
+    parts["encoded frames"] = _frames(batch, architecture, tokens, how.number)
+    found = moments(trained, architecture, how, one, batch)
+    found["the start"] = {"whole model": how.number * architecture.decoder.parameters - sum(parts.values())}
+    moment = max(found, key=lambda name: sum(found[name].values()))
+    parts |= {"gradients' buckets": states.bucket_bytes(trained, config.zero.reduce_bucket)} | found[moment]
+    if gpu:
+        parts["CUDA, allocator"] = CONTEXT_GIB * GIB + SLACK * sum(parts.values())
+    read = how.number * architecture.parameters + (_PROCESS_GIB if gpu else _CPU_PROCESS_GIB) * GIB
+    return RankMemory(stage, parts, moment, states.offloaded_bytes(trained) + read, one)
+
+
+def moments(
+    trained: Trained, architecture: Architecture, how: How, one: Pass, batch: BatchConfig
+) -> dict[str, dict[str, float]]:
+    """What is needed for a while beside what is held, by part, at each moment of a step that may be the worst."""
+    embedding = states.embedding_gradient_bytes(trained, architecture.decoder)
+    return {
+        "the backward pass": backward_parts(trained, architecture, how, one, batch),
+        "the embeddings' gradient": {"whole gradients": embedding},
+        "the optimiser's step": {"optimiser's step": states.step_bytes(trained)},
+    }
+
+
+def held(trained: Trained, architecture: Architecture, how: How) -> dict[str, float]:
+    """What a rank holds all the time, by part."""
+    parts = {
+        "weights": states.weight_bytes(trained),
+        "gradients": states.gradient_bytes(trained),
+        "optimiser": states.optimiser_bytes(trained),
+        "reference": states.reference_bytes(trained),
+        "audio encoder": float(how.number * architecture.encoder.parameters),  # on every rank, whole
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def backward_parts(
+    trained: Trained, architecture: Architecture, how: How, one: Pass, batch: BatchConfig
+) -> dict[str, float]:
+    """What the start of the backward pass adds, when everything kept for it is still there."""
+    decoder = architecture.decoder
+    logits = passes.logit_bytes(decoder, one, batch.logit_chunk_mib)
+    kept = passes.kept_bytes(decoder, how, one)
+    working = max(passes.working_bytes(decoder, how, one), logits) - logits
+    moved = kept if batch.offload_activations else 0.0
+    return {
+        "activations": kept - moved,
+        "logits": logits,
+        "gathered layers": states.gathered_bytes(trained),
+        "whole gradients": states.table_gradient_bytes(trained, decoder),
+        "a layer's backward": working,
+    }
+
+
+def _frames(batch: BatchConfig, architecture: Architecture, tokens: Tokens, number: int) -> float:
+    """Encoded audio that is kept: all clips', up to `frame_cache_gib`."""
+    limit = batch.frame_cache_gib * GIB
+    a_clip = architecture.family.frame_rate * tokens.seconds * architecture.decoder.hidden * number
+    return min(limit, tokens.clips * a_clip) if tokens.clips else limit
