@@ -37,8 +37,8 @@ def test_shipped_experiment_loads_and_passes_its_check(name: str, tiny_checkpoin
 
 
 def text_of(name: str) -> str:
-    """An experiment's file; the one over two nodes is prepared as that on one."""
-    return (EXPERIMENTS / f"{name.removesuffix('_two_nodes')}.yaml").read_text()
+    """An experiment's file; those for other machines are prepared as the first."""
+    return (EXPERIMENTS / f"{re.sub('_(two_nodes|two_gpus|eight_gpus)$', '', name)}.yaml").read_text()
 
 
 @pytest.fixture(scope="module")

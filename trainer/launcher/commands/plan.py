@@ -20,6 +20,7 @@ from timepro.hints import fail
 from timepro.tables import print_lines, print_table
 from trainer.settings.experiment import ExperimentConfig
 
+DEFAULT = "sed_grpo"
 EXAMPLES = """\
   timepro plan qwen2_5_omni_7b/sed_grpo                        on this machine's cards, or the eight that it names
   timepro plan qwen2_5_omni_3b/sed_grpo --cards 1 --gb 80      on one card of 80 GB
@@ -31,7 +32,7 @@ EXAMPLES = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments, and name what runs it."""
-    parser.add_argument("experiment", nargs="?", default="", help="a file of experiments/, without .yaml, or a path")
+    parser.add_argument("experiment", nargs="?", default=DEFAULT, help="what is to be run (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the experiment's")
     parser.add_argument("--cards", type=int, default=0, metavar="N", help="cards of each node")
     parser.add_argument("--gb", type=float, default=0.0, metavar="GB", help="memory of each card, as it is sold")
@@ -53,11 +54,12 @@ def plan(options: argparse.Namespace) -> int:
     try:
         if options.table:
             return _print_table(options)
-        if not options.experiment:
-            raise ValueError("name an experiment, such as sed_grpo, or give --table")
         if min(options.cards, options.gb, options.nodes, options.seconds) < 0:
             raise ValueError("--cards, --gb, --nodes and --seconds must be above 0")
-        config = load_experiment(options.experiment, options.overrides, ExperimentConfig, experiment_folders())
+        name, overrides = options.experiment, options.overrides
+        if "=" in name:  # settings of the default experiment
+            name, overrides = DEFAULT, [name, *overrides]
+        config = load_experiment(name, overrides, ExperimentConfig, experiment_folders())
         return _print_plan(config, options)
     except (ValueError, FileNotFoundError) as error:
         return fail(str(error), 2)

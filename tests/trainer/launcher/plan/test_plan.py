@@ -228,4 +228,6 @@ def test_a_plan_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "qwen2_5_omni_7b/sed_grpo", "lora.rank=0", "lora.continue=false", "--gb", "40"]) == 1
     text = capsys.readouterr().out
     assert "DOES NOT FIT" in text and "nearest settings that fit: zero.offload_optimiser=true" in text
-    assert main(["plan"]) == 2 and main(["plan", "sed_grpo", "--gb", "-1"]) == 2
+    assert main(["plan", "grpo.groups.group_size=4"]) == 0  # the default experiment
+    assert "with its 4 answers" in capsys.readouterr().out
+    assert main(["plan", "sed_grpo", "--gb", "-1"]) == 2
