@@ -28,13 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
     "all weights": {},
     "all weights, checkpointing": {"checkpointing": True},
     "adapters": {"rank": 8},
-    "adapters, checkpointing": {"rank": 8, "checkpointing": True},
-    "all weights, Qwen2-Audio": {"family": "qwen2_audio"},
+    "adapters, checkpointing, Qwen2-Audio": {"rank": 8, "checkpointing": True, "family": "qwen2_audio"},
     "all weights, large vocabulary": {"vocabulary": 60_000, "prompt": 200, "layers": 2},
 }
 DEFAULT = {
-    "family": "qwen2_5_omni", "hidden": 512, "layers": 8, "feed_forward": 2048, "vocabulary": 16_000, "rank": 0,
-    "checkpointing": False, "prompt": 400, "answers": 4, "answer": 100, "rows": 2,
+    "family": "qwen2_5_omni", "hidden": 512, "layers": 6, "feed_forward": 2048, "vocabulary": 8_000, "rank": 0,
+    "checkpointing": False, "prompt": 300, "answers": 4, "answer": 80, "rows": 2,
 }  # fmt: skip
 
 
