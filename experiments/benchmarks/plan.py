@@ -145,7 +145,7 @@ def planned(folder: Path, learner: Any, case: dict[str, Any]) -> tuple[float, fl
     architecture = of_folder(learner.folder)
     trained, how = trained_of(config, architecture, 1, False, True), how_of(config, learner.batch, False)
     width = case["prompt"] + case["answers"] * (case["answer"] - 1)
-    one = Pass(case["rows"], width, case["rows"] * case["answers"] * case["answer"], case["answers"] > 1)
+    one = Pass(case["rows"], width, case["answers"], case["answer"])
     always = sum(held(trained, architecture, how).values())
     most = max(sum(parts.values()) for parts in moments(trained, architecture, how, one, learner.batch).values())
     return always, always + most + bucket_bytes(trained, config.zero.reduce_bucket)

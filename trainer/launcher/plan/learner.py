@@ -93,15 +93,12 @@ def largest_pass(config: ExperimentConfig, tokens: Tokens, ranks: int, grpo: boo
     """The largest micro-batch: as many of the longest rows as fit, or as a rank has."""
     if grpo:
         groups, batch, answers = config.grpo.groups, config.grpo.batch, config.grpo.groups.group_size
-        width = min(tokens.longest_row(answers), batch.micro_batch_tokens)
-        has = -(-groups.prompts_per_step // (ranks * config.grpo.minibatches))
-        predicted = answers * tokens.longest_answer
+        has, answer = -(-groups.prompts_per_step // (ranks * config.grpo.minibatches)), tokens.longest_answer
     else:
-        batch, answers, predicted = config.sft.batch, 1, 2 * tokens.answer  # a long label
-        width = min(tokens.longest_prompt + predicted - 1, batch.micro_batch_tokens)
+        batch, answers, answer = config.sft.batch, 1, 2 * tokens.answer  # a long label
         has = -(-config.sft.batch_size // ranks)
-    rows = max(1, min(has, batch.micro_batch_tokens // width))
-    return Pass(rows, width, min(predicted, width) * rows, branched=answers > 1)
+    width = min(tokens.longest_prompt + answers * (answer - 1), batch.micro_batch_tokens)
+    return Pass(max(1, min(has, batch.micro_batch_tokens // width)), width, answers, answer)
 
 
 def _in_stage(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from trainer.launcher.plan.architecture import Decoder
 
 _SCORES = 4  # bytes of the statistics that attention keeps a head and token
+_SEGMENT = 128  # answer tokens that are attended to in one call on a CPU
 _LOGIT_COPIES = 3.5  # of a chunk's float32 logits at the same time, see `trainer.learner.head`
 
 
@@ -22,18 +23,33 @@ class Pass:
     Args:
         rows: B.
         width: N, padded tokens of a row.
-        answer_tokens: K, tokens to be predicted in all rows.
-        branched: whether a row has several answers, so that attention goes by the tree's mask.
+        answers: G, of a row.
+        answer: T, tokens of an answer.
     """
 
     rows: int
     width: int
-    answer_tokens: int
-    branched: bool
+    answers: int
+    answer: int
 
     @property
     def tokens(self) -> int:
         return self.rows * self.width
+
+    @property
+    def answer_tokens(self) -> int:
+        """K, tokens to be predicted in all rows."""
+        return self.rows * min(self.width, self.answers * self.answer)
+
+    @property
+    def prompt(self) -> int:
+        """P, tokens of a row's prompt."""
+        return max(1, self.width - self.answers * (self.answer - 1))
+
+    @property
+    def branched(self) -> bool:
+        """Whether rows have several answers, so that attention goes by a tree and not plainly backwards in time."""
+        return self.answers > 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +61,8 @@ class How:
         whole: whether the weights themselves are trained, and not adapters.
         adapter_rank: 0 without adapters; `adapted` is how many of a layer's matrices have one.
         checkpointing: a layer's input alone is kept, and the layer computed again (arXiv 1604.06174).
-        dense_mask: whether attention under the tree's mask gets it as a (B, N, N) tensor, and keys and values one a
-            query head.
+        attention: where rows are branched: "blocks" on a card, "segments" on a CPU, or "mask"
+            (`timepro.families.parts`).
     """
 
     number: int
@@ -54,7 +70,7 @@ class How:
     adapter_rank: int = 0
     adapted: int = 0
     checkpointing: bool = False
-    dense_mask: bool = True
+    attention: str = "mask"
 
 
 def norm_bytes(decoder: Decoder, how: How) -> float:
@@ -66,14 +82,32 @@ def norm_bytes(decoder: Decoder, how: How) -> float:
 
 
 def attention_bytes(decoder: Decoder, how: How, one: Pass) -> float:
-    """A token's share of one attention: queries, keys, values and the output, and a number a head for the scores.
+    """A token's share of one attention, with queries q and keys k wide, and a number a head for the scores.
 
-    b (2 q + 2 k) + 4 heads; under a dense mask k is as wide as q, and the mask itself, N numbers a token, is kept.
+    Plain: queries, keys, values, output, b (2 q + 2 k). In blocks the output is there in two orders, b (3 q + 2 k).
+    Under a mask keys and values are repeated to one a query head, b 4 q, and the mask has N numbers a token.
     """
-    dense = one.branched and how.dense_mask
-    queries = decoder.heads * decoder.head_dim
-    keys = queries if dense else decoder.key_value_heads * decoder.head_dim
-    return how.number * (2 * queries + 2 * keys + (one.width if dense else 0)) + _SCORES * decoder.heads
+    queries, keys = decoder.heads * decoder.head_dim, decoder.key_value_heads * decoder.head_dim
+    if not one.branched:
+        numbers: float = 2 * queries + 2 * keys
+    elif how.attention == "blocks":
+        numbers = 3 * queries + 2 * keys
+    elif how.attention == "mask":
+        numbers = 4 * queries + one.width
+    else:
+        numbers = 5 * queries + _segment_numbers(queries, one) / one.width
+    return how.number * numbers + _SCORES * decoder.heads
+
+
+def _segment_numbers(queries: int, one: Pass) -> float:
+    """A row's numbers for attention segment by segment: the prompt's keys and values again for each few answers.
+
+    2 q (P + n) and a mask of n (P + n) for each part of n answer tokens.
+    """
+    inputs = one.answer - 1
+    together = max(1, min(one.answers, _SEGMENT // max(1, inputs)))
+    parts, n = -(-one.answers // together), together * inputs
+    return parts * (one.prompt + n) * (2 * queries + n)
 
 
 def feed_forward_bytes(decoder: Decoder, how: How) -> float:
@@ -91,11 +125,11 @@ def layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
 
 def last_layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
     """The last layer of all rows: norm, keys and values everywhere, the rest where answers are predicted alone."""
-    queries = decoder.heads * decoder.head_dim
-    everywhere = norm_bytes(decoder, how) + 2 * how.number * queries
+    queries, keys = decoder.heads * decoder.head_dim, decoder.key_value_heads * decoder.head_dim
+    everywhere = norm_bytes(decoder, how) + 2 * how.number * (keys if how.attention == "blocks" else queries)
     there = (
         norm_bytes(decoder, how)
-        + how.number * (2 * queries + one.width)
+        + how.number * (2 * queries + one.width if how.attention == "mask" else 3 * queries)
         + feed_forward_bytes(decoder, how)
         + norm_bytes(decoder, how)  # the norm behind the layers
         + how.number * decoder.hidden  # the states that the head takes

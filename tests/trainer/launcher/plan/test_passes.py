@@ -40,7 +40,7 @@ def test_autograd_saves_what_the_plan_counts(folder: Path, answers: int, rank: i
     assert logprobs.requires_grad
     decoder = of_folder(folder).decoder
     how = How(dtype.itemsize, rank == 0, rank, len(lora.targets))
-    one = Pass(ROWS, row.length, ROWS * answers * ANSWER, answers > 1)
+    one = Pass(ROWS, row.length, answers, ANSWER)
     logits = 4 * decoder.rows * one.answer_tokens  # one chunk's are kept; the plan counts them apart
     assert saved.bytes - logits == pytest.approx(kept_bytes(decoder, how, one), rel=0.1)
 

@@ -65,7 +65,7 @@ def test_bytes_a_trained_number(ranks: int) -> None:
 
 def test_checkpointing_keeps_a_layers_input_and_computes_one_layer_again() -> None:
     config = load("qwen2_5_omni_7b/sed_grpo")
-    decoder, one = architecture_of(config.model).decoder, Pass(2, 1000, 400, branched=True)
+    decoder, one = architecture_of(config.model).decoder, Pass(2, 1000, 4, 100)
     with_, without = how_of(config, config.grpo.batch, True), how_of(config, config.sft.batch, True)
     assert with_.checkpointing and without.checkpointing
     config.grpo.batch.gradient_checkpointing = False
@@ -80,7 +80,7 @@ def test_the_largest_micro_batch() -> None:
     tokens = tokens_of(config, architecture_of(config.model), seconds=10.0)
     assert tokens.longest_prompt == 250 + 250 + tokens.question
     width = tokens.longest_prompt + 4 * 511
-    assert largest_pass(config, tokens, 1, grpo=True) == Pass(8192 // width, width, 8192 // width * 4 * 512, True)
+    assert largest_pass(config, tokens, 1, grpo=True) == Pass(8192 // width, width, 4, 512)
     assert largest_pass(config, tokens, 6, grpo=True).rows == 1  # a rank has no more
     assert largest_pass(config, tokens, 1, grpo=False).branched is False
 
