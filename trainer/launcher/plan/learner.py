@@ -108,12 +108,12 @@ def _in_stage(
     batch = config.grpo.batch if grpo else config.sft.batch
     one, how = largest_pass(config, tokens, ranks, grpo), how_of(config, batch, gpu)
     trained = trained_of(config, architecture, ranks, gpu, grpo)
-    parts = held(trained, architecture, how)
+    parts = held(trained, architecture, how, config.zero.reduce_bucket)
     parts["encoded frames"] = _frames(batch, architecture, tokens, how.number)
-    found = moments(trained, architecture, how, one, batch)
+    found = moments(trained, architecture, how, one, batch, config.zero.reduce_bucket)
     found["the start"] = {"whole model": how.number * architecture.decoder.parameters - sum(parts.values())}
     moment = max(found, key=lambda name: sum(found[name].values()))
-    parts |= {"gradients' buckets": states.bucket_bytes(trained, config.zero.reduce_bucket)} | found[moment]
+    parts |= found[moment]
     if gpu:
         parts["CUDA, allocator"] = CONTEXT_GIB * GIB + SLACK * sum(parts.values())
     read = how.number * architecture.parameters + (_PROCESS_GIB if gpu else _CPU_PROCESS_GIB) * GIB
@@ -121,45 +121,43 @@ def _in_stage(
 
 
 def moments(
-    trained: Trained, architecture: Architecture, how: How, one: Pass, batch: BatchConfig
+    trained: Trained, architecture: Architecture, how: How, one: Pass, batch: BatchConfig, bucket: int
 ) -> dict[str, dict[str, float]]:
     """What is needed for a while beside what is held, by part, at each moment of a step that may be the worst."""
-    embedding = states.embedding_gradient_bytes(trained, architecture.decoder)
+    decoder, reduced = architecture.decoder, states.bucket_bytes(trained, bucket)
+    kept, last = passes.kept_bytes(decoder, how, one), passes.last_layer_bytes(decoder, how, one)
+    if batch.offload_activations:
+        kept = last = 0.0
+    gathered = {"gathered layers": states.gathered_bytes(trained)}
+    head = states.table_gradient_bytes(trained, decoder)
     return {
-        "the backward pass": backward_parts(trained, architecture, how, one, batch),
-        "the embeddings' gradient": {"whole gradients": embedding},
-        "the optimiser's step": {"optimiser's step": states.step_bytes(trained)},
-    }
+        "the head's backward": gathered | {
+            "activations": kept + last,
+            "logits": passes.logit_bytes(decoder, one, batch.logit_chunk_mib),
+            "the head's gradient": head,
+        },
+        "a layer's backward": gathered | {
+            "activations": kept,
+            "a layer's backward": passes.working_bytes(decoder, how, one),
+            "the head's gradient": states.waiting_gradient_bytes(trained, decoder),
+            "a reduced bucket": reduced,
+        },
+        "the embeddings' gradient": {"the embeddings' gradient": states.embedding_gradient_bytes(trained, decoder)},
+        "the optimiser's step": {"the optimiser's step": states.step_bytes(trained, decoder)},
+    }  # fmt: skip
 
 
-def held(trained: Trained, architecture: Architecture, how: How) -> dict[str, float]:
+def held(trained: Trained, architecture: Architecture, how: How, bucket: int) -> dict[str, float]:
     """What a rank holds all the time, by part."""
     parts = {
         "weights": states.weight_bytes(trained),
         "gradients": states.gradient_bytes(trained),
         "optimiser": states.optimiser_bytes(trained),
         "reference": states.reference_bytes(trained),
+        "gradients' bucket": states.bucket_bytes(trained, bucket),
         "audio encoder": float(how.number * architecture.encoder.parameters),  # on every rank, whole
     }
     return {name: size for name, size in parts.items() if size}
-
-
-def backward_parts(
-    trained: Trained, architecture: Architecture, how: How, one: Pass, batch: BatchConfig
-) -> dict[str, float]:
-    """What the start of the backward pass adds, when everything kept for it is still there."""
-    decoder = architecture.decoder
-    logits = passes.logit_bytes(decoder, one, batch.logit_chunk_mib)
-    kept = passes.kept_bytes(decoder, how, one)
-    working = max(passes.working_bytes(decoder, how, one), logits) - logits
-    moved = kept if batch.offload_activations else 0.0
-    return {
-        "activations": kept - moved,
-        "logits": logits,
-        "gathered layers": states.gathered_bytes(trained),
-        "whole gradients": states.table_gradient_bytes(trained, decoder),
-        "a layer's backward": working,
-    }
 
 
 def _frames(batch: BatchConfig, architecture: Architecture, tokens: Tokens, number: int) -> float:

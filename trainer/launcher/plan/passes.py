@@ -138,10 +138,10 @@ def last_layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
 
 
 def kept_bytes(decoder: Decoder, how: How, one: Pass) -> float:
-    """Everything that waits for the backward pass when it begins: embeddings, layers, last layer."""
+    """What waits for the backward pass of all layers but the last: embeddings, layers or, checkpointed, their inputs."""
     inputs = how.number * decoder.hidden * one.tokens
     a_layer = how.number * decoder.hidden if how.checkpointing else layer_bytes(decoder, how, one)
-    return inputs + (decoder.layers - 1) * a_layer * one.tokens + last_layer_bytes(decoder, how, one)
+    return inputs + (decoder.layers - 1) * a_layer * one.tokens
 
 
 def working_bytes(decoder: Decoder, how: How, one: Pass) -> float:

@@ -34,6 +34,7 @@ class Plan:
     """A run on a machine.
 
     Args:
+        seconds: of every clip, as asked for; 0: as the manifest says.
         rank, worker: memory of one learner rank, and of one worker on one of its cards.
         cards: every card that is used, of one node of each kind.
         host_gib: main memory that the processes of a node need, by the kind of node.
@@ -44,6 +45,7 @@ class Plan:
 
     config: ExperimentConfig
     machine: Machine
+    seconds: float
     architecture: Architecture
     tokens: Tokens
     roles: Roles
@@ -99,6 +101,7 @@ def plan_of(config: ExperimentConfig, machine: Machine, seconds: float = 0.0) ->
     return Plan(
         config,
         machine,
+        seconds,
         architecture,
         tokens,
         roles,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.launcher.plan import passes
-from trainer.launcher.plan.fit import Change, as_typed
+from trainer.launcher.plan.fit import Change, as_typed, changed
 from trainer.launcher.plan.learner import GIB, how_of, trained_of
 from trainer.launcher.plan.machine import (
     DECODING_OVERHEAD_S,
@@ -21,7 +21,7 @@ from trainer.launcher.plan.machine import (
     SHARE_LINK,
     SYNC_GB_S,
 )
-from trainer.launcher.plan.plan import CardLoad, Plan
+from trainer.launcher.plan.plan import CardLoad, Plan, plan_of
 
 _SHOWN_GIB = 0.05  # a smaller part is left out of the table
 
@@ -37,7 +37,7 @@ def opening(plan: Plan) -> list[str]:
     assumed = ", which are assumed: --cards, --gb and --nodes name others" if plan.machine.assumed else ""
     return [
         f"checkpoint   {architecture.name}{stands_in}: {architecture.parameters / 1e9:.2f} billion parameters, "
-        f"{trained.numbers / 1e9:.3g} of them trained ({how})",
+        f"{trained.numbers / 1e6:,.1f} million of them trained ({how})",
         f"data         {plan.tokens.known}",
         f"machine      {plan.machine}{assumed}",
         f"processes    {plan.roles.ranks} learner rank(s), {plan.roles.workers} rollout worker(s)",
@@ -62,9 +62,9 @@ def token_table(plan: Plan) -> Table:
 
 def memory_table(plan: Plan) -> Table:
     """Memory by part of a rank at its peak, and of a worker."""
-    rows = [("a rank", *_part(name, size), _remark(plan, name)) for name, size in plan.rank.parts.items()]
+    rows = [("a rank", *_part(name, size), _rank_remark(plan, name)) for name, size in plan.rank.parts.items()]
     rows.append(("", f"{plan.rank.total / GIB:.1f}", "in all", f"in {plan.rank.stage}, at {plan.rank.moment}"))
-    rows += [("a worker", *_part(name, size), _remark(plan, name)) for name, size in plan.worker.parts.items()]
+    rows += [("a worker", *_part(name, size), _worker_remark(plan, name)) for name, size in plan.worker.parts.items()]
     rows.append(
         ("", f"{plan.worker.total / GIB:.1f}", "in all", f"it starts with {plan.worker.least / GIB:.1f} or more")
     )
@@ -77,24 +77,28 @@ def _part(name: str, size: float) -> tuple[str, str]:
     return f"{size / GIB:.2f}", name
 
 
-def _remark(plan: Plan, part: str) -> str:
+def _rank_remark(plan: Plan, part: str) -> str:
     config, tokens = plan.config, plan.tokens
+    batch = config.grpo.batch if plan.rank.stage == "GRPO" else config.sft.batch
     if part == "activations":
-        stage = config.grpo if plan.rank.stage == "GRPO" else config.sft
-        batch, decoder = stage.batch, plan.architecture.decoder
         how = how_of(config, batch, bool(plan.machine.cards))
-        other = passes.kept_bytes(decoder, replace(how, checkpointing=not how.checkpointing), plan.rank.one)
-        return f"{other / GIB:.1f} {'without' if how.checkpointing else 'with'} gradient_checkpointing"
-    if part == "key-value cache":
-        return f"{plan.worker.cache_tokens:,} tokens; {plan.worker.answers_at_a_time} of the longest answers at a time"
-    if part == "weights":
-        return f"shared by {plan.roles.ranks} ranks" if plan.roles.ranks > 1 else ""
+        other = replace(how, checkpointing=not how.checkpointing)
+        size = passes.kept_bytes(plan.architecture.decoder, other, plan.rank.one) / GIB
+        return f"{size:.1f} {'without' if how.checkpointing else 'with'} gradient_checkpointing"
+    if part in ("weights", "gradients", "optimiser") and plan.roles.ranks > 1:
+        return f"of {plan.roles.ranks} ranks' together"
     if part == "encoded frames":
-        return f"{tokens.clips:,} clips" if tokens.clips else "batch.frame_cache_gib"
-    return {
-        "gathered layers": "whole while they are computed with",
-        "a pass": "rollout.max_batched_tokens at once",
-    }.get(part, "")
+        return f"of {tokens.clips:,} clips" if tokens.clips else "batch.frame_cache_gib"
+    return "whole while they are computed with" if part == "gathered layers" else ""
+
+
+def _worker_remark(plan: Plan, part: str) -> str:
+    worker, width = plan.worker, plan.config.rollout.tensor_parallel
+    if part == "key-value cache":
+        return f"{worker.cache_tokens:,} tokens; {worker.answers_at_a_time} of the longest answers at a time"
+    if part == "weights":
+        return f"on {width} cards together" if width > 1 else ""
+    return "rollout.max_batched_tokens at once" if part == "a pass" else ""
 
 
 def card_table(plan: Plan) -> Table:
@@ -140,7 +144,10 @@ def closing(plan: Plan, changes: Sequence[Change] | None) -> list[str]:
     lines = [f"does not fit: {problem}" for problem in plan.problems]
     if changes is None:
         return [*lines, "No change of settings alone helps: take more cards, or larger ones."]
-    return [*lines, f"The nearest settings that fit: {' '.join(as_typed(changes))}"]
+    better = plan_of(changed(plan.config, changes), plan.machine, plan.seconds)
+    cards = "; ".join(f"{_which(loads)}: {loads[0].needs:.1f} of {loads[0].has:.1f} GiB" for loads in alike(better))
+    takes = f"; about {better.step.total:.1f} s a step" if better.step is not None else ""
+    return [*lines, f"nearest settings that fit: {' '.join(as_typed(changes))}", f"with them: {cards}{takes}"]
 
 
 def as_json(plan: Plan, changes: Sequence[Change] | None) -> dict[str, Any]:

@@ -72,12 +72,11 @@ def gathered_bytes(one: Trained) -> float:
 
 
 def bucket_bytes(one: Trained, bucket: int) -> float:
-    """Gradients on their way to their sums: a bucket in float32, and one more while it is reduced.
+    """Gradients on their way to their sums, in float32; as much again while they are reduced.
 
-    On a CPU only the part that is ever filled takes memory.
+    On a CPU only the part of the bucket that is ever filled takes memory.
     """
-    filled = min(bucket, one.numbers) if one.on_cpu else bucket
-    return 2 * 4 * filled
+    return 4.0 * (min(bucket, one.numbers) if one.on_cpu else bucket)
 
 
 def table_gradient_bytes(one: Trained, decoder: Decoder) -> float:
@@ -90,6 +89,11 @@ def table_gradient_bytes(one: Trained, decoder: Decoder) -> float:
     return decoder.table * (4 if one.number == 4 else 4 + one.number)
 
 
+def waiting_gradient_bytes(one: Trained, decoder: Decoder) -> float:
+    """The head's gradient in the weights' type, which waits for the next layer's to be summed with it."""
+    return 0.0 if one.frozen else float(one.number * decoder.table)
+
+
 def embedding_gradient_bytes(one: Trained, decoder: Decoder) -> float:
     """The embeddings' gradient at the end of it: twice for the frozen timestamps' rows, and in float32 to be summed."""
     if one.frozen:
@@ -97,9 +101,13 @@ def embedding_gradient_bytes(one: Trained, decoder: Decoder) -> float:
     return decoder.table * (2 * one.number + (0 if one.number == 4 else 4))
 
 
-def step_bytes(one: Trained) -> float:
-    """What the optimiser needs beside its state: a copy of the gradients, and AdamW's temporaries (two on a CPU)."""
+def step_bytes(one: Trained, decoder: Decoder) -> float:
+    """What the optimiser needs beside its state: a copy of the gradients, and AdamW's temporaries (two on a CPU).
+
+    Of a part at a time: the embeddings and vectors, which do not decay, or the matrices.
+    """
     if one.offload:
         return 0.0
-    at_a_time = min(one.numbers / one.ranks, _AT_A_TIME)
-    return at_a_time * 4 * (3 if one.on_cpu else 2)
+    part = one.numbers if one.frozen else max(decoder.table, one.numbers - decoder.table)
+    most = _AT_A_TIME + decoder.table / one.ranks  # the last of a part is taken whole, at most the head
+    return min(part / one.ranks, most) * 4 * (3 if one.on_cpu else 2)
