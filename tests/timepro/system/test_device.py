@@ -12,7 +12,9 @@ from timepro.system import device
 @pytest.mark.parametrize(
     ("visible", "expected"), [(None, (79.6, 15.7)), ("1", (15.7,)), ("1,0", (15.7, 79.6)), ("GPU-uuid", ()), ("", ())]
 )
-def test_the_drivers_listing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible, expected) -> None:
+def test_the_drivers_listing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None, expected: tuple[float, ...]
+) -> None:
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 81559\necho 16076\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -80,7 +80,7 @@ def _cell(model: str, trained: str, cards: int, card: Card) -> Cell:
 
 def overview_table(cells: list[Cell]) -> Table:
     """A row a checkpoint, way of training and number of cards; a column a size of card."""
-    rows = {}
+    rows: dict[tuple[str, str, str], list[str]] = {}
     for cell in cells:
         rows.setdefault((cell.model, cell.trained, str(cell.cards)), []).append(_text(cell))
     headings = ["checkpoint", "trained", "cards", *(f"{card.gb} GB" for card in CARDS)]

@@ -138,7 +138,7 @@ def last_layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
 
 
 def kept_bytes(decoder: Decoder, how: How, one: Pass) -> float:
-    """What waits for the backward pass of all layers but the last: embeddings, layers or, checkpointed, their inputs."""
+    """What waits for the backward pass of all layers but the last: embeddings, layers or (checkpointed) inputs."""
     inputs = how.number * decoder.hidden * one.tokens
     a_layer = how.number * decoder.hidden if how.checkpointing else layer_bytes(decoder, how, one)
     return inputs + (decoder.layers - 1) * a_layer * one.tokens
