@@ -19,50 +19,75 @@ class CardUse:
     Args:
         node: "node", or its part where nodes differ: "learning node", "generating node".
         card: its number.
-        ranks: learner ranks on it.
+        ranks: learner ranks of GRPO on it.
         workers: workers that have a share of it.
+        sft_ranks: learner ranks of SFT, before the workers start.
     """
 
     node: str
     card: int
     ranks: int
     workers: int
+    sft_ranks: int
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Processes of a run, on all nodes and on one of each kind."""
+    """Processes of a run, on all nodes and on one of each kind.
+
+    Args:
+        nodes: ranks, workers and SFT's ranks of a node, by the kind of node.
+    """
 
     ranks: int
     workers: int
-    nodes: dict[str, tuple[int, int]]  # ranks and workers of a node, by the kind of node
+    sft_ranks: int
+    nodes: dict[str, tuple[int, int, int]]
 
 
-def roles_of(config: ExperimentConfig, n_nodes: int) -> Roles:
-    """How many processes there are, and on which kinds of nodes."""
-    ranks, workers = config.learner.ranks, config.rollout.workers
+def roles_of(config: ExperimentConfig, n_nodes: int, n_cards: int) -> Roles:
+    """How many processes there are, and on which kinds of nodes.
+
+    Args:
+        n_cards: of a node.
+    """
+    ranks, workers, sft = config.learner.ranks, config.rollout.workers, len(sft_cards(config, n_cards))
     learn, generate = learning(config.nodes, n_nodes), generating(config.nodes, n_nodes)
     if config.nodes.generating and n_nodes > 1:
-        nodes = {"learning node": (ranks, 0), "generating node": (0, workers)}
+        nodes = {"learning node": (ranks, 0, sft), "generating node": (0, workers, 0)}
     else:
-        nodes = {"node": (ranks, workers)}
-    return Roles(ranks * len(learn), workers * len(generate), nodes)
+        nodes = {"node": (ranks, workers, sft)}
+    return Roles(ranks * len(learn), workers * len(generate), sft * len(learn), nodes)
 
 
-def card_uses(config: ExperimentConfig, node: str, ranks: int, workers: int, n_cards: int) -> list[CardUse]:
+def sft_cards(config: ExperimentConfig, n_cards: int) -> list[int]:
+    """The card of each of SFT's ranks: every card that is named, or those of the learner (`sft.every_card`).
+
+    On a CPU a number without a meaning stands for each rank.
+    """
+    if n_cards and config.sft.every_card and config.learner.gpus and config.rollout.gpus:
+        return sorted({*named_cards(config.learner.gpus, n_cards), *named_cards(config.rollout.gpus, n_cards)})
+    learn = named_cards(config.learner.gpus, n_cards) or [0]
+    return [learn[rank % len(learn)] for rank in range(config.learner.ranks)]
+
+
+def card_uses(config: ExperimentConfig, node: str, roles: Roles, n_cards: int) -> list[CardUse]:
     """What every card of a node that is used holds.
 
     Raises:
         ValueError: a number of cards that the workers cannot share out.
     """
+    ranks, workers, sft = roles.nodes[node]
     on: dict[int, list[int]] = {}
     learn = named_cards(config.learner.gpus, n_cards)
     for rank in range(ranks):
-        on.setdefault(learn[rank % len(learn)], [0, 0])[0] += 1
+        on.setdefault(learn[rank % len(learn)], [0, 0, 0])[0] += 1
     for index in range(workers):
         own = named_cards(worker_gpus(config.rollout, index) if config.rollout.gpus else "", n_cards)
         for card in own[: config.rollout.tensor_parallel]:
-            on.setdefault(card, [0, 0])[1] += 1
+            on.setdefault(card, [0, 0, 0])[1] += 1
+    for card in sft_cards(config, n_cards) if sft else ():
+        on.setdefault(card, [0, 0, 0])[2] += 1
     return [CardUse(node, card, *counts) for card, counts in sorted(on.items())]
 
 

@@ -25,7 +25,7 @@ class RankMemory:
     """Of one rank, in bytes.
 
     Args:
-        stage: "SFT" or "GRPO", whichever needs more.
+        stage: "SFT" or "GRPO".
         parts: of where it computes, by name; together the peak.
         moment: when the peak is.
         host: in main memory besides.
@@ -41,19 +41,6 @@ class RankMemory:
     @property
     def total(self) -> float:
         return sum(self.parts.values())
-
-
-def rank_memory(
-    config: ExperimentConfig, architecture: Architecture, tokens: Tokens, ranks: int, gpu: bool
-) -> RankMemory:
-    """What a rank needs at most, in the stage that needs more.
-
-    Args:
-        ranks: on all nodes.
-    """
-    stages = [name for name, runs in (("SFT", config.sft.enabled), ("GRPO", config.grpo.enabled)) if runs]
-    found = [_in_stage(name, config, architecture, tokens, ranks, gpu) for name in stages or ["GRPO"]]
-    return max(found, key=lambda memory: memory.total)
 
 
 def number_bytes(config: ExperimentConfig, gpu: bool) -> int:
@@ -101,9 +88,15 @@ def largest_pass(config: ExperimentConfig, tokens: Tokens, ranks: int, grpo: boo
     return Pass(max(1, min(has, batch.micro_batch_tokens // width)), width, answers, answer)
 
 
-def _in_stage(
+def rank_memory(
     stage: str, config: ExperimentConfig, architecture: Architecture, tokens: Tokens, ranks: int, gpu: bool
 ) -> RankMemory:
+    """What a rank needs at most in a stage.
+
+    Args:
+        stage: "SFT" or "GRPO".
+        ranks: on all nodes.
+    """
     grpo = stage == "GRPO"
     batch = config.grpo.batch if grpo else config.sft.batch
     one, how = largest_pass(config, tokens, ranks, grpo), how_of(config, batch, gpu)

@@ -7,6 +7,7 @@ and `--dry-run` say.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainer.launcher.plan.architecture import Architecture, architecture_of
 from trainer.launcher.plan.layout import CardUse, Roles, absent_cards, card_uses, roles_of
@@ -29,13 +30,23 @@ class CardLoad:
     needs: float
 
 
+class Stages(NamedTuple):
+    """Memory of the processes that run together, and of SFT's ranks before them."""
+
+    rank: RankMemory
+    worker: WorkerMemory
+    sft: RankMemory | None
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run on a machine.
 
     Args:
         seconds: of every clip, as asked for; 0: as the manifest says.
-        rank, worker: memory of one learner rank, and of one worker on one of its cards.
+        rank, worker: memory of one learner rank of GRPO (of SFT where there is no GRPO), and of one worker on one of
+            its cards.
+        sft: memory of one rank of SFT, which is over when the workers start; None without SFT.
         cards: every card that is used, of one node of each kind.
         host_gib: main memory that the processes of a node need, by the kind of node.
         sync_mode, sync_bytes, transport: what one weight sync sends, and over what.
@@ -51,6 +62,7 @@ class Plan:
     roles: Roles
     rank: RankMemory
     worker: WorkerMemory
+    sft: RankMemory | None
     cards: list[CardLoad]
     host_gib: dict[str, float]
     sync_mode: str
@@ -68,7 +80,7 @@ class Plan:
         """What does not fit on one kind of node."""
         cards = [load for load in self.cards if load.use.node == node]
         host = {node: self.host_gib[node]}
-        return _problems(self.config, self.machine, self.rank, self.worker, cards, host)
+        return _problems(self.config, self.machine, Stages(self.rank, self.worker, self.sft), cards, host)
 
 
 def plan_of(config: ExperimentConfig, machine: Machine, seconds: float = 0.0) -> Plan:
@@ -83,21 +95,20 @@ def plan_of(config: ExperimentConfig, machine: Machine, seconds: float = 0.0) ->
     """
     architecture = architecture_of(config.model)
     tokens = tokens_of(config, architecture, seconds)
-    roles, gpu = roles_of(config, machine.nodes), bool(machine.cards)
-    rank = rank_memory(config, architecture, tokens, roles.ranks, gpu)
-    card_gib, group = min(machine.cards, default=0.0), config.grpo.groups.group_size
-    worker = worker_memory(config.rollout, architecture, tokens, group, card_gib)
-    cards = [load for node in roles.nodes for load in _loads(config, machine, roles, node, rank, worker)]
-    host = {node: _host_gib(config, counts, rank, worker, gpu) for node, counts in roles.nodes.items()}
+    gpu, n_cards = bool(machine.cards), len(machine.cards)
+    roles = roles_of(config, machine.nodes, n_cards)
+    stages = _stages(config, architecture, tokens, roles, machine)
+    cards = [load for node in roles.nodes for load in _loads(config, machine, roles, node, stages)]
+    host = {node: _host_gib(config, counts, stages, gpu) for node, counts in roles.nodes.items()}
     mode, n_bytes = sync_of(config, architecture, gpu)
     transport = "nccl" if gpu and config.sync.transport != "gloo" and config.cards_apart else "gloo"
     step = None
     if machine.kind is not None and config.grpo.enabled:
         step = step_seconds(
-            config, architecture, tokens, machine.kind, roles.ranks, roles.workers, worker.answers_at_a_time, n_bytes,
-            transport,
+            config, architecture, tokens, machine.kind, roles.ranks, roles.workers,
+            stages.worker.answers_at_a_time, n_bytes, transport,
         )  # fmt: skip
-    problems = _problems(config, machine, rank, worker, cards, host)
+    problems = _problems(config, machine, stages, cards, host)
     return Plan(
         config,
         machine,
@@ -105,8 +116,7 @@ def plan_of(config: ExperimentConfig, machine: Machine, seconds: float = 0.0) ->
         architecture,
         tokens,
         roles,
-        rank,
-        worker,
+        *stages,
         cards,
         host,
         mode,
@@ -125,39 +135,49 @@ def sync_of(config: ExperimentConfig, architecture: Architecture, gpu: bool) -> 
     return "dense", number_bytes(config, gpu) * decoder.parameters
 
 
-def _loads(
-    config: ExperimentConfig, machine: Machine, roles: Roles, node: str, rank: RankMemory, worker: WorkerMemory
-) -> list[CardLoad]:
+def _stages(
+    config: ExperimentConfig, architecture: Architecture, tokens: Tokens, roles: Roles, machine: Machine
+) -> Stages:
+    gpu, sft = bool(machine.cards), None
+    if config.sft.enabled:
+        sft = rank_memory("SFT", config, architecture, tokens, roles.sft_ranks, gpu)
+    if config.grpo.enabled or sft is None:
+        rank = rank_memory("GRPO", config, architecture, tokens, roles.ranks, gpu)
+    else:
+        rank = sft
+    card_gib, group = min(machine.cards, default=0.0), config.grpo.groups.group_size
+    return Stages(rank, worker_memory(config.rollout, architecture, tokens, group, card_gib), sft)
+
+
+def _loads(config: ExperimentConfig, machine: Machine, roles: Roles, node: str, stages: Stages) -> list[CardLoad]:
     if not machine.cards:
         return []
-    ranks, workers = roles.nodes[node]
-    loads = []
-    for use in card_uses(config, node, ranks, workers, len(machine.cards)):
+    loads, sft = [], 0.0 if stages.sft is None else stages.sft.total / GIB
+    for use in card_uses(config, node, roles, len(machine.cards)):
         has = machine.cards[use.card]
         taken = use.workers * config.rollout.gpu_memory_fraction * has
-        loads.append(CardLoad(use, has, _at_once(config, use.ranks * rank.total / GIB, taken)))
+        together = use.ranks * stages.rank.total / GIB if config.grpo.enabled else 0.0
+        loads.append(CardLoad(use, has, max(together + taken, use.sft_ranks * sft)))
     return loads
 
 
-def _at_once(config: ExperimentConfig, ranks: float, workers: float) -> float:
-    """Without GRPO the workers evaluate after the learner."""
-    return ranks + workers if config.grpo.enabled else max(ranks, workers)
+def _host_gib(config: ExperimentConfig, counts: tuple[int, int, int], stages: Stages, gpu: bool) -> float:
+    """Of SFT's ranks alone, or of GRPO's with the workers; without GRPO the workers evaluate after SFT."""
 
+    def of(count: int, one: RankMemory | None) -> float:
+        return 0.0 if one is None else count * (one.host + (0.0 if gpu else one.total)) / GIB
 
-def _host_gib(
-    config: ExperimentConfig, counts: tuple[int, int], rank: RankMemory, worker: WorkerMemory, gpu: bool
-) -> float:
-    ranks, workers = counts
-    if gpu:
-        return _at_once(config, ranks * rank.host / GIB, workers * _WORKER_HOST_GIB)
-    return _at_once(config, ranks * (rank.host + rank.total) / GIB, workers * worker.total / GIB)
+    ranks, workers, sft_ranks = counts
+    serving = workers * (_WORKER_HOST_GIB if gpu else stages.worker.total / GIB)
+    together = of(ranks, stages.rank) if config.grpo.enabled else 0.0
+    return max(together + serving, of(sft_ranks, stages.sft))
 
 
 def _problems(
-    config: ExperimentConfig, machine: Machine, rank: RankMemory, worker: WorkerMemory, cards: list[CardLoad],
-    host: dict[str, float],
-) -> list[str]:  # fmt: skip
+    config: ExperimentConfig, machine: Machine, stages: Stages, cards: list[CardLoad], host: dict[str, float]
+) -> list[str]:
     """What does not fit, in words."""
+    rank, worker, sft = stages
     found, fraction = absent_cards(config, len(machine.cards)), config.rollout.gpu_memory_fraction
     for load in cards:
         if load.use.workers and worker.least > fraction * load.has * GIB:
@@ -168,8 +188,8 @@ def _problems(
             )
         if load.needs > load.has:
             found.append(
-                f"{load.use.node} card {load.use.card} has {load.has:.1f} GiB, but {_who(load, rank, fraction)} need "
-                f"{load.needs:.1f}"
+                f"{load.use.node} card {load.use.card} has {load.has:.1f} GiB, but {_who(load, rank, sft, fraction)} "
+                f"need {load.needs:.1f}"
             )
     for node, gib in host.items():
         if machine.host_gib and gib > machine.host_gib:
@@ -177,7 +197,9 @@ def _problems(
     return list(dict.fromkeys(_first_of_each(found)))
 
 
-def _who(load: CardLoad, rank: RankMemory, fraction: float) -> str:
+def _who(load: CardLoad, rank: RankMemory, sft: RankMemory | None, fraction: float) -> str:
+    if sft is not None and load.use.sft_ranks * sft.total / GIB >= load.needs:
+        return f"{load.use.sft_ranks} learner rank(s) of {sft.total / GIB:.1f} GiB (SFT)"
     who = []
     if load.use.ranks:
         who.append(f"{load.use.ranks} learner rank(s) of {rank.total / GIB:.1f} GiB ({rank.stage})")

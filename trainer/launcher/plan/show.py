@@ -29,7 +29,7 @@ _SHOWN_GIB = 0.05  # a smaller part is left out of the table
 def opening(plan: Plan) -> list[str]:
     """What is planned: checkpoint, data, machine."""
     architecture, lora = plan.architecture, plan.config.lora
-    trained = trained_of(plan.config, architecture, plan.roles.ranks, bool(plan.machine.cards), True)
+    trained = trained_of(plan.config, architecture, plan.roles.ranks, bool(plan.machine.cards), grpo=True)
     how = f"adapters of rank {lora.rank}" if lora.rank else "all weights of the decoder"
     stands_in = "" if architecture.name in ("", plan.config.model.path) or not plan.config.model.path else (
         f" (by its published configuration; {plan.config.model.path} is not there yet)"
@@ -68,6 +68,9 @@ def memory_table(plan: Plan) -> Table:
     rows.append(
         ("", f"{plan.worker.total / GIB:.1f}", "in all", f"it starts with {plan.worker.least / GIB:.1f} or more")
     )
+    if plan.sft is not None and plan.sft is not plan.rank:
+        before = f"of {plan.roles.sft_ranks}, before the workers start; at {plan.sft.moment}"
+        rows.append(("a rank of SFT", f"{plan.sft.total / GIB:.1f}", "in all", before))
     shown = [row for row in rows if row[2] == "in all" or float(row[1]) > _SHOWN_GIB]
     where = "one card" if plan.machine.cards else "main memory"
     return _table(f"Memory of a process on {where}, GiB", ["", "GiB", "part", ""], shown, (1,))
@@ -181,6 +184,11 @@ def in_short(plan: Plan, changes: Sequence[Change] | None) -> list[str]:
         f"longest row            about {tokens.longest_row(group)} tokens ({sizes})",
         f"largest micro-batch    {one.rows} row(s), {one.tokens} padded tokens, in {plan.rank.stage}",
         f"a rank needs           {plan.rank.total / GIB:.1f} GiB in {plan.rank.stage} ({parts})",
+        *(
+            [f"and in SFT             {plan.sft.total / GIB:.1f} GiB ({plan.roles.sft_ranks} ranks)"]
+            if plan.sft
+            else []
+        ),
         f"a worker takes         {plan.worker.total / GIB:.1f} GiB "
         f"(weights {plan.worker.parts['weights'] / GIB:.1f}, room for {plan.worker.cache_tokens:,} tokens)",
         *(f"{_which(loads):22} {loads[0].needs:.1f} of {loads[0].has:.1f} GiB" for loads in alike(plan)),
@@ -197,7 +205,9 @@ def alike(plan: Plan) -> list[list[CardLoad]]:
     """Cards that hold the same, together."""
     groups: dict[tuple[Any, ...], list[CardLoad]] = {}
     for load in plan.cards:
-        groups.setdefault((load.use.node, load.use.ranks, load.use.workers, load.has), []).append(load)
+        groups.setdefault((load.use.node, load.use.ranks, load.use.workers, load.use.sft_ranks, load.has), []).append(
+            load
+        )
     return list(groups.values())
 
 

@@ -163,7 +163,7 @@ def test_durations_and_answers_come_from_the_manifest(tmp_path: Path) -> None:
     assert (tokens.clips, tokens.seconds, tokens.longest_s) == (2, 6.0, 8.0)
     assert tokens.prompt == 300 + tokens.question and tokens.longest_prompt == 400 + tokens.question
     assert tokens.answer == 1 + 2 * (11 + 1 + 2)  # two events: times in digits, a label, what stands between
-    frames = rank_memory(config, architecture_of(config.model), tokens, 1, gpu=True).parts["encoded frames"]
+    frames = rank_memory("GRPO", config, architecture_of(config.model), tokens, 1, gpu=True).parts["encoded frames"]
     assert frames == 2 * 6 * 25 * 3584 * 2
     assert "2 clips of" in tokens.known
     asked = tokens_of(config, architecture_of(config.model), seconds=30.0)
