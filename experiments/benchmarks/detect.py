@@ -10,7 +10,7 @@ stream   an hour of synthetic sound with exact times: Eb-F1 of the stream beside
          scatter, so that what is lost or doubled there is the engine's doing.
 memory   24 hours played fast, with a scripted answerer and a sound that never ends: growth after the first hour.
 alerts   a sparse day with breaking glass in traffic, speech and silence, heard as the monitor hears it: its level gate,
-         windows every 5 s, its rules of alerts. Beside the checkpoint: one trained by SFT alone, and an energy
+         windows, its rules of alerts. Beside the checkpoint: one trained by SFT alone, and an energy
          threshold. An alert is right within a second of an event that no other alert has named. Each system's false
          alarms are the fewest with a recall of 90 %; where it never gets there, those at its highest recall.
 """

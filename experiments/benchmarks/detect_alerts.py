@@ -13,14 +13,13 @@ import numpy as np
 from detect_sounds import GLASS, sparse_day
 
 from timepro.data.sounds import SAMPLE_RATE
-from timepro.inference.detections import Detection
 from timepro.inference.detector import Detector
 from timepro.inference.monitor.levels import Levels, loud_sounds
 from timepro.inference.monitor.listening import Listener
 from timepro.inference.monitor.settings import Gate, Loud
 from timepro.inference.monitor.tracker import Heard, LabelRules, Tracker
 
-HOP_S, WINDOW_S = 5.0, 10.0
+STEP_S = 0.5  # of sound that is pushed at a time
 RECALL = 0.9
 NEAR_S = 1.0  # an alert this far from an event is about it
 
@@ -30,16 +29,13 @@ class Listened:
     """What a day gave: the truth, what was told at the end of each window, loud blocks, and how much was asked.
 
     Args:
-        told: (seconds of the day at which it was known, what was heard), by the monitor's rule that an onset counts in
-            the window that has it in its middle.
-        by_any: the same of all that any window held.
+        told: (seconds of the day at which it was known, what was heard).
         loud: (seconds of the day, level in dB) of blocks of 100 ms above the silence.
         asking_s: seconds that the model took in all.
     """
 
     truth: list[tuple[float, float]]
     told: list[tuple[float, list[Heard]]]
-    by_any: list[tuple[float, list[Heard]]]
     loud: list[tuple[float, float]]
     windows: int
     asked: int
@@ -56,35 +52,27 @@ class Day:
     seed: int
 
 
-def listen(checkpoint: Path, samples: int, day: Day) -> Listened:
-    """Hear a day as the monitor does: its windows, one every 5 s, those alone that pass its level gate."""
+def listen(checkpoint: Path, samples: int, day: Day, window_s: float) -> Listened:
+    """Hear a day as the monitor does: a window every half window, those alone that pass its level gate."""
     import torch
 
     torch.set_num_threads(1)  # a process a system
-    levels, gate = Levels(SAMPLE_RATE, 2 * WINDOW_S), Gate()
+    levels, gate = Levels(SAMPLE_RATE, 2 * window_s), Gate()
     answerer = Detector(checkpoint, samples=samples).answerer
-    listener = Listener(answerer, WINDOW_S, HOP_S, gate, levels, print)
-    truth, told, by_any, loud = [], [], [], []
+    listener = Listener(answerer, window_s, window_s / 2, gate, levels, print)
+    truth, told, loud = [], [], []
     position = 0.0
     for hour, piece in enumerate(sparse_day(day.hours, day.glasses_an_hour, day.scenes_an_hour, day.seed)):
         truth += [(hour * 3600 + a, hour * 3600 + b) for a, b in piece.glasses]
-        for block in piece.samples.reshape(-1, round(HOP_S * SAMPLE_RATE)):
+        for block in piece.samples.reshape(-1, round(STEP_S * SAMPLE_RATE)):
             loud += [one for one in levels.push(position, block) if one[1] > gate.level_db]
-            before, asked = listener.asking_s, listener.asked
+            before = listener.asking_s
             heard = [sound for sound in listener.push(position, block) if sound.label == GLASS]
-            position += HOP_S
-            told.append((known := position + listener.asking_s - before, heard))
-            if listener.asked > asked:
-                begin = listener.last[0] - WINDOW_S
-                held = [d for d in listener.last[1] if d.label == GLASS]
-                by_any.append((known, [Heard(begin + d.onset, begin + d.offset, GLASS, _sure(d)) for d in held]))
+            position += STEP_S
+            told.append((position + listener.asking_s - before, heard))
     told.append((position, [sound for sound in listener.finish() if sound.label == GLASS]))
     windows = listener.asked + listener.silent
-    return Listened(truth, told, by_any, loud, windows, listener.asked, listener.asking_s)
-
-
-def _sure(detection: Detection) -> float:
-    return 1.0 if detection.confidence is None else detection.confidence
+    return Listened(truth, told, loud, windows, listener.asked, listener.asking_s)
 
 
 def alerts_of(told: Iterable[tuple[float, list[Heard]]], threshold: float) -> list[tuple[float, float]]:
@@ -133,13 +121,15 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def alerts_part(systems: dict[str, Path], samples: int, day: Day) -> dict[str, Any]:
     """Figures of each system at its best threshold, and at the one that it has without a calibration."""
+    window_s = Detector(next(iter(systems.values()))).answerer.window_s  # one for all of them
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(systems), mp_context=spawn) as pool:
-        waiting = {name: pool.submit(listen, path, samples, day) for name, path in systems.items()}
+        waiting = {name: pool.submit(listen, path, samples, day, window_s) for name, path in systems.items()}
         heard = {name: one.result() for name, one in waiting.items()}
     first = next(iter(heard.values()))
     figures: dict[str, Any] = {
         "hours": day.hours,
+        "window_s": round(window_s, 2),
         "glasses": len(first.truth),
         "samples": samples,
         "calls_saved": round(1 - first.asked / first.windows, 4),
@@ -149,7 +139,6 @@ def alerts_part(systems: dict[str, Path], samples: int, day: Day) -> dict[str, A
         figures[f"alerts_{name}"] = {
             "best": best(rows),
             "at_0.5": rows[0],
-            "best_by_any_window": best(at_thresholds(one.by_any, one.truth, day.hours)),
             "window_s": round(one.asking_s / max(one.asked, 1), 3),
         }
     rows = []

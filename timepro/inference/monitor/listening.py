@@ -18,10 +18,10 @@ _LEAST_S = 0.1  # what is left of a stream's end and shorter is not asked about
 
 
 class Listener:
-    """Windows of one stream.
+    """Windows of one stream, each of which is believed at once: windows overlap, and what one misses another may hear.
 
-    An onset counts in the window that has it in its middle zone. Nearer to the end, the next window will tell it with
-    more of what follows; what began before the zone was told by an earlier window, and only goes on here.
+    A sound that several windows tell is one event all the same, see `Tracker`. Believing only the window that has an
+    onset in its middle found 73 % of breaking glasses where this finds 92 % (`experiments/benchmarks/detect.py`).
 
     Args:
         answerer: asked about each window with sound.
@@ -45,11 +45,9 @@ class Listener:
         self._failed = 0  # windows, one behind the other
         self._rate = answerer.sample_rate
         self._length, self._hop = round(window_s * self._rate), max(1, round(hop_s * self._rate))
-        self._margin = min(self._length - self._hop, self._hop) / 2 / self._rate
         self._held = np.empty(0, np.float32)
         self._begin = 0.0  # position of what is held
         self._seen_until: float | None = None  # by windows of this stretch
-        self._left: list[Heard] = []  # too near to the last window's end
         self.heard_until = 0.0
         self.asked, self.silent, self.asking_s = 0, 0, 0.0
         self.last: tuple[float, list[Detection]] = (0.0, [])  # what the last window with sound held, at which position
@@ -57,7 +55,7 @@ class Listener:
     @property
     def waits(self) -> bool:
         """Whether there is sound that no window has told yet."""
-        return bool(self._left) or self._end - (self._seen_until or self._begin) >= _LEAST_S
+        return self._end - (self._seen_until or self._begin) >= _LEAST_S
 
     @property
     def _end(self) -> float:
@@ -71,7 +69,7 @@ class Listener:
         self._held = np.concatenate([self._held, samples])
         found: list[Heard] = []
         while len(self._held) >= self._length:
-            found += self._window(self._begin, self._held[: self._length], is_last=False)
+            found += self._window(self._begin, self._held[: self._length])
             self._held = self._held[self._hop :]
             self._begin += self._hop / self._rate
         return found
@@ -80,27 +78,18 @@ class Listener:
         """The stretch ends here: what was not told yet."""
         found: list[Heard] = []
         if self._end - (self._seen_until or self._begin) >= _LEAST_S:
-            found = self._window(self._begin, self._held, is_last=True)
-        found += self._left
+            found = self._window(self._begin, self._held)
         self.heard_until = max(self.heard_until, self._end)
-        self._held, self._seen_until, self._left = np.empty(0, np.float32), None, []
+        self._held, self._seen_until = np.empty(0, np.float32), None
         return found
 
-    def _window(self, begin: float, samples: np.ndarray, is_last: bool) -> list[Heard]:
+    def _window(self, begin: float, samples: np.ndarray) -> list[Heard]:
         end = begin + len(samples) / self._rate
-        told_until = None if self._seen_until is None else self._seen_until - self._margin
-        found: list[Heard] = []
-        self._left = []
-        until = end if is_last else end - self._margin
-        for sound in self._ask(begin, end, samples):
-            onset, offset = begin + sound.onset, begin + sound.offset
-            confidence = 1.0 if sound.confidence is None else sound.confidence
-            is_old = told_until is not None and onset < told_until
-            saw_a_part = self._seen_until is not None and offset > self._seen_until
-            heard = Heard(onset, offset, sound.label, confidence, is_old and not saw_a_part)
-            (found if onset < until else self._left).append(heard)
-        self._seen_until, self.heard_until = end, max(self.heard_until, until)
-        return found
+        self._seen_until, self.heard_until = end, max(self.heard_until, end)
+        return [
+            Heard(begin + s.onset, begin + s.offset, s.label, 1.0 if s.confidence is None else s.confidence)
+            for s in self._ask(begin, end, samples)
+        ]
 
     def _ask(self, begin: float, end: float, samples: np.ndarray) -> Sequence[Detection]:
         if is_silent(self._levels, self._gate, begin, end):

@@ -16,17 +16,12 @@ Kind = Literal["begin", "alert", "end"]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A sound in one window, `[onset, offset)` as positions on the stream in seconds.
-
-    Args:
-        goes_on: an earlier window was to tell its beginning; where that one did not, it is no event.
-    """
+    """A sound in one window, `[onset, offset)` as positions on the stream in seconds."""
 
     onset: float
     offset: float
     label: str
     confidence: float
-    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,8 +97,6 @@ class Tracker:
         changes: list[Change] = []
         if self.open is not None and onset > self.open.offset + self.rules.max_not_heard_s:
             changes = self._end("not heard")
-        if self.open is None and heard.goes_on:
-            return changes
         if self.open is None:
             self.open = OpenEvent(self.label, onset, onset)
         event = self.open
