@@ -37,6 +37,15 @@ class StoredTensor:
     start: int
     end: int
 
+    def read(self) -> Tensor:
+        """All of it, in memory of its own: a file that is mapped into memory would count as this process's."""
+        flat = torch.empty(self.end - self.start, dtype=torch.uint8)
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            if file.readinto(flat.numpy().data) != len(flat):
+                raise ValueError(f"{self.path} was cut off while it was read; fetch the file again")
+        return flat.view(_dtype(self)).view(self.shape)
+
     def rows(self, indices: Iterable[int]) -> Tensor:
         """Some rows of a matrix, (n, width), read one by one."""
         size = (self.end - self.start) // self.shape[0]

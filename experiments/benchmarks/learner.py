@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[st
     """Both steps on the same groups; the least time of several, since other work only ever adds."""
     from trainer.learner import distributed
     from trainer.learner.learner import Learner
+    from trainer.learner.policy import load_policy
     from trainer.settings.batch import BatchConfig
     from trainer.settings.lora import LoraConfig
 
@@ -85,7 +87,10 @@ def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[st
     )
     rows, features = make_rows(learner)
     n_tokens = sum(len(r.prompt_ids) + len(a.token_ids) - 1 for r in rows for a in r.answers)
-    bare = least(repeats, lambda: forward_backward(learner, rows))
+    # The learner's own policy has no weights before it is under ZeRO-3.
+    policy, _ = load_policy(checkpoint, learner.processor.family, learner.processor.layout, torch.float32)
+    bare = least(repeats, partial(forward_backward, learner, policy, rows))
+    del policy
     learner.start()
     loss = our_step(learner, rows, rate=0.0)
     ours = least(repeats, lambda: our_step(learner, rows))
@@ -158,16 +163,16 @@ def our_step(learner: Any, rows: list[Any], rate: float = 1e-6) -> float:
     return learner.update(rows, loss, 1.0, rate).numbers["loss"]
 
 
-def forward_backward(learner: Any, rows: list[Any]) -> None:
+def forward_backward(learner: Any, policy: Any, rows: list[Any]) -> None:
     """Our passes alone: the same micro-batches, no DeepSpeed, no optimiser."""
     from trainer.learner.rows import plan_micro_batches
 
     count = answer_tokens(rows)
     for part in plan_micro_batches([row.length for row in rows], TOKEN_BUDGET):
         micro = learner._collate([rows[i] for i in part])
-        logprobs, _ = learner._policy(micro, 1.0)
+        logprobs, _ = policy(micro, 1.0)
         objective(logprobs, micro.advantages, count).backward()
-    learner._policy.zero_grad(set_to_none=True)
+    policy.zero_grad(set_to_none=True)
 
 
 class PlainStep:

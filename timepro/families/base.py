@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,9 +115,16 @@ class ModelFamily(ABC):
         """The Hugging Face configuration of a checkpoint folder, as the model's class reads it."""
         return self.model_class().config_class.from_pretrained(str(folder), local_files_only=True)
 
-    def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
-        """The Hugging Face model of a checkpoint folder, in evaluation mode."""
-        return self.model_class().from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
+    def load(self, folder: str | Path, dtype: torch.dtype, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The Hugging Face model of a checkpoint folder, in evaluation mode.
+
+        Args:
+            tensors: the weights by their published names, in place of what the folder's files hold.
+        """
+        if tensors is None:
+            return self.model_class().from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
+        config = self.load_config(folder)
+        return self.model_class().from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype).eval()
 
     def text_side_config(self, config: Any) -> Any:
         """The part of the Hugging Face configuration that holds `astp` and the token ids."""

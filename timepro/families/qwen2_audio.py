@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,8 @@ class Qwen2Audio(ModelFamily):
     embedding_name = "language_model.model.embed_tokens.weight"
     head_name = "language_model.lm_head.weight"
 
-    def load(self, folder: str | Path, dtype: torch.dtype) -> nn.Module:
-        model: Any = super().load(folder, dtype)
+    def load(self, folder: str | Path, dtype: torch.dtype, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+        model: Any = super().load(folder, dtype, tensors)
         if model.config.text_config.tie_word_embeddings:  # vLLM ties them; this class of transformers does not
             model.lm_head.weight = model.get_input_embeddings().weight
         return model

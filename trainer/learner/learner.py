@@ -101,7 +101,7 @@ class Learner:
 
     def _load(self, dtype: torch.dtype, lora: LoraConfig | None) -> tuple[Policy, nn.Module]:
         layout, chunk = self.processor.layout, self.batch.logit_chunk_mib
-        return load_policy(self.folder, self.processor.family, layout, dtype, lora, self._seed, chunk)
+        return load_policy(self.folder, self.processor.family, layout, dtype, lora, self._seed, chunk, hollow=True)
 
     def soften_times(self, config: SoftTimeConfig) -> None:
         """Spread supervised times over their neighbours while training.

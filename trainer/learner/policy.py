@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
 from trainer.learner.head import Head
+from trainer.learner.loading import WeightSource, load_hollow
 from trainer.learner.lora import Streamed, adapter_tensors, add_lora, lora_layers, plain, set_adapters, using
 from trainer.learner.merging import Narrowing, merged
 from trainer.learner.rows import MicroBatch, tree_mask
@@ -45,6 +46,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.family = family
+        self.source: WeightSource | None = None  # of the weights, while they are hollow
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
         self.text_model: Any = family.text_model(model)
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
@@ -156,10 +158,19 @@ def load_policy(
     lora: LoraConfig | None = None,
     seed: int = 0,
     logit_chunk_mib: float = 64.0,
+    hollow: bool = False,
 ) -> tuple[Policy, nn.Module]:
-    """The policy and the frozen audio encoder of a checkpoint folder."""
-    model = family.load(folder, dtype)
+    """The policy and the frozen audio encoder of a checkpoint folder.
+
+    Args:
+        hollow: the policy's weights are NaN without memory, until `zero.initialise` reads them (see `loading`).
+    """
+    if hollow:
+        model, source = load_hollow(folder, family, dtype)
+    else:
+        model, source = family.load(folder, dtype), None
     encoder = family.audio_encoder(model).requires_grad_(False).eval()
     policy = Policy(model, family, layout, lora, seed, logit_chunk_mib)
+    policy.source = source
     policy.train()
     return policy, encoder

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.learner import distributed
+from trainer.learner.loading import partition
 from trainer.learner.merging import Narrowing
 from trainer.learner.policy import Policy
 from trainer.settings.optimiser import OptimiserConfig
@@ -111,6 +112,7 @@ def initialise(policy: Policy, optimiser: OptimiserConfig, zero: ZeroConfig) -> 
     )
     trained = next(p.dtype for p in policy.parameters() if p.requires_grad)
     config = deepspeed_config(optimiser, zero, trained)
+    _partition(policy, config)
     engine, *_ = deepspeed.initialize(model=policy, optimizer=adamw, config=config)
     return engine
 
@@ -119,9 +121,17 @@ def initialise_frozen(policy: Policy, zero: ZeroConfig) -> Any:
     """A ZeRO-3 engine that only runs forward: its parameters are partitioned like those of the trained one."""
     deepspeed = import_deepspeed()
     config = deepspeed_config(OptimiserConfig(), zero, compute_dtype(zero))
+    _partition(policy, config)
     engine, *_ = deepspeed.initialize(model=policy, config=config)
     engine.eval()
     return engine
+
+
+def _partition(policy: Policy, config: Mapping[str, Any]) -> None:
+    """Read a hollow policy's weights; one that has them is left to DeepSpeed."""
+    if policy.source is not None:
+        partition(policy, policy.source, policy.published_names, config)
+        policy.source = None
 
 
 def optimiser_bytes(engine: Any) -> int:
