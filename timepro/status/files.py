@@ -18,7 +18,7 @@ from timepro.system.files import write_json
 
 FOLDER = "status"
 EVERY_S = 2.0  # between two writings
-SILENT_S = 15.0  # who has not written for so long is said to be silent
+SILENT_S = 30.0  # who has not written for so long is said to be silent
 
 
 @dataclass(frozen=True)
