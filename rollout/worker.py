@@ -32,12 +32,15 @@ from timepro.system.processes import group_alive, log_tail
 SERVED_NAME = "policy"
 
 
-def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: AdapterShape | None = None) -> list[str]:
+def worker_command(
+    config: WorkerConfig, folder: Path, port: int, adapters: AdapterShape | None = None, profile: Path | None = None
+) -> list[str]:
     """The command line of one worker.
 
     Args:
         folder: checkpoint folder.
         adapters: which the weight stream will bring; None where it brings whole weights.
+        profile: where traces go when a profile is asked for; None: none ever is.
     """
     command = engine_arguments(config, folder)
     command += ["--served-model-name", SERVED_NAME]
@@ -47,6 +50,10 @@ def worker_command(config: WorkerConfig, folder: Path, port: int, adapters: Adap
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
     if adapters is not None:
         command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
+    if profile is not None:
+        # Of the engine alone: what the server does, which is to wait, would fill most of the trace.
+        settings = {"profiler": "torch", "torch_profiler_dir": str(profile.resolve()), "ignore_frontend": True}
+        command += ["--profiler-config", json.dumps(settings | {"torch_profiler_with_stack": False})]
     return command
 
 

@@ -18,6 +18,7 @@ import yaml
 import miniature
 from reference_models import shortfall
 from timepro.card import read_card
+from timepro.status.read import status_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -129,6 +130,17 @@ def test_the_control_trains_on_the_clips_of_grpo_and_ends_with_its_best_step(who
     assert "SFT on GRPO's clips (control)" in text and "GRPO over SFT:" in text
 
 
+def test_the_status_of_a_finished_run(whole: Path) -> None:
+    status = status_of(whole)
+    assert (status.state, status.step, status.of) == ("finished", STEPS, STEPS)
+    (node,) = status.nodes
+    assert node.report.ended == "done" and node.report.stage is not None
+    assert node.report.stage.name == "evaluate-control"
+    assert node.report.peak_gib == pytest.approx(
+        json.loads((whole / "summary.json").read_text())["peak_memory_gib"], 0.1
+    )
+
+
 def test_every_answer_is_kept_with_parts_and_weight_version(whole: Path) -> None:
     for step in range(1, STEPS + 1):
         groups = rollouts_of(whole, step)
@@ -233,12 +245,18 @@ def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbe
     options = (f"runs={runs}", "name=broken", "grpo.checkpoints.save_every=1")
     process = start(runs, *options)
     wait_for(runs / "broken" / "rollouts" / "step-000001.rank0.jsonl", process, runs)
+    status = status_of(runs / "broken")
+    assert (status.state, status.stage, status.of) == ("running", "grpo", STEPS) and status.phase
+    kinds = [(p.kind, p.state) for p in status.nodes[0].report.processes]
+    assert kinds == [("rank", "running"), ("rank", "running"), ("worker", "running")]
+    assert all(p.memory_gib > 0.1 for p in status.nodes[0].report.processes)
     servers = [p for p in psutil.Process(process.pid).children() if "rollout.serve" in p.cmdline()]
     assert len(servers) == 1
     servers[0].kill()  # its engine stays behind, for the launcher to end
     wait_for(runs / "broken" / "rollouts" / "step-000003.rank0.jsonl", process, runs)
     process.send_signal(signal.SIGINT)
     assert finish(process, runs) == 128 + signal.SIGINT
+    assert (status_of(runs / "broken").state, status_of(runs / "broken").why) == ("stopped", "stopped by SIGINT")
     log = (runs / "log.txt").read_text()
     assert "rollout worker 0 ended (exit code -9); starting it again" in log
     assert "worker(s) have weights" in log

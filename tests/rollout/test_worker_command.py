@@ -380,3 +380,15 @@ def test_a_worker_that_never_gets_ready_is_complained_of(tmp_path):
         assert "was not ready within rollout.start_timeout_s=5 s" in worker.complaint(5.0, 0.1)
     finally:
         worker.end()
+
+
+def test_a_worker_can_be_profiled_only_where_a_run_asks_for_it(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    from vllm.config import ProfilerConfig
+
+    monkeypatch.chdir(tmp_path)
+    assert "--profiler-config" not in worker_command(WorkerConfig(), tiny_checkpoint, 4321)
+    command = worker_command(WorkerConfig(), tiny_checkpoint, 4321, profile=Path("profile/worker-0"))
+    given = json.loads(option(command, "--profiler-config"))
+    assert given["torch_profiler_dir"] == str(tmp_path / "profile" / "worker-0")
+    found = ProfilerConfig(**given)  # vLLM's own, which refuses what it does not know
+    assert found.profiler == "torch" and not found.should_profile_frontend

@@ -36,6 +36,7 @@ class WorkerSet:
         label: of this machine, where there are several: it begins the workers' names.
         adapters: which the weight stream will bring; None where it brings whole weights.
         features: where clips' features are kept; None: nowhere.
+        profile: where traces go, a folder a worker, when a profile is asked for; None: none ever is.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class WorkerSet:
         label: str = "",
         adapters: AdapterShape | None = None,
         features: CachePlace | None = None,
+        profile: Path | None = None,
     ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
         self.token = token or secrets.token_urlsafe(32)
-        self._label, self._features = label, features
+        self._label, self._features, self._profile = label, features, profile
         self.workers: list[Worker] = []
         self.lost: list[str] = []  # why workers were dropped, one text each
         # A question waits for the engine's step to end; whoever tends the workers must not.
@@ -72,13 +74,15 @@ class WorkerSet:
         config = self.config
         port = config.base_port + index if config.base_port else free_port(config.host)
         require_free(config.host, port)
+        name = f"{self._label}{index}"
+        profile = self._profile / f"worker-{name}" if self._profile is not None else None
         self.workers.append(
             Worker(
-                f"{self._label}{index}",
-                worker_command(config, folder, port, adapters),
+                name,
+                worker_command(config, folder, port, adapters, profile),
                 worker_environment(config, self.token, index, media, self._features),
                 f"http://{config.host}:{port}",
-                logs / f"worker-{self._label}{index}.log",
+                logs / f"worker-{name}.log",
             )
         )
 
@@ -151,7 +155,8 @@ class Fleet:
         nodes.start_workers(folder, media, logs)
         here = nodes.generates_here()
         place, shape = config.data.feature_cache.place(config.runs), config.lora.shape
-        self._here = WorkerSet(rollout, folder, media, logs, self.token, "", shape, place) if here else None
+        profile = config.profile.folder(logs.parent)
+        self._here = WorkerSet(rollout, folder, media, logs, self.token, "", shape, place, profile) if here else None
         nodes.watch.workers = self._here
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -20,6 +20,7 @@ from trainer.learner import distributed
 from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.groups import GroupSampler, record
 from trainer.learner.learner import Learner
+from trainer.learner.profiling import StepProfiler
 from trainer.learner.recovery import Recovery, WorkersLost
 from trainer.learner.rows import Row
 from trainer.learner.sender import SyncReport
@@ -63,6 +64,7 @@ class Grpo:
     checkpoints: Checkpoints
     validate: Callable[[int], float]
     completions_every: int = 0
+    profiler: StepProfiler = field(default_factory=StepProfiler)
     _started: float = field(default=0.0, init=False)
 
     def train(self) -> int:
@@ -83,7 +85,7 @@ class Grpo:
                 if signal := self.stop.agreed():
                     self.save()
                     return signal
-                clock = PhaseClock(self._at)
+                clock = self.profiler.clock(state.step, self._at)
                 with self._saved_if_it_fails(step := Step(clock)):
                     with clock("generate"):
                         step.asked = sampler.sample(state.step, state.version)
@@ -141,6 +143,7 @@ class Grpo:
         with clock("sync"):
             sync = self.recovery.deliver(self.state.version)
         self.state.syncs.append(sync.seconds)
+        self.profiler.note("gather", sync.gather_seconds)
         return sync
 
     def _log(self, step: Step, bar: ProgressBar | None) -> None:

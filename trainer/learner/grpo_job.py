@@ -18,11 +18,13 @@ from trainer.learner.groups import GroupSampler
 from trainer.learner.grpo import Grpo, GrpoState
 from trainer.learner.learner import Learner
 from trainer.learner.order import order_of
+from trainer.learner.profiling import StepProfiler
 from trainer.learner.recovery import Recovery
 from trainer.learner.sender import WeightSender
 from trainer.learner.tracking import Tracker, tracker_of
 from trainer.messages import CHECKPOINTS, JobSpec, write_result
 from trainer.settings.experiment import ExperimentConfig
+from trainer.settings.profile import FOLDER
 
 
 def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopRequest) -> int:
@@ -88,9 +90,14 @@ def _train(
         learner, sampler, recovery, config.grpo, run, state, stop, tracker, checkpoints,
         validate=lambda step: evaluator.validate(state.version, step),
         completions_every=config.wandb.completions_every,
+        profiler=StepProfiler(
+            config.profile, run / FOLDER, lambda *what: sender.control.on_all(sender.members, *what)
+        ),
     )  # fmt: skip
     began, steps_before = time.monotonic(), state.step
-    if signal := training.train():
+    signal = training.train()
+    training.profiler.finish()
+    if signal:
         return signal
     seconds = time.monotonic() - began
     training.save()

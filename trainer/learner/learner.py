@@ -30,6 +30,7 @@ from trainer.learner.offload import OffloadedActivations
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches, split_rows
 from trainer.learner.soft_time import SoftTime
+from trainer.learner.spans import span
 from trainer.learner.write_guard import WriteGuard
 from trainer.settings.batch import BatchConfig
 from trainer.settings.lora import LoraConfig
@@ -146,12 +147,14 @@ class Learner:
         numbers: list[dict[str, float]] = []
         for number, part in enumerate(parts):
             micro = self._collate(part)
-            with self._offloading():
+            with span("forward"), self._offloading():
                 logprobs, entropies = self.engine(micro, temperature)
             loss, reported = loss_function(logprobs, entropies, micro)
-            zero.backward(self.engine, loss, last=number == len(parts) - 1)
+            with span("backward"):
+                zero.backward(self.engine, loss, last=number == len(parts) - 1)
             numbers.append({name: float(value.detach()) for name, value in reported.items()})
-        norm, taken = zero.step(self.engine)
+        with span("optimiser"):
+            norm, taken = zero.step(self.engine)
         self._count_refused(taken)
         return Updated(sums.joined(numbers), norm, not taken, len(parts))
 

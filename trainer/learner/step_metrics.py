@@ -14,6 +14,7 @@ from trainer.learner import distributed
 from trainer.learner.advantages import is_scored, spread
 from trainer.learner.groups import Asked, ScoredGroup
 from trainer.learner.sender import SyncReport
+from trainer.learner.spans import span
 from trainer.learner.updates import UpdateReport
 from trainer.learner.usage import peak_memory_gib
 
@@ -40,7 +41,8 @@ class PhaseClock:
         """Add the time spent inside to the phase's."""
         begun = time.monotonic()
         self._begins(phase)
-        yield
+        with span(phase):
+            yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - begun
 
 

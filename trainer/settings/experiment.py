@@ -15,6 +15,7 @@ from trainer.settings.learner import LearnerConfig
 from trainer.settings.lora import LoraConfig
 from trainer.settings.model import ModelConfig
 from trainer.settings.nodes import NodesConfig
+from trainer.settings.profile import ProfileConfig
 from trainer.settings.sft import SftConfig
 from trainer.settings.sync import SyncConfig
 from trainer.settings.wandb import WandbConfig
@@ -43,6 +44,7 @@ class ExperimentConfig:
     sync: SyncConfig = field(default_factory=SyncConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     @property
     def cards_apart(self) -> bool:

@@ -108,6 +108,7 @@ class Follower:
                     rollout, Path(order["folder"]), [Path(path) for path in order["media"]], Path(order["logs"]),
                     derived_token(self._node.token, self._link.session, order["set"]), f"{self._node.rank}-",
                     self._config.lora.shape, self._config.data.feature_cache.place(self._config.runs),
+                    self._config.profile.folder(Path(order["logs"]).parent),
                 )  # fmt: skip
                 self._node_watch.workers = self._workers
             case "end_workers":
