@@ -9,11 +9,12 @@ architecture, made when it is first asked for.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.models.interfaces import supports_mrope
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing.processor import PromptUpdateDetails
@@ -65,6 +66,35 @@ class BannedTokensMixin:
         return logits.index_fill_(-1, self._banned, float("-inf"))
 
 
+class OwnHeadMixin:
+    """Refuses weights with a head of its own where `config.json` ties it to the embeddings: vLLM drops such a head.
+
+    The learner would go on with the head, and workers answer with the embeddings in its place.
+    """
+
+    head_name: str  # published
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
+        return super().load_weights(self._with_place(weights))  # type: ignore[misc]
+
+    def _with_place(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in weights:
+            if name == self.head_name and _has_tied_head(self):
+                raise ValueError(
+                    f"the weights hold {name}, but the checkpoint's config.json, or a default of what it leaves out, "
+                    "ties the output head to the input embeddings (tie_word_embeddings), and vLLM would drop the "
+                    "tensor; write the folder again with timepro init-model, which sets the key as the weights are"
+                )
+            yield name, tensor
+
+
+def _has_tied_head(model: Any) -> bool:
+    tables = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    embeddings = {id(table.weight) for table in tables if not isinstance(table, ParallelLMHead)}
+    heads = [table for table in tables if isinstance(table, ParallelLMHead)]
+    return not heads or any(id(head.weight) in embeddings for head in heads)
+
+
 class ConsecutivePositionsMixin:
     """For models with M-RoPE: interleaved audio is plain text to it, as on the learner's side."""
 
@@ -91,11 +121,10 @@ def model_class(family: ModelFamily) -> type:
             f"family {family.name}: this version of vLLM does not have what its `vllm` names ({error}); "
             "install the version in timepro/environment, or mend the family"
         ) from error
-    mixins: tuple[type, ...] = (AdaptersMixin, BannedTokensMixin)
+    mixins: tuple[type, ...] = (AdaptersMixin, BannedTokensMixin, OwnHeadMixin)
     mixins += (ConsecutivePositionsMixin,) if supports_mrope(model) else ()
-    made = type(
-        family.vllm_architecture, (*mixins, model), {"__module__": __name__, "__doc__": f"{names.model} with ASTP."}
-    )
+    own = {"__module__": __name__, "__doc__": f"{names.model} with ASTP.", "head_name": family.head_name}
+    made = type(family.vllm_architecture, (*mixins, model), own)
     expands = type(
         f"Astp{names.processor}",
         (AstpProcessorMixin, FileClipsMixin, processor),

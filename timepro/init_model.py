@@ -108,7 +108,9 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
             _report_distinct(matrices[family.embedding_name].rows(range(first, first + vocabulary.size)), say)
         changes = {} if known else _new_rows(matrices, family, n_rows, tokenizer, vocabulary, settings, say)
         _write_weights(files, partial, family, changes, say)
-        _write_config(partial, config, family, _layout(settings, tokenizer, vocabulary, n_rows), n_rows)
+        layout = _layout(settings, tokenizer, vocabulary, n_rows)
+        config = with_timestamps(config, family, layout, n_rows, tied=family.head_name not in matrices)
+        (partial / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         _write_generation_config(source, partial, tokenizer, say)
         os.replace(partial, target)
     finally:
@@ -290,14 +292,27 @@ def _layout(settings: TimestampSettings, tokenizer: Any, vocabulary: TimestampVo
     )
 
 
-def _write_config(target: Path, config: dict[str, Any], family: ModelFamily, layout: AstpLayout, n_rows: int) -> None:
+def with_timestamps(
+    config: dict[str, Any], family: ModelFamily, layout: AstpLayout, n_rows: int, tied: bool
+) -> dict[str, Any]:
+    """The `config.json` to write for a published one; changed in place and returned.
+
+    It says in every part whether head and embeddings share one weight. Published ones leave that out, and defaults
+    differ: transformers would keep the head of Qwen2.5-Omni, vLLM drop it without a word.
+
+    Args:
+        n_rows: of the embeddings.
+        tied: the weight files hold no head of its own.
+    """
     text_side, decoder = family.config_parts(config)
     text_side[CONFIG_KEY] = layout.to_config()
     for part in (text_side, decoder):
         if part is decoder or "vocab_size" in part:
             part["vocab_size"] = n_rows
+    for part in (config, text_side, decoder):
+        part["tie_word_embeddings"] = tied
     config["architectures"] = family.architectures
-    (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return config
 
 
 def _write_generation_config(source: Path, target: Path, tokenizer: Any, say: Say) -> None:

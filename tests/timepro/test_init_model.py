@@ -358,3 +358,46 @@ def test_a_clip_beyond_the_timestamps_is_refused_with_what_to_set(tmp_path):
         ValueError, match=r"clip of 4.04 s .* longer than the vocabulary's 4 s.*tiny.timestamps.duration"
     ):
         interleave(101, processor.audio_token_id, processor.layout, 25.0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_configuration_says_whether_the_head_is_tied_as_the_weights_are(tmp_path, family, tied):
+    """Published configurations leave it out, and what that means differs between transformers and vLLM."""
+    source, target = build(tmp_path / "published", family, tied=tied), tmp_path / "out"
+    path = source / "config.json"
+
+    def without(value):
+        return (
+            {k: without(v) for k, v in value.items() if k != "tie_word_embeddings"}
+            if isinstance(value, dict)
+            else value
+        )
+
+    path.write_text(json.dumps(without(json.loads(path.read_text()))))
+    init_model(source, target, TimestampSettings(), say=lambda line: None)
+    config = json.loads((target / "config.json").read_text())
+    parts = (config, *family_of(target).config_parts(config))
+    assert [part["tie_word_embeddings"] for part in parts] == [tied] * 3
+    model = Processor(target).family.load(target, torch.float32)
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) is tied
+
+
+@pytest.mark.parametrize("change", ["lacks", "has no place for"])
+def test_weights_that_lack_a_tensor_or_hold_one_more_are_refused(target, tmp_path, family, change):
+    """transformers would draw the missing one at random and leave the other out, and say so among its warnings."""
+    folder = tmp_path / "model"
+    shutil.copytree(target, folder)
+    path = next(p for p in sorted(folder.glob("*.safetensors")) if any("q_proj.bias" in name for name in load_file(p)))
+    weights = load_file(path)
+    name = next(name for name in weights if "layers.0.self_attn.q_proj.bias" in name)
+    if change == "lacks":
+        del weights[name]
+    else:
+        weights[name.replace("q_proj", "other_proj")] = weights[name].clone()
+    save_file(weights, path, metadata={"format": "pt"})
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"] = {key: file for key, file in index["weight_map"].items() if file != path.name}
+    index["weight_map"] |= dict.fromkeys(weights, path.name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=rf"{change} 1 tensor\(s\), .*layers.0.self_attn.*fetch or write"):
+        family_of(folder).load(folder, torch.float32)

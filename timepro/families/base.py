@@ -120,11 +120,32 @@ class ModelFamily(ABC):
 
         Args:
             tensors: the weights by their published names, in place of what the folder's files hold.
+
+        Raises:
+            ValueError: the weights lack a tensor of the model, which would start random, or hold one more.
         """
-        if tensors is None:
-            return self.model_class().from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
         config = self.load_config(folder)
-        return self.model_class().from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype).eval()
+        # By the type transformers looks up how published tensors are renamed; a family's own type would hide that.
+        config.model_type = type(config).model_type
+        where: tuple[Any, dict[str, Any]] = str(folder), {"local_files_only": True}
+        if tensors is not None:
+            where = None, {"state_dict": dict(tensors)}
+        model, report = self.model_class().from_pretrained(
+            where[0], config=config, dtype=dtype, output_loading_info=True, **where[1]
+        )
+        missing = {self.checkpoint_name(name) for name in report["missing_keys"]} - self.made_up_tensors(model)
+        unknown = {name for name in report["unexpected_keys"] if self.kept_name(name) is not None}
+        for names, what in ((missing, "it lacks"), (unknown, "its model has no place for")):
+            if names:
+                raise ValueError(
+                    f"{folder}: {what} {len(names)} tensor(s), {', '.join(sorted(names)[:3])} for example; its "
+                    "config.json and its weights are not of one model: fetch or write the folder again"
+                )
+        return model.eval()
+
+    def made_up_tensors(self, model: Any) -> set[str]:
+        """Published names of the model's tensors that weight files rightly lack, since others stand in for them."""
+        return set()
 
     def text_side_config(self, config: Any) -> Any:
         """The part of the Hugging Face configuration that holds `astp` and the token ids."""
