@@ -159,3 +159,34 @@ def test_the_table_of_what_can_be_extended_names_files_that_are_there() -> None:
     files = [name for name in re.findall(r"`([\w/.]+)`", section) if "/" in name]
     assert len(files) >= 12
     assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+_OF_A_CARD = re.compile(
+    r"""["']cuda|\bcuda\.|nccl|\bon_gpu\(|\bn_gpus\(|pin_memory|torch\.accelerator|device\.type|nvidia-smi|gpu_memory_fraction"""
+    r"""|CUDA_VISIBLE_DEVICES""",
+    re.IGNORECASE,
+)
+
+
+def test_every_place_where_a_card_makes_a_difference_is_listed() -> None:
+    """In trainer/README.md, with the test that exercises it without a card."""
+    readme = (ROOT / "trainer" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## What only a card runs")[2].partition("\n## ")[0]
+    listed: set[Path] = set()
+    for row in section.splitlines():
+        folder = Path()
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1]) if row.startswith("| `") else ():
+            path = ROOT / name if (ROOT / name).is_file() else ROOT / "trainer" / name
+            folder, path = (path.parent, path) if "/" in name else (folder, folder / name)
+            listed.add(path)
+    missing = [path for path in python_files() if _differs_on_a_card(path) and path not in listed]
+    assert not missing, f"not listed in trainer/README.md, What only a card runs: {missing}"
+    assert not [path for path in listed if not path.is_file()]
+    tests = [path.relative_to(ROOT).as_posix() for path in python_files() if path.name.startswith("test_")]
+    named = re.findall(r"`([a-z_/]*test_[a-z_]+\.py)`", section)
+    assert named and not [name for name in named if not any(test.endswith(name) for test in tests)]
+
+
+def _differs_on_a_card(path: Path) -> bool:
+    inside = path.relative_to(ROOT).parts[0] not in ("experiments", "tests")
+    return inside and bool(_OF_A_CARD.search(path.read_text(encoding="utf-8")))
