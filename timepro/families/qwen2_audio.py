@@ -53,12 +53,6 @@ class Qwen2Audio(ModelFamily):
     def made_up_tensors(self, model: Any) -> set[str]:
         # vLLM ties the head to the embeddings; this class of transformers does not, and `load` does it.
         return {self.head_name} if model.config.text_config.tie_word_embeddings else set()
-            model.lm_head.weight = model.get_input_embeddings().weight
-        return model
-
-    def made_up_tensors(self, model: Any) -> set[str]:
-        # vLLM ties the head to the embeddings; this class of transformers does not, and `load` does it.
-        return {self.head_name} if model.config.text_config.tie_word_embeddings else set()
 
     def audio_token_id(self, config: Any) -> int:
         return int(config.audio_token_id)
