@@ -135,11 +135,14 @@ class ModelFamily(ABC):
         )
         missing = {self.checkpoint_name(name) for name in report["missing_keys"]} - self.made_up_tensors(model)
         unknown = {name for name in report["unexpected_keys"] if self.kept_name(name) is not None}
-        for names, what in ((missing, "it lacks"), (unknown, "its model has no place for")):
+        for names, holds, why in (
+            (missing, "holds no weight", "its config.json asks for"),
+            (unknown, "holds the weight", "its model has no place for"),
+        ):
             if names:
                 raise ValueError(
-                    f"{folder}: {what} {len(names)} tensor(s), {', '.join(sorted(names)[:3])} for example; its "
-                    "config.json and its weights are not of one model: fetch or write the folder again"
+                    f"{folder} {holds} {min(names)}, which {why} ({len(names)} such); fetch the checkpoint again, or "
+                    "write it again with this project"
                 )
         return model.eval()
 
