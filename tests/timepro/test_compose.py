@@ -258,6 +258,8 @@ def test_what_cannot_be_composed_is_refused_by_name(tmp_path: Path, whisper: Pat
     whole = (half / "model.bin").read_bytes()
     (half / "model.bin").write_bytes(whole[: len(whole) // 2])
     assert "is cut off" in refused("--encoder", str(half), *fresh)
+    (half / "model.bin").unlink()
+    assert "give the folder of a download" in refused("--encoder", str(half), *fresh)
     learnt = encoder_weights(whisper)
     learnt["embed_positions.weight"] = learnt["embed_positions.weight"] + 0.1
     moved = ctranslate2_folder(tmp_path / "moved", learnt)

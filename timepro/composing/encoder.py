@@ -60,6 +60,11 @@ def read_audio_encoder(folder: Path) -> Encoder:
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_type") == "whisper":
         return _shaped(_tensors(folder, _WHISPER_PREFIXES), int(config["encoder_attention_heads"]), folder)
+    if "model_type" not in config:
+        raise ValueError(
+            f"{path}: names no model_type; a CTranslate2 model has {ctranslate2.FILE} beside it, which is not fetched "
+            "by a hub name: give the folder of a download"
+        )
     supported = {kind: family for family in all_families() for kind in family.source_types}
     if config.get("model_type") not in supported:
         raise ValueError(
