@@ -4,8 +4,9 @@
 
 Soundscapes are mixed from a sound bank; each seed holds other recordings out (`data.bank.split_seed`). Every clip goes
 once through an encoder without its projector; a linear layer learns from the training clips which classes are active
-in a frame of 0.04 s, threshold and smoothing are chosen on the validation clips, and events are scored on the test
-clips. No decoder takes part, so the encoder alone is compared, within minutes. The last line of the output is JSON.
+in a frame of 0.04 s; weight decay, threshold and smoothing are chosen on the validation clips, and events are scored on
+the test clips. No decoder takes part, so encoders alone are compared, within minutes. The last line of the output is
+JSON, with what each encoder has over the first one named (paired bootstrap over clips).
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from timepro.data.soundscape import SoundscapeConfig
 from timepro.data.synth import write_split
 from timepro.events import Event
 from timepro.features import Processor
-from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.metrics.bootstrap import bootstrap_interval, micro_f1, paired_bootstrap
 from timepro.metrics.event_based import EventReference
 
 RATE = 25.0  # frames a second
 THRESHOLDS, WIDTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (1, 5, 9, 13)
-STEPS, LEARNING_RATE = 300, 0.02
+STEPS, LEARNING_RATE, DECAYS = 300, 0.02, (0.01, 0.3, 3.0)
 
 
 def frames_of(checkpoint: Path, clips: Sequence[Clip]) -> list[Tensor]:
@@ -63,12 +64,12 @@ def targets_of(clips: Sequence[Clip], frames: Sequence[Tensor], labels: Sequence
     return found
 
 
-def trained_line(frames: Tensor, targets: Tensor, seed: int) -> nn.Module:
+def trained_line(frames: Tensor, targets: Tensor, seed: int, decay: float = 0.01) -> nn.Module:
     """Logistic regression of (N, width) frames on (N, L) targets, over standardised frames."""
     torch.manual_seed(seed)
     mean, spread = frames.mean(0), frames.std(0) + 1e-6
     line = nn.Linear(frames.shape[1], targets.shape[1])
-    optimiser = torch.optim.AdamW(line.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(line.parameters(), lr=LEARNING_RATE, weight_decay=decay)
     whitened = (frames - mean) / spread
     for step in range(STEPS):
         for group in optimiser.param_groups:
@@ -104,35 +105,57 @@ def counts_of(clips: Sequence[Clip], probabilities: Sequence[np.ndarray], labels
     return np.array(rows, dtype=float)
 
 
-def probe(checkpoint: Path, parts: dict[str, list[Clip]], labels: Sequence[str], seed: int) -> dict[str, Any]:
-    """Event-based F1 of an encoder's frames on the test clips."""
+def probe(
+    checkpoint: Path, parts: dict[str, list[Clip]], labels: Sequence[str], seed: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Event-based F1 of an encoder's frames on the test clips, and (N, 3) what it counts in each."""
     begun = time.process_time()
     frames = {part: frames_of(checkpoint, clips) for part, clips in parts.items()}
-    line = trained_line(
-        torch.cat(frames["training"]), torch.cat(targets_of(parts["training"], frames["training"], labels)), seed
-    )
-    with torch.no_grad():
-        said = {part: [torch.sigmoid(line(one)).numpy() for one in frames[part]] for part in ("validation", "test")}
-
-    def f1(part: str, threshold: float, width: int) -> np.ndarray:
-        return counts_of(parts[part], said[part], labels, threshold, width)
-
-    def on_validation(choice: tuple[float, int]) -> float:
-        return bootstrap_interval(f1("validation", *choice), 1)[0]
-
-    threshold, width = max(((t, w) for t in THRESHOLDS for w in WIDTHS), key=on_validation)
-    score, interval = bootstrap_interval(f1("test", threshold, width))
-    active = torch.cat(targets_of(parts["test"], frames["test"], labels)).numpy() > 0.5
-    told = np.concatenate(said["test"]) > threshold
-    hits = float((active & told).sum())
-    return {
+    targets = {part: targets_of(parts[part], frames[part], labels) for part in parts}
+    best: tuple[float, float, float, int, nn.Module] | None = None
+    for decay in DECAYS:
+        line = trained_line(torch.cat(frames["training"]), torch.cat(targets["training"]), seed, decay)
+        said = probabilities(line, frames["validation"])
+        for threshold in THRESHOLDS:
+            for width in WIDTHS:
+                counts = counts_of(parts["validation"], said, labels, threshold, width)
+                score = float(micro_f1(counts.sum(axis=0)))
+                if best is None or score > best[0]:
+                    best = (score, decay, threshold, width, line)
+    assert best is not None
+    _, decay, threshold, width, line = best
+    said = probabilities(line, frames["test"])
+    counts = counts_of(parts["test"], said, labels, threshold, width)
+    score, interval = bootstrap_interval(counts)
+    active, told = torch.cat(targets["test"]).numpy() > 0.5, np.concatenate(said) > threshold
+    found = {
         "eb_f1_micro": round(score, 4),
         "interval": [round(value, 4) for value in interval],
-        "frame_f1": round(2 * hits / max(float(active.sum() + told.sum()), 1.0), 4),
+        "frame_f1": round(2 * float((active & told).sum()) / max(float(active.sum() + told.sum()), 1.0), 4),
+        "decay": decay,
         "threshold": threshold,
         "smoothing_frames": width,
         "cpu_seconds": round(time.process_time() - begun, 1),
     }
+    return found, counts
+
+
+def probabilities(line: nn.Module, frames: Sequence[Tensor]) -> list[np.ndarray]:
+    """(F, L) a clip: how likely each class is active in each frame."""
+    with torch.no_grad():
+        return [torch.sigmoid(line(one)).numpy() for one in frames]
+
+
+def over_first(rows: Sequence[tuple[dict[str, Any], np.ndarray]]) -> list[dict[str, Any]]:
+    """What each encoder's event-based F1 has over the first one's, over the clips of all seeds."""
+    names = list(dict.fromkeys(row["encoder"] for row, _ in rows))
+    all_counts = {name: np.concatenate([c for row, c in rows if row["encoder"] == name]) for name in names}
+    found = []
+    for name in names[1:]:
+        gain, interval = paired_bootstrap(all_counts[names[0]], all_counts[name])
+        found.append({"encoder": name, "over": names[0], "eb_f1_micro": round(gain, 4),
+                      "interval": [round(value, 4) for value in interval]})  # fmt: skip
+    return found
 
 
 def main() -> int:
@@ -144,7 +167,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs=3, default=[250, 48, 128], help="of training, validation and test")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = []
+    rows: list[tuple[dict[str, Any], np.ndarray]] = []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             bank = require_sound(open_bank(options.bank, BankConfig(split_seed=seed)))
@@ -153,10 +176,11 @@ def main() -> int:
                 sounds = BankSounds(bank, part)
                 parts[part] = read_manifest(write_split(folder, part, count, seed, SoundscapeConfig(), sounds=sounds))
             for name, checkpoint in (text.split("=", 1) for text in options.checkpoints):
-                row = {"encoder": name, "seed": seed} | probe(Path(checkpoint), parts, bank.layout.labels, seed)
-                results.append(row)
-                print(row, file=sys.stderr, flush=True)
-    print(json.dumps({"experiment": "probe_encoders", "clips": options.clips, "results": results}))
+                found, counts = probe(Path(checkpoint), parts, bank.layout.labels, seed)
+                rows.append(({"encoder": name, "seed": seed} | found, counts))
+                print(rows[-1][0], file=sys.stderr, flush=True)
+    results, gains = [row for row, _ in rows], over_first(rows)
+    print(json.dumps({"experiment": "probe_encoders", "clips": options.clips, "results": results, "gains": gains}))
     return 0
 
 
