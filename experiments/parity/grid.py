@@ -66,9 +66,7 @@ class Cell:
 def cells(families: Iterable[str], layouts: Iterable[str], heads: Iterable[str], bfloat16: bool) -> list[Cell]:
     """The chosen cells, those of a group together; in bfloat16 with an untied head and one token a time alone."""
     layouts = tuple(layouts)
-    kinds = [
-        (*rest, vocabulary) for rest in itertools.product(families, heads, DTYPES[:1]) for vocabulary in VOCABULARIES
-    ]
+    kinds = list(itertools.product(families, heads, ("float32",), VOCABULARIES))
     kinds += [(family, "untied", "bfloat16", "table") for family in families] if bfloat16 else []
     return [
         Cell(group, layout, *rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from rollout.settings import WorkerConfig
 from timepro import low_rank
-from trainer.learner import distributed, head, offload, sender, usage, zero
+from trainer.learner import distributed, head, offload, profiling, sender, usage, zero
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.learner import LearnerConfig
 from trainer.settings.nodes import NodesConfig
@@ -83,6 +84,8 @@ def test_deepspeed_is_told_the_backend_of_the_mocked_card(
             return "engine", None
 
     class Tiny(nn.Linear):
+        source = None  # its weights are there
+
         def parameter_groups(self, weight_decay: float) -> Any:
             return list(self.parameters())
 
@@ -167,6 +170,20 @@ def test_activations_go_through_mocked_pinned_memory(monkeypatch: pytest.MonkeyP
         assert bool(asked) is (pin is True)
     assert (3, 8) in asked
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("where", "waits"), [(CARD, 1), (CPU, 0)])
+def test_a_profiled_span_ends_when_the_mocked_card_has_done_its_part(
+    monkeypatch: pytest.MonkeyPatch, where: torch.device, waits: int
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(distributed, "device", lambda: where)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("waited"))
+    profile: Any = object.__new__(profiling.StepProfiler)
+    profile._during = SimpleNamespace(add_span=lambda name, seconds: order.append(name))
+    with profile._listen("update"):
+        order.append("launched")
+    assert order == ["launched"] + ["waited"] * waits + ["update"]
 
 
 def test_products_are_in_the_weights_own_type_off_the_cpu() -> None:
