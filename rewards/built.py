@@ -103,15 +103,22 @@ class BuiltReward:
         return tuple(sorted({self.name, *below}))
 
     def prefetch(self, groups: Sequence[Group]) -> None:
-        """Hand groups that will be scored next to the workers of the slow rewards, to be computed side by side."""
+        """Hand groups that will be scored later to the workers of the slow rewards, to be computed side by side."""
         if self.job is None:
             for child in self.children:
                 child.prefetch([group for group in groups if self._asks(child, group)])
             return
         pool = shared_pool(self.policy.processes)
-        for _, ticket in self._ahead.values():
-            pool.cancel(ticket)
-        self._ahead = {id(group): (group, pool.submit(self.job, group)) for group in groups}
+        self._ahead |= {id(group): (group, pool.submit(self.job, group)) for group in groups}
+
+    def forget(self) -> None:
+        """Drop what was handed in and will not be scored."""
+        for node in self.nodes():
+            if node._ahead:
+                pool = shared_pool(node.policy.processes)
+                for _, ticket in node._ahead.values():
+                    pool.cancel(ticket)
+                node._ahead.clear()
 
     def _asks(self, child: BuiltReward, group: Group) -> bool:
         """Whether a child will be called for a group: always, unless the reward has a method `asks` that says which."""

@@ -135,11 +135,16 @@ class RolloutPool:
         self,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
+        arrived: Callable[[int, AnswerGroup], None] | None = None,
         version: int | None = None,
     ) -> Future[list[AnswerGroup]]:
-        """Start generating; the future gives the groups in the order of the prompts."""
-        return asyncio.run_coroutine_threadsafe(self._generate(list(prompts), sampling, progress, version), self._loop)
+        """Start generating; the future gives the groups in the order of the prompts.
+
+        Args:
+            arrived: called from another thread with a prompt's place and its group as soon as that is there.
+            version: as `generate`.
+        """
+        return asyncio.run_coroutine_threadsafe(self._generate(list(prompts), sampling, arrived, version), self._loop)
 
     def generate(
         self,
@@ -151,6 +156,7 @@ class RolloutPool:
         """Generate one group a prompt, in order. Every group is complete, or this raises.
 
         Args:
+            progress: called with the number of groups that have come since the last call.
             version: the weights that every answer must come from; a worker with others has not served, and another
                 one is asked. None takes any.
 
@@ -158,7 +164,8 @@ class RolloutPool:
             WorkerError: a group failed on every attempt.
             ValueError: a worker refused a prompt (too long, an unreadable clip).
         """
-        return self.submit(prompts, sampling, progress, version).result()
+        count = None if progress is None else lambda place, group: progress(1)
+        return self.submit(prompts, sampling, count, version).result()
 
     def close(self) -> None:
         """Close connections and end the event loop."""
@@ -171,7 +178,7 @@ class RolloutPool:
         self,
         prompts: list[Prompt],
         sampling: Sampling,
-        progress: Callable[[int], None] | None,
+        arrived: Callable[[int, AnswerGroup], None] | None,
         version: int | None,
     ) -> list[AnswerGroup]:
         if self._session is None:
@@ -180,16 +187,16 @@ class RolloutPool:
         slots = asyncio.Semaphore(self._max_in_flight)
         self._failed.clear()
 
-        async def one(number: int, prompt: Prompt) -> AnswerGroup:
+        async def one(place: int, prompt: Prompt) -> AnswerGroup:
+            # The ranks' shares are equal but for one prompt, so these numbers are those of the global batch.
+            number = self._rank + self._ranks * place
             async with slots:
                 group = await self._with_retries(number, prompt, sampling, version)
-            if progress is not None:
-                progress(1)
+            if arrived is not None:
+                arrived(place, group)
             return group
 
-        # The ranks' shares are equal but for one prompt, so these numbers are those of the global batch.
-        numbers = range(self._rank, self._rank + self._ranks * len(prompts), self._ranks)
-        tasks = [asyncio.ensure_future(one(*numbered)) for numbered in zip(numbers, prompts, strict=True)]
+        tasks = [asyncio.ensure_future(one(*placed)) for placed in enumerate(prompts)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:

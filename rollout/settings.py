@@ -29,6 +29,9 @@ class WorkerConfig:
     gpus: str = ""  # cards of the workers, comma-separated, tensor_parallel for each; empty: all share what is visible
     threads: Count = 2  # CPU threads of a worker
     compile: bool = False
+    # A seed a group, so that a resumed or repeated run gets the same answers. false: vLLM's fast sampler, and answers
+    # depend on the order in which requests reach a worker.
+    seeded: bool = True
     start_timeout_s: Positive = 600.0
     max_restarts: Natural = 3  # of each worker that died or fell silent; then the run goes on without it
     min_workers: Count = 1  # over all nodes; with fewer the run stops with a checkpoint

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,12 @@ SERVED_NAME = "policy"
 
 
 def worker_command(
-    config: WorkerConfig, folder: Path, port: int, adapters: AdapterShape | None = None, profile: Path | None = None
+    config: WorkerConfig,
+    folder: Path,
+    port: int,
+    adapters: AdapterShape | None = None,
+    profile: Path | None = None,
+    name: str = "0",
 ) -> list[str]:
     """The command line of one worker.
 
@@ -41,6 +47,7 @@ def worker_command(
         folder: checkpoint folder.
         adapters: which the weight stream will bring; None where it brings whole weights.
         profile: where traces go when a profile is asked for; None: none ever is.
+        name: of the worker among all of them.
     """
     command = engine_arguments(config, folder)
     command += ["--served-model-name", SERVED_NAME]
@@ -48,6 +55,8 @@ def worker_command(
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
     command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension", "--enable-scale-out"]
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+    if not config.seeded:  # else each request brings a seed; two workers with the same one would draw alike
+        command += ["--seed", str(zlib.crc32(name.encode()) >> 1)]
     if adapters is not None:
         command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
     if profile is not None:

@@ -176,9 +176,11 @@ def test_groups_of_another_tasks_reward_are_not_handed_in():
 def test_groups_that_nobody_asks_for_are_forgotten():
     reward = build_reward(slowly())
     reward.prefetch([group_of("1") for _ in range(5)])
+    reward.forget()
     reward.prefetch([group := group_of("2")])
-    assert reward(group).tolist() == [2.0]
-    assert not pool.shared_pool()._waiting
+    reward.prefetch([other := group_of("3")])
+    assert [reward(one).tolist() for one in (group, other)] == [[2.0], [3.0]]
+    assert not pool.shared_pool()._waiting and not reward._ahead
 
 
 def test_closing_ends_a_worker_and_what_it_started():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -201,6 +202,19 @@ def test_groups_keep_the_prompts_order_against_a_stand_in_worker(stand_in, pool)
     assert [group.answers[0].token_ids[0] for group in groups] == list(range(100, 106))
     assert done == [1] * 6
     assert set(worker.tokens) == {"Bearer t0ken"}
+
+
+def test_a_group_is_handed_on_as_soon_as_it_is_there_against_a_stand_in_worker(stand_in, pool):
+    # The first one takes longest, which does not hold up the others.
+    worker = stand_in(lambda body: 0.5 if body["token_ids"][0] == 100 else 0.01)
+    came: list[tuple[int, str]] = []
+    future = pool(worker.url).submit(prompts(3), SAMPLING, arrived=lambda place, group: came.append((place, group.id)))
+    deadline = time.monotonic() + 10
+    while len(came) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(came) == [(1, "p1"), (2, "p2")] and not future.done()
+    assert [group.id for group in future.result(10)] == ["p0", "p1", "p2"]
+    assert came[2:] == [(0, "p0")]
 
 
 def test_a_failed_group_goes_to_another_worker_against_a_stand_in_worker(stand_in, pool):

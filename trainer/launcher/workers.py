@@ -79,7 +79,7 @@ class WorkerSet:
         self.workers.append(
             Worker(
                 name,
-                worker_command(config, folder, port, adapters, profile),
+                worker_command(config, folder, port, adapters, profile, name),
                 worker_environment(config, self.token, index, media, self._features),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{name}.log",

@@ -89,13 +89,13 @@ class Grpo:
                 with self._saved_if_it_fails(step := Step(clock)):
                     with clock("generate"):
                         step.asked = sampler.sample(state.step, state.version)
+                    if self.config.ahead and state.step + 1 < self.config.max_steps:
+                        sampler.ask_ahead(state.step + 1, state.version)
                     with clock("score"), distributed.together("scoring"):
                         step.drawn = sampler.score_asked(step.asked)
                     with clock("resample"):
                         step.trained = sampler.resample(step.asked, step.drawn, state.version)
                     sampler.observe(step.drawn)
-                    if self.config.ahead and state.step + 1 < self.config.max_steps:
-                        sampler.ask_ahead(state.step + 1, state.version)
                     advantages = advantages_of(step.trained, self.config)
                     with clock("rows"), distributed.together("building rows"):
                         rows = build_rows(self.learner, step.trained, advantages, self.config)

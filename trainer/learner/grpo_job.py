@@ -67,8 +67,9 @@ def _train(
     lists, weights = training_samples(job.manifest, config.task, "exact")
     samples = [sample for samples in lists for sample in samples]
     order = order_of(config.grpo.groups.order, [len(samples) for samples in lists], weights, config.seed)
+    seed = config.seed if config.rollout.seeded else None
     sampler = GroupSampler(
-        learner.processor, pool, build_reward(config.rewards), samples, order, config.grpo, config.seed, recovery
+        learner.processor, pool, build_reward(config.rewards), samples, order, config.grpo, seed, recovery
     )
     checkpoints = Checkpoints(run / CHECKPOINTS, config.grpo.checkpoints)
     state = _restored(learner, sampler, checkpoints.newest() if job.resume else None)

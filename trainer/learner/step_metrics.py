@@ -12,7 +12,8 @@ import numpy as np
 
 from trainer.learner import distributed
 from trainer.learner.advantages import is_scored, spread
-from trainer.learner.groups import Asked, ScoredGroup
+from trainer.learner.groups import Asked
+from trainer.learner.scoring import ScoredGroup
 from trainer.learner.sender import SyncReport
 from trainer.learner.spans import span
 from trainer.learner.updates import UpdateReport
@@ -83,6 +84,8 @@ def step_metrics(step: Step, part_names: Sequence[str], version: int) -> dict[st
     metrics |= _completion_metrics(step.drawn, _seconds_of_generation(step, slowest))
     metrics |= _group_metrics(step.drawn, step.trained, version)
     metrics |= _speed_metrics(step)
+    if step.asked is not None and (seconds := distributed.largest(step.asked.seconds or 0.0)):
+        metrics["perf/generation_seconds"] = seconds  # from asking to the last answer, also while the learner trains
     if step.sync is not None:
         metrics |= {"sync/bytes": float(step.sync.bytes), "sync/workers": float(step.sync.workers)}
         metrics |= {"sync/seconds": step.sync.seconds, "sync/gather_seconds": step.sync.gather_seconds}

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from trainer.learner import distributed, sums
 from trainer.learner.advantages import decoupled_advantages, group_advantages, is_scored, squared_deviations
-from trainer.learner.groups import ScoredGroup
 from trainer.learner.learner import Learner, LossFunction, weighted_token_count
 from trainer.learner.losses import cross_entropy_sum, divisor, kl_sum, token_weight
 from trainer.learner.objectives import PolicyTokens, objective_of
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row
 from trainer.learner.schedule import learning_rate_factor
+from trainer.learner.scoring import ScoredGroup
 from trainer.learner.sft import target_answer
 from trainer.settings.grpo import GrpoConfig
 

@@ -14,7 +14,7 @@ from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1
 from timepro.plots.clips import ClipPicture, Lane, Sheet, answer_lane, draw_clips
 from timepro.tasks import Sample, Task, find_task
-from trainer.learner.groups import ScoredGroup
+from trainer.learner.scoring import ScoredGroup
 
 COLUMNS = ("id", "task", "question", "audio", "picture", "reference", "answer", "metric", "score")
 

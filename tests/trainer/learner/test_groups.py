@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +32,13 @@ class ScriptedPool:
 
     def __init__(self, version: int = 0) -> None:
         self.asked: list[list[str]] = []
+        self.seeds: list[list[int | None]] = []
         self.versions: list[int | None] = []
         self.version = version
 
     def generate(self, prompts, sampling, version=None):
         self.asked.append([p.id for p in prompts])
+        self.seeds.append([p.seed for p in prompts])
         self.versions.append(version)
         return [
             AnswerGroup(
@@ -51,7 +54,7 @@ class ScriptedPool:
             for p in prompts
         ]
 
-    def submit(self, prompts, sampling, version=None):
+    def submit(self, prompts, sampling, arrived=None, version=None):
         future = Future()
         try:
             future.set_result(self.generate(prompts, sampling, version))
@@ -207,6 +210,105 @@ def test_an_order_of_ones_own_hears_how_the_prompts_went(monkeypatch):
     made.order = Hearing([2], [1.0], 0)
     made.observe(drawn)
     assert made.order.heard == [Outcome("a", 0.5, 0.5), Outcome("flat-1", 0.0, 0.0), Outcome("other rank", None, 0.0)]
+
+
+def test_the_next_step_is_asked_for_before_this_one_is_scored_unless_its_order_has_to_hear_of_that_first(monkeypatch):
+    class Hearing(Mixture):
+        def observe(self, outcomes):
+            pass
+
+    monkeypatch.setattr(distributed, "from_every", lambda value: [value])
+    for order, at_once in ((Mixture([4], [1.0], 0), True), (Hearing([4], [1.0], 0), False)):
+        made = sampler(["a", "b", "c", "d"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+        made.order = order
+        asked = made.sample(0, 0)
+        made.ask_ahead(1, 0)
+        assert made.has_asked_ahead is at_once
+        made.observe(made.score_asked(asked))
+        assert made.has_asked_ahead
+        made.give_back(asked)
+        assert made.order.state() == type(order)([4], [1.0], 0).state() and not made.has_asked_ahead
+
+
+class OneByOne(ScriptedPool):
+    """Gives the first group at once, and the others when it is told to; or fails."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.go_on, self.error = threading.Event(), error
+
+    def submit(self, prompts, sampling, arrived=None, version=None):
+        groups, future = self.generate(prompts, sampling, version), Future()
+        arrived(0, groups[0])
+
+        def rest():
+            came = self.go_on.wait(20)
+            if self.error or not came:
+                future.set_exception(self.error or TimeoutError("nobody has scored the first group meanwhile"))
+                return
+            for placed in list(enumerate(groups))[1:]:
+                arrived(*placed)
+            future.set_result(groups)
+
+        threading.Thread(target=rest, daemon=True).start()
+        return future
+
+
+def test_a_group_that_is_there_is_scored_while_a_long_one_is_on_its_way(monkeypatch):
+    made = sampler(["a", "b", "c"], pool := OneByOne(), monkeypatch, prompts_per_step=3)
+    scored, score = [], made.reward.reward
+
+    def once(group):
+        scored.append(group.clip_id)
+        pool.go_on.set()
+        return score(group)
+
+    made.reward.reward = once
+    asked, drawn = draw(made)
+    assert ids(drawn) == ["a", "b", "c"]
+    assert sorted(scored) == ["a", "b", "c"]  # each once
+    assert asked.seconds > 0
+    plain = draw(sampler(["a", "b", "c"], ScriptedPool(), monkeypatch, prompts_per_step=3))[1]
+    assert [g.rewards.tolist() for g in drawn] == [g.rewards.tolist() for g in plain]
+
+
+def test_what_cannot_be_scored_early_fails_where_all_ranks_hear_of_it(monkeypatch):
+    made = sampler(["a", "b"], pool := OneByOne(), monkeypatch, prompts_per_step=2)
+
+    def refuse(group):
+        pool.go_on.set()
+        raise ValueError(f"no score for {group.clip_id}")
+
+    made.reward.reward = refuse
+    asked = made.sample(1, 0)
+    with pytest.raises(ValueError, match="no score for a"):
+        made.score_asked(asked)
+
+
+def test_scores_of_groups_whose_worker_failed_are_forgotten(monkeypatch):
+    made = sampler(["a", "b"], broken := OneByOne(WorkerError("gone")), monkeypatch, prompts_per_step=2)
+    score = made.reward.reward
+
+    def attempt(work, version):
+        with pytest.raises(WorkerError):
+            work()
+        made.pool = ScriptedPool(version=4)
+        return work()
+
+    made.reward.reward = lambda group: (broken.go_on.set(), score(group))[1]
+    made.recovery = SimpleNamespace(attempt=attempt)
+    asked, drawn = draw(made, version=4)
+    assert not made.scorer._early
+    assert [group.sampled for group in drawn] == asked.groups
+    assert {answer.weight_versions for group in drawn for answer in group.answers} == {(4,)}
+
+
+def test_answers_have_seeds_unless_the_workers_are_to_draw_faster(monkeypatch):
+    made = sampler(["a", "b"], ScriptedPool(), monkeypatch, prompts_per_step=2)
+    draw(made, step=3)
+    made.seed = None  # rollout.seeded=false
+    draw(made, step=3)
+    assert made.pool.seeds == [[prompt_seed(0, 3, "a"), prompt_seed(0, 3, "b")], [None, None]]
 
 
 def test_an_order_is_found_by_its_import_path(monkeypatch, tmp_path):

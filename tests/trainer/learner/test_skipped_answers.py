@@ -48,7 +48,7 @@ def scored(alone):
         reward.reward = GivesUp([TEXTS[i] for i in unscored])
         sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, config_of(parts), 0, None)
         answers = [Answer([i], [-0.5], i == 3, (0,)) for i in range(4)]
-        return sampler.score([SAMPLE], [AnswerGroup("clip-1", [7], answers, "worker", 0.1)])
+        return sampler.scorer.score([SAMPLE], [AnswerGroup("clip-1", [7], answers, "worker", 0.1)])
 
     return make
 
@@ -158,7 +158,7 @@ def test_a_slow_reward_gets_all_groups_ahead_and_gives_the_same(scored):
     reward = build_reward({"name": "eb_f1", "slow": True})
     sampler = GroupSampler(PROCESSOR, None, reward, [SAMPLE], None, GrpoConfig(), 0, None)
     answers = [Answer([i], [-0.5], False, (0,)) for i in range(4)]
-    groups = sampler.score([SAMPLE] * 3, [AnswerGroup("clip-1", [7], answers, "worker", 0.1)] * 3)
+    groups = sampler.scorer.score([SAMPLE] * 3, [AnswerGroup("clip-1", [7], answers, "worker", 0.1)] * 3)
     try:
         for group in groups:
             np.testing.assert_array_equal(group.rewards, scored()[0].rewards)

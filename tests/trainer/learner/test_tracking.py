@@ -20,7 +20,7 @@ from timepro.evaluation import score
 from timepro.events import Event
 from timepro.tasks import Sample
 from trainer.launcher.runfolder import link_records
-from trainer.learner.groups import ScoredGroup
+from trainer.learner.scoring import ScoredGroup
 from trainer.learner.tracking import RunTracker
 from trainer.learner.wandb_tables import COLUMNS, clip_rows, completion_rows
 from trainer.settings.wandb import WandbConfig, wandb_mode
