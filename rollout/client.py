@@ -1,8 +1,8 @@
 """The pool client: prompts in, groups of answers out, whatever happens to single workers in between.
 
-It speaks vLLM's token-in token-out route, so that what was sampled comes back as token ids with log-probabilities and
-the weight version that each answer was sampled from. A group stays on one worker, where its answers share the
-prompt's keys and values and the encoder's output.
+It speaks a worker's own route (`groups_route.py`), so that what was sampled comes back as token ids with
+log-probabilities and the weight version that each answer was sampled from. A group stays on one worker, where its
+answers share the prompt's keys and values and the encoder's output.
 
 Every learner rank has a pool of its own and sees only its own requests. So that the ranks together load all workers
 alike, each prompt has a number in the global batch that says which worker comes first among equally loaded ones.
@@ -25,8 +25,7 @@ from typing import Any
 
 import aiohttp
 
-from rollout.worker import SERVED_NAME
-
+GROUP_ROUTE = "/timepro/group"
 UNSYNCED = -1  # the weight version of a worker that still has the weights it loaded from its folder
 
 
@@ -228,7 +227,7 @@ class RolloutPool:
         started = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         async with self._session.post(
-            f"{url}/inference/v1/generate", json=request_body(prompt, sampling), timeout=timeout
+            f"{url}{GROUP_ROUTE}", json=request_body(prompt, sampling), timeout=timeout
         ) as response:
             if response.status >= 500:
                 raise WorkerError(f"status {response.status}: {(await response.text())[:500]}")
@@ -265,35 +264,28 @@ def choose_worker(
 
 def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     """The JSON body of one group's request."""
+    audio: dict[str, str]
     if isinstance(prompt.audio, bytes):
-        part = {"type": "audio_url", "url": "data:audio/wav;base64," + base64.b64encode(prompt.audio).decode()}
+        audio = {"url": "data:audio/wav;base64," + base64.b64encode(prompt.audio).decode()}
     else:
         # The uuid lets the worker keep a clip's features; a file that changed is another clip.
         status = prompt.audio.stat()
-        key = f"{prompt.audio}:{status.st_mtime_ns}:{status.st_size}"
-        part = {"type": "audio_url", "url": prompt.audio.as_uri(), "uuid": key}
+        audio = {"url": prompt.audio.as_uri(), "uuid": f"{prompt.audio}:{status.st_mtime_ns}:{status.st_size}"}
     parameters: dict[str, Any] = {
         "n": sampling.n,
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(sampling.stop_token_ids),
         "logprobs": 0,
+        "flat_logprobs": True,  # as lists of numbers
         "detokenize": False,
         "top_p": 1.0,
         "top_k": 0,
         "repetition_penalty": 1.0,
-        "output_kind": 2,  # one final answer; deltas of n samples would be put together in vain
     }
     if prompt.seed is not None and sampling.temperature > 0:
         parameters["seed"] = prompt.seed
-    return {
-        "model": SERVED_NAME,
-        "token_ids": prompt.token_ids,
-        "content_parts": [part],
-        "sampling_params": parameters,
-        "return_token_ids": True,
-        "stream": False,
-    }
+    return {"token_ids": prompt.token_ids, "audio": audio, "sampling": parameters}
 
 
 def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, seconds: float) -> AnswerGroup:
@@ -302,22 +294,20 @@ def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, second
     Raises:
         WorkerError: fewer answers than asked for, answers without log-probabilities, or ones that were broken off.
     """
-    choices = sorted(body.get("choices", []), key=lambda choice: choice["index"])
-    if [choice["index"] for choice in choices] != list(range(n)):
-        raise WorkerError(f"asked for {n} answers, got {len(choices)}: a partial group is never trained on")
+    found = body.get("answers", [])
+    if len(found) != n:
+        raise WorkerError(f"asked for {n} answers, got {len(found)}: a partial group is never trained on")
     answers = []
-    for choice in choices:
-        tokens = choice.get("token_ids") or []
-        entries = (choice.get("logprobs") or {}).get("content") or []
-        if len(entries) != len(tokens) or not tokens:
-            raise WorkerError(f"answer {choice['index']} has {len(tokens)} tokens and {len(entries)} log-probabilities")
-        if choice["finish_reason"] not in ("stop", "length"):  # a worker aborts what runs when new weights come in
-            raise WorkerError(f"answer {choice['index']} was broken off ({choice['finish_reason']})")
-        versions = tuple(_version(span["version"]) for span in choice.get("weight_versions") or ())
-        answers.append(
-            Answer(tokens, [entry["logprob"] for entry in entries], choice["finish_reason"] == "length", versions)
-        )
-    return AnswerGroup(prompt_id, body.get("prompt_token_ids") or [], answers, worker, seconds)
+    for number, answer in enumerate(found):
+        tokens, logprobs = answer["token_ids"], answer["logprobs"]
+        if len(logprobs) != len(tokens) or not tokens or None in logprobs:  # JSON has no NaN
+            numbers = len(logprobs) - logprobs.count(None)
+            raise WorkerError(f"answer {number} has {len(tokens)} tokens and {numbers} log-probabilities")
+        if answer["finish_reason"] not in ("stop", "length"):  # a worker aborts what runs when new weights come in
+            raise WorkerError(f"answer {number} was broken off ({answer['finish_reason']})")
+        versions = tuple(_version(label) for label in answer["weight_versions"])
+        answers.append(Answer(tokens, logprobs, answer["finish_reason"] == "length", versions))
+    return AnswerGroup(prompt_id, body["prompt_token_ids"], answers, worker, seconds)
 
 
 def of_version(group: AnswerGroup, version: int | None) -> AnswerGroup:

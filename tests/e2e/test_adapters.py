@@ -58,7 +58,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 import requests, torch
-from rollout.client import Prompt, RolloutPool, Sampling, request_body
+from rollout.client import Prompt, RolloutPool, Sampling
 from trainer.learner import distributed, zero
 from trainer.learner.learner import Learner
 from trainer.learner.policy import load_policy
@@ -114,9 +114,11 @@ def towards(found):
 
 def of_worker(question, clip, answer):
     # The worker's log-probabilities of a given answer, as the end of a prompt.
-    prompt = Prompt("x", processor.prompt_ids(question) + answer.token_ids, clip)
-    body = request_body(prompt, Sampling(1, 1.0, 1, stop))
-    body["sampling_params"]["prompt_logprobs"] = 0
+    body = {
+        "token_ids": processor.prompt_ids(question) + answer.token_ids,
+        "content_parts": [{"type": "audio_url", "url": clip.as_uri()}],
+        "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0},
+    }
     reply = requests.post(f"{url}/inference/v1/generate", json=body, headers={"Authorization": f"Bearer {token}"})
     reply.raise_for_status()
     last = reply.json()["prompt_logprobs"][-len(answer.token_ids):]

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from rollout.auth import TOKEN_VARIABLE, RequireToken
 from rollout.client import (
+    GROUP_ROUTE,
     UNSYNCED,
     Prompt,
     RolloutPool,
@@ -25,14 +26,13 @@ from rollout.client import (
 SAMPLING = Sampling(n=2, temperature=0.9, max_tokens=16, stop_token_ids=(7, 8))
 
 
-def choice(index, tokens=(5, 7), **changes):
-    entries = [{"logprob": -0.5 * (i + 1), "token": "x"} for i in range(len(tokens))]
-    reply = {"index": index, "token_ids": list(tokens), "logprobs": {"content": entries}, "finish_reason": "stop"}
-    return reply | changes
+def answer(tokens=(5, 7), **changes):
+    logprobs = [-0.5 * (i + 1) for i in range(len(tokens))]
+    return {"token_ids": list(tokens), "logprobs": logprobs, "finish_reason": "stop", "weight_versions": []} | changes
 
 
-def read(*choices, n=2):
-    return read_group("p", {"choices": list(choices), "prompt_token_ids": [1, 9, 9, 2]}, n, "http://w", 0.5)
+def read(*answers, n=2):
+    return read_group("p", {"answers": list(answers), "prompt_token_ids": [1, 9, 9, 2]}, n, "http://w", 0.5)
 
 
 def test_a_path_is_sent_as_an_address_with_a_key_that_changes_with_the_file(tmp_path):
@@ -40,41 +40,33 @@ def test_a_path_is_sent_as_an_address_with_a_key_that_changes_with_the_file(tmp_
     path.write_bytes(b"one")
     body = request_body(Prompt("p", [1, 9, 2], path, seed=3), SAMPLING)
     assert body["token_ids"] == [1, 9, 2]
-    (part,) = body["content_parts"]
-    assert (part["type"], part["url"]) == ("audio_url", path.as_uri())
-    (same,) = request_body(Prompt("q", [1], path), SAMPLING)["content_parts"]
-    assert same == part
+    assert body["audio"]["url"] == path.as_uri()
+    assert request_body(Prompt("q", [1], path), SAMPLING)["audio"] == body["audio"]
     path.write_bytes(b"other")
-    (changed,) = request_body(Prompt("p", [1, 9, 2], path), SAMPLING)["content_parts"]
-    assert changed["uuid"] != part["uuid"]
+    assert request_body(Prompt("p", [1, 9, 2], path), SAMPLING)["audio"]["uuid"] != body["audio"]["uuid"]
 
 
 def test_bytes_are_sent_inline():
-    (part,) = request_body(Prompt("p", [1], b"RIFF"), SAMPLING)["content_parts"]
-    assert part["url"] == "data:audio/wav;base64," + base64.b64encode(b"RIFF").decode()
-    assert "uuid" not in part
+    audio = request_body(Prompt("p", [1], b"RIFF"), SAMPLING)["audio"]
+    assert audio == {"url": "data:audio/wav;base64," + base64.b64encode(b"RIFF").decode()}
 
 
 def test_sampling_is_plain_and_asks_for_log_probabilities():
-    body = request_body(Prompt("p", [1], b"", seed=3), SAMPLING)
-    parameters = body["sampling_params"]
+    parameters = request_body(Prompt("p", [1], b"", seed=3), SAMPLING)["sampling"]
     asked = {"n": 2, "temperature": 0.9, "max_tokens": 16, "stop_token_ids": [7, 8], "seed": 3, "logprobs": 0}
     plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}  # else the probabilities are of another distribution
     assert parameters | asked | plain == parameters
-    assert body["return_token_ids"] is True
-    assert body["stream"] is False
 
 
 def test_a_seed_is_left_out_where_it_is_not_given_or_sampling_is_greedy():
-    assert "seed" not in request_body(Prompt("p", [1], b""), SAMPLING)["sampling_params"]
+    assert "seed" not in request_body(Prompt("p", [1], b""), SAMPLING)["sampling"]
     greedy = Sampling(1, 0.0, 16, (7,))
-    assert "seed" not in request_body(Prompt("p", [1], b"", seed=3), greedy)["sampling_params"]
-    assert request_body(Prompt("p", [1], b"", seed=0), SAMPLING)["sampling_params"]["seed"] == 0
+    assert "seed" not in request_body(Prompt("p", [1], b"", seed=3), greedy)["sampling"]
+    assert request_body(Prompt("p", [1], b"", seed=0), SAMPLING)["sampling"]["seed"] == 0
 
 
-def test_a_groups_answers_come_in_the_order_of_their_indices():
-    long = choice(0, (5, 6, 6), finish_reason="length", weight_versions=[{"version": "3"}, {"version": "4"}])
-    group = read(choice(1, weight_versions=[{"version": "4"}]), long)
+def test_a_groups_answers_come_in_order():
+    group = read(answer((5, 6, 6), finish_reason="length", weight_versions=["3", "4"]), answer(weight_versions=["4"]))
     assert (group.id, group.prompt_token_ids, group.worker, group.seconds) == ("p", [1, 9, 9, 2], "http://w", 0.5)
     first, second = group.answers
     assert (first.token_ids, first.logprobs, first.truncated) == ([5, 6, 6], [-0.5, -1.0, -1.5], True)
@@ -85,28 +77,27 @@ def test_a_groups_answers_come_in_the_order_of_their_indices():
 @pytest.mark.parametrize("why", ["abort", "error", None])
 def test_an_answer_that_was_broken_off_is_refused(why):
     with pytest.raises(WorkerError, match=rf"answer 1 was broken off \({why}\)"):
-        read(choice(0), choice(1, finish_reason=why))
+        read(answer(), answer(finish_reason=why))
 
 
 def test_a_worker_that_was_never_synced_has_its_own_version():
-    group = read(choice(0, weight_versions=[{"version": "default"}]), choice(1))
+    group = read(answer(weight_versions=["default"]), answer())
     assert [answer.weight_versions for answer in group.answers] == [(UNSYNCED,), ()]
     assert UNSYNCED == -1
 
 
-@pytest.mark.parametrize("indices", [[], [0], [1], [0, 0], [0, 2], [0, 1, 2]])
-def test_a_group_that_is_not_whole_is_refused(indices):
-    with pytest.raises(WorkerError, match=f"asked for 2 answers, got {len(indices)}: a partial group"):
-        read(*(choice(index) for index in indices))
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_group_that_is_not_whole_is_refused(count):
+    with pytest.raises(WorkerError, match=f"asked for 2 answers, got {count}: a partial group"):
+        read(*(answer() for _ in range(count)))
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"logprobs": None}, {"logprobs": {"content": [{"logprob": -1.0}]}}, {"token_ids": []}, {"token_ids": None}],
+    "changes", [{"logprobs": []}, {"logprobs": [-1.0]}, {"logprobs": [-1.0, None]}, {"token_ids": []}]
 )
 def test_an_answer_without_its_log_probabilities_is_refused(changes):
     with pytest.raises(WorkerError, match=r"answer 1 has \d tokens and \d log-probabilities"):
-        read(choice(0), choice(1, **changes))
+        read(answer(), answer(**changes))
 
 
 class StandInWorker:
@@ -122,7 +113,7 @@ class StandInWorker:
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
-        app.router.add_post("/inference/v1/generate", self._answer)
+        app.router.add_post(GROUP_ROUTE, self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         self._loop.run_until_complete(self._runner.setup())
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -160,7 +151,7 @@ class StandInWorker:
 def good(body):
     """Two answers whose tokens tell which prompt they are of."""
     first = body["token_ids"][0]
-    return 200, {"choices": [choice(i, (first, i, 7)) for i in range(2)], "prompt_token_ids": body["token_ids"]}
+    return 200, {"answers": [answer((first, i, 7)) for i in range(2)], "prompt_token_ids": body["token_ids"]}
 
 
 @pytest.fixture
@@ -234,8 +225,8 @@ def test_a_worker_that_is_gone_is_replaced_by_another_against_a_stand_in_worker(
 
 @pytest.mark.parametrize(
     "reply",
-    [(200, {"choices": [choice(0)]}), (200, {}), (200, "not json"), (200, '{"choices": [{}, {}]}')],
-    ids=["partial group", "empty", "no JSON", "no index"],
+    [(200, {"answers": [answer()]}), (200, {}), (200, "not json"), (200, '{"answers": [{}, {}]}')],
+    ids=["partial group", "empty", "no JSON", "no tokens"],
 )
 def test_an_answer_that_makes_no_sense_goes_to_another_against_a_stand_in_worker(stand_in, pool, reply):
     broken, working = stand_in(lambda body: reply), stand_in()
@@ -246,9 +237,8 @@ def test_an_answer_that_makes_no_sense_goes_to_another_against_a_stand_in_worker
 
 def with_weights(*versions):
     def reply(body):
-        spans = [{"version": str(v)} for v in versions]
-        choices = [choice(i, (body["token_ids"][0], 7), weight_versions=spans) for i in range(2)]
-        return 200, {"choices": choices, "prompt_token_ids": body["token_ids"]}
+        answers = [answer((body["token_ids"][0], 7), weight_versions=list(map(str, versions)))] * 2
+        return 200, {"answers": answers, "prompt_token_ids": body["token_ids"]}
 
     return reply
 
@@ -359,7 +349,7 @@ def test_the_right_token_passes(guarded):
         [(b"x-authorization", b"Bearer t0ken")],
     ],
 )
-@pytest.mark.parametrize("path", ["/update_weights", "/inference/v1/generate", "/health/", "/healthy", "//health", ""])
+@pytest.mark.parametrize("path", ["/update_weights", GROUP_ROUTE, "/health/", "/healthy", "//health", ""])
 def test_a_wrong_token_is_refused_on_every_route(guarded, headers, path):
     seen, sent = guarded(path=path, headers=headers)
     assert seen == []

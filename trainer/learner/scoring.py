@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,7 +59,7 @@ class Scorer:
         compared_parts: the reward's parts that advantages are made of; empty: the reward itself.
     """
 
-    def __init__(self, processor: Processor, reward: BuiltReward, compared_parts: Sequence[str]) -> None:
+    def __init__(self, processor: Processor, reward: BuiltReward, compared_parts: Collection[str]) -> None:
         self._processor, self._reward, self._compared_parts = processor, reward, compared_parts
         self._early: dict[int, tuple[AnswerGroup, Group | ScoredGroup]] = {}  # by the group's identity
         # A slow reward's own processes work on a group while others come in; waiting for one would keep from handing
