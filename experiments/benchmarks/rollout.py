@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -55,7 +56,7 @@ TARGETS = {"base": 0.75, "50m": 0.9}  # of_straight, at least, cold and warm
 STEPS = {"base": 4, "50m": 1}  # of an epoch
 PROMPTS, ANSWERS, TOKENS = 24, 8, 20
 SETTLE_S = 2.5  # a file that changed just now is not yet known by its times
-START_S = 300.0
+START_S = 600.0
 ROWS, VOCABULARY = 96, 152_064
 PARTS = ("base-1", "base-2", "50m-1", "50m-2", "sampler")
 
@@ -182,7 +183,10 @@ class Straight(Epochs):
             "n": ANSWERS, "temperature": 1.0, "max_tokens": TOKENS, "stop_token_ids": [self.eos], "logprobs": 0,
             "detokenize": False,
         }  # fmt: skip
-        for connection in connections:
+
+    def wait(self) -> None:
+        """Until all are ready."""
+        for connection in self._connections:
             if not connection.poll(START_S):
                 raise RuntimeError(f"LLM.generate was not ready within {START_S:g} s")
             assert connection.recv() == "ready"
@@ -250,17 +254,19 @@ def measure(folder: Path, part: str, options: argparse.Namespace) -> dict[str, A
     places = CachePlace(str(folder / "features-pool"), 4.0)
     workers = WorkerSet(config, checkpoint.resolve(), [folder.resolve()], folder / "logs", features=places)
     try:
-        with StraightProcesses(folder, checkpoint, config, int(count)) as straight:
+        engine = StraightProcesses(folder, checkpoint, config, 1, inside=True) if count == "1" else nullcontext()
+        with StraightProcesses(folder, checkpoint, config, int(count)) as straight, engine as inside:
             workers.wait()
+            straight.wait()
             through = ThroughPool(checkpoint, workers)
             found = beside_each_other(through, straight, audio, options.repeats)
             through.pool.close()
+            if inside is not None:
+                inside.wait()
+                found["ms_a_group"] = where(inside, audio, found["groups_s"])
+            return found
     finally:
         workers.end()
-    if count == "1":
-        with StraightProcesses(folder, checkpoint, config, 1, inside=True) as engine:
-            found["ms_a_group"] = where(engine, audio, found["groups_s"])
-    return found
 
 
 def beside_each_other(
