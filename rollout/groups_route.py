@@ -87,7 +87,7 @@ async def _reply(state: Any, body: bytes) -> tuple[int, bytes]:
 
 
 async def _generated(engine: Any, asked: Asked) -> dict[str, Any]:
-    """The group, as `rollout.client.read_group` reads it."""
+    """The group, ready for JSON."""
     # One output, when the last answer has ended; parts of n answers would be put together in vain.
     parameters = SamplingParams(**asked.sampling, output_kind=RequestOutputKind.FINAL_ONLY)
     tracker = AsyncMultiModalItemTracker(engine.model_config)
@@ -97,6 +97,11 @@ async def _generated(engine: Any, asked: Asked) -> dict[str, Any]:
     (rendered,) = await engine.renderer.render_cmpl_async([prompt])
     outputs = engine.generate(rendered, parameters, f"group-{os.getpid()}-{next(_numbers)}")
     (found,) = [output async for output in outputs]
+    return as_json(found)
+
+
+def as_json(found: Any) -> dict[str, Any]:
+    """What a reply says of an output of vLLM; `rollout.client.read_group` reads it."""
     return {
         "prompt_token_ids": found.prompt_token_ids,
         "answers": [

@@ -1,6 +1,6 @@
 """Groups a second through the pool, beside the same prompts given straight to `LLM.generate`; and where the time goes.
 
-    python experiments/benchmarks/rollout.py [--parts base-1,base-2,50m-1,50m-2,sampler] [--threads 1]
+    python experiments/benchmarks/rollout.py [--parts base-1,base-2,50m-1,50m-2,reply,sampler] [--threads 1]
 
 A part is a model and a number of workers: `base` is the shipped small base with timestamps, `50m` has 50 million random
 parameters. Steps of 24 prompts x 8 answers of at most 20 tokens, as in the embedded experiments. The pool and
@@ -16,8 +16,9 @@ as by a sync.
   than `LLM.generate`, so all of client, HTTP and server;
 - `cpu_ms_a_group`: CPU time by process: the pool's `client`, a worker's `server` and `engine`, the `straight` ones.
 
-`sampler` alone, 96 rows of a vocabulary of 152,064: vLLM's own draw from probabilities (the one that a GPU takes) with
-a generator a row, as per-request seeds want it, and without.
+Parts without an engine, in milliseconds of CPU time (`rollout_pieces.py`): `reply`, a group's way from vLLM's output to
+the learner by vLLM's token route (`token_route_ms`) and by the worker's own (`ms`); `sampler`, vLLM's draw on a CPU for
+a step's answers, with a generator a row, as seeds want it, and without. A GPU's draw starts a kernel a row for seeds.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != HERE)]
+# Last, since this file is called like the package `rollout`.
+sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != HERE), str(HERE)]
 
 import psutil  # noqa: E402
+from rollout_pieces import reply_ms, sampler_ms  # noqa: E402
 
 from rollout.client import Prompt, RolloutPool, Sampling  # noqa: E402
 from rollout.control import WorkerControl  # noqa: E402
@@ -57,8 +60,8 @@ STEPS = {"base": 4, "50m": 1}  # of an epoch
 PROMPTS, ANSWERS, TOKENS = 24, 8, 20
 SETTLE_S = 2.5  # a file that changed just now is not yet known by its times
 START_S = 600.0
-ROWS, VOCABULARY = 96, 152_064
-PARTS = ("base-1", "base-2", "50m-1", "50m-2", "sampler")
+PIECES = {"reply": reply_ms, "sampler": sampler_ms}
+PARTS = ("base-1", "base-2", "50m-1", "50m-2", *PIECES)
 
 
 def main() -> int:
@@ -74,9 +77,9 @@ def main() -> int:
     figures: dict[str, Any] = {"threads": options.threads}
     for part in parts:
         with tempfile.TemporaryDirectory() as folder:
-            figures[part] = sampler_ms() if part == "sampler" else measure(Path(folder), part, options)
+            figures[part] = PIECES[part]() if part in PIECES else measure(Path(folder), part, options)
         print(part, json.dumps(figures[part]), file=sys.stderr, flush=True)
-    targets = {part: TARGETS[part.partition("-")[0]] for part in parts if part != "sampler"}
+    targets = {part: TARGETS[part.partition("-")[0]] for part in parts if part not in PIECES}
     holds = all(figures[part]["of_straight"][clips] >= least for part, least in targets.items() for clips in CLIPS)
     print(json.dumps({"benchmark": "rollout", "figures": figures, "targets": targets, "holds": holds}))
     return 0 if holds else 1
@@ -325,25 +328,6 @@ def made(folder: Path, name: str, count: int) -> list[Path]:
     """The audio of a split of soundscapes."""
     manifest = write_split(folder, name, count, 0, SoundscapeConfig(), workers=1)
     return sorted((manifest.parent / "audio").iterdir())
-
-
-def sampler_ms() -> dict[str, float]:
-    """Milliseconds of a draw for all rows, with and without a generator a row."""
-    import torch
-    from vllm.v1.sample.ops.topk_topp_sampler import random_sample
-
-    torch.set_num_threads(1)
-    probabilities = torch.rand(ROWS, VOCABULARY).softmax(-1)
-    generators = {row: torch.Generator().manual_seed(row) for row in range(ROWS)}
-    found = {}
-    for name, given in (("seeded", generators), ("unseeded", {})):
-        taken = []
-        for _ in range(6):
-            began = time.perf_counter()
-            random_sample(probabilities.clone(), given)
-            taken.append(time.perf_counter() - began)
-        found[name] = round(1000 * statistics.median(taken[1:]), 1)
-    return found
 
 
 if __name__ == "__main__":
