@@ -40,18 +40,18 @@ def _patch_sender(module):
 
 
 def _patch_rollouts(module):
-    answered, score = module.GroupSampler._answered, module.GroupSampler.score
+    answered, score = module.GroupSampler._answered, module.GroupSampler.score_asked
 
     def marked_answered(self, asked, version):
         _mark("generate", asked.step)
         return answered(self, asked, version)
 
-    def marked_score(self, samples, groups):
+    def marked_score(self, asked):
         self.scored = getattr(self, "scored", 0) + 1
         _mark("score", self.scored - 1)
-        return score(self, samples, groups)
+        return score(self, asked)
 
-    module.GroupSampler._answered, module.GroupSampler.score = marked_answered, marked_score
+    module.GroupSampler._answered, module.GroupSampler.score_asked = marked_answered, marked_score
 
 
 def _patch_core(module):
