@@ -52,11 +52,8 @@ def worker_command(
     command = engine_arguments(config, folder)
     command += ["--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port)]
-    for middleware in (
-        "rollout.groups_route.GroupsRoute",
-        "rollout.auth.RequireToken",
-    ):  # the later one is the outer one
-        command += ["--middleware", middleware]
+    command += ["--middleware", "rollout.groups_route.GroupsRoute"]
+    command += ["--middleware", "rollout.auth.RequireToken"]  # the later one is the outer one: nothing gets past it
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
     command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension", "--enable-scale-out"]
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]

@@ -55,14 +55,6 @@ def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
     assert json.loads(option(command, "--limit-mm-per-prompt"))["audio"] == 1
 
 
-def test_workers_that_draw_without_seeds_draw_differently(gpu, tiny_checkpoint):
-    assert "--seed" not in worker_command(WorkerConfig(), tiny_checkpoint, 4321, name="1")
-    config = WorkerConfig(seeded=False)
-    seeds = [option(worker_command(config, tiny_checkpoint, 4321, name=name), "--seed") for name in ("0", "1", "1-0")]
-    assert len(set(seeds)) == 3 and all(0 <= int(seed) < 2**31 for seed in seeds)
-    assert option(worker_command(config, tiny_checkpoint, 1234, name="1"), "--seed") == seeds[1]
-
-
 def test_the_line_that_serves_a_checkpoint_is_vllms_own_command(gpu, tmp_path):
     """It is run as printed in tests/e2e/test_one_answer_everywhere.py."""
     words = shlex.split(serve_line(WorkerConfig(max_model_len=4096), tmp_path / "my run" / "checkpoint"))
