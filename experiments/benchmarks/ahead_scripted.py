@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from trainer.learner.grpo import Grpo, GrpoState  # noqa: E402
 from trainer.learner.learner import Updated  # noqa: E402
 from trainer.learner.order import Mixture  # noqa: E402
 from trainer.learner.sender import SyncReport  # noqa: E402
+from trainer.learner.tracking import SilentTracker  # noqa: E402
 from trainer.settings.groups import GroupsConfig  # noqa: E402
 from trainer.settings.grpo import GrpoConfig  # noqa: E402
 
@@ -120,6 +121,17 @@ class ScriptedPool:
         return future
 
 
+class StepTimes(SilentTracker):
+    """Keeps the steps' seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is over."""
+        self.seconds.append(metrics["step_time"])
+
+
 def scripted_learner(case: Case) -> Any:
     """In the place of the learner: rows are made, and the update is a wait."""
 
@@ -163,12 +175,12 @@ def step_seconds(case: Case, ahead: int, steps: int) -> tuple[float, float]:
         return SyncReport(version, 0, case.sync, 0.0, 1, None)
 
     recovery: Any = SimpleNamespace(attempt=lambda work, version: work(), deliver=deliver, checksum_failures=0, count=0)
-    state, logged = GrpoState(), []
+    state = GrpoState()
     pool: Any = ScriptedPool(case)
     sampler = GroupSampler(
         processor, pool, scripted_reward(case), samples, Mixture([PROMPTS], [1.0], 0), config, 0, recovery
     )
-    tracker: Any = SimpleNamespace(log=lambda step, metrics: logged.append(metrics["step_time"]), records_tables=False)
+    tracker = StepTimes()
     stop: Any = SimpleNamespace(agreed=lambda: 0)
     checkpoints: Any = SimpleNamespace(failures=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +189,7 @@ def step_seconds(case: Case, ahead: int, steps: int) -> tuple[float, float]:
             scripted_learner(case), sampler, recovery, config, run, state, stop, tracker, checkpoints,
             validate=lambda step: 0.0,
         ).train()  # fmt: skip
-    return statistics.median(logged[1:-1]), (time.process_time() - began) / steps
+    return statistics.median(tracker.seconds[1:-1]), (time.process_time() - began) / steps
 
 
 if __name__ == "__main__":
