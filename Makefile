@@ -23,7 +23,7 @@ $(error make sweep needs SWEEP=name, one of: $(patsubst experiments/sweeps/%.yam
 endif
 endif
 
-.PHONY: help setup plan doctor train sweep test test-faults test-scale test-multinode parity lint clean
+.PHONY: help setup plan doctor train sweep test test-faults test-scale test-multinode test-gpu parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -55,6 +55,9 @@ test-scale: setup ## run the paper's experiments in miniature on checkpoints of 
 
 test-multinode: setup ## run the main job over two network namespaces, with faults; needs root and the ip command
 	@exec "$(VENV)/bin/python" -m pytest -m multinode tests/multinode $(ARGS)
+
+test-gpu: setup ## everything that needs a card, at most ten minutes: make test-gpu PARTS=learner,attention
+	@exec "$(VENV)/bin/python" tests/gpu/run.py $(if $(PARTS),--parts $(PARTS)) $(ARGS)
 
 parity: setup ## compare vLLM with transformers, cell by cell; kept, so that it goes on where it was left: make parity ARGS="--minutes 7"
 	@exec "$(VENV)/bin/python" experiments/parity/matrix.py $(ARGS)

@@ -13,12 +13,17 @@ In one run, in this process, on one ZeRO-3 rank:
 - `loop_overhead`: seconds of our step over those of its forward and backward passes alone, without DeepSpeed, minus 1.
 
 `--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters.
+
+    python experiments/benchmarks/learner.py --device cuda --architecture 7b
+
+measures the passes at a published size on a card instead: tokens a second, MFU, memory (see `learner_card.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -30,15 +35,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer.settings.optimiser import OptimiserConfig
-from trainer.settings.zero import ZeroConfig
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+
+from trainer.settings.batch import BatchConfig  # noqa: E402
+from trainer.settings.optimiser import OptimiserConfig  # noqa: E402
+from trainer.settings.zero import ZeroConfig  # noqa: E402
 
 TARGETS = {"speedup": 2.0, "logprob_memory": 0.25, "loop_overhead": 0.05}
 PROMPTS, GROUP = 12, 8
@@ -53,7 +59,14 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", choices=("full", "ours"), help=argparse.SUPPRESS)
+    add_card_options(parser)
     options = parser.parse_args()
+    if options.architecture:
+        if options.device == "cpu":
+            os.environ["TIMEPRO_DEVICE"] = "cpu"
+        from experiments.benchmarks import learner_card
+
+        return learner_card.main(options)
     if options.memory:
         print(logprob_memory(options.memory))
         return 0
@@ -67,12 +80,25 @@ def main() -> int:
     return 0 if holds else 1
 
 
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """What `learner_card` reads."""
+    card = parser.add_argument_group("at a published size")
+    card.add_argument("--architecture", choices=("7b", "3b", "tiny"))
+    card.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    card.add_argument("--modes", nargs="+", choices=("lora", "full", "passes"), default=["lora", "full", "passes"])
+    card.add_argument("--tokens", type=int, default=BatchConfig().micro_batch_tokens, help="of a micro-batch, at most")
+    card.add_argument("--full-layers", type=int, default=16, help="of the mode full; 0: all")
+    card.add_argument("--micro-batches", type=int, default=4, help="of a step")
+    card.add_argument("--logit-chunk-mib", type=float, default=BatchConfig().logit_chunk_mib)
+    card.add_argument("--profile", action="store_true", help="also which kernels take the time")
+    card.add_argument("--mode", help=argparse.SUPPRESS)
+
+
 def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[str, Any]:
     """Both steps on the same groups; the least time of several, since other work only ever adds."""
     from trainer.learner import distributed
     from trainer.learner.learner import Learner
     from trainer.learner.policy import load_policy
-    from trainer.settings.batch import BatchConfig
     from trainer.settings.lora import LoraConfig
 
     torch.set_num_threads(1)
@@ -255,7 +281,6 @@ def memory_apart(which: str) -> float:
 def logprob_memory(which: str) -> float:
     """Log-probabilities of TOKENS tokens from hidden states, and the gradient of their sum; MiB at the peak."""
     from trainer.learner.head import Head
-    from trainer.settings.batch import BatchConfig
 
     torch.set_num_threads(1)
     head = nn.Linear(WIDTH, VOCABULARY, bias=False)

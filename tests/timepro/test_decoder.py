@@ -7,6 +7,8 @@ import torch
 from transformers import Qwen2Config, Qwen2Model
 
 from timepro.families.parts.decoder import answer_states
+from timepro.families.parts.tree import PROMPT, DenseTree, tree_mask
+from timepro.families.parts.tree_segments import SegmentTree
 
 LENGTH = 12
 
@@ -21,23 +23,24 @@ def model():
     return Qwen2Model(config).eval()
 
 
-def tree() -> torch.Tensor:
-    """Boolean (2, T, T): positions 4 to 7 and 8 to 11 see the first 4 and themselves, not one another."""
-    mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
-    mask[8:, 4:8] = False
-    return mask.expand(2, -1, -1)
+SEGMENTS = {"causal": [PROMPT] * LENGTH, "tree": [PROMPT] * 4 + [0] * 4 + [1] * 4}
 
 
-@pytest.mark.parametrize("mask", [None, tree()], ids=["causal", "tree"])
-def test_states_and_gradients_are_those_of_the_whole_forward_pass(model, mask):
+def segments(kind: str) -> torch.Tensor:
+    return torch.tensor([SEGMENTS[kind]] * 2)
+
+
+@pytest.mark.parametrize("kind", SEGMENTS)
+@pytest.mark.parametrize("made", [DenseTree, SegmentTree])
+def test_states_and_gradients_are_those_of_the_whole_forward_pass(model, made, kind):
     inputs = torch.randn(2, LENGTH, 64, generator=torch.Generator().manual_seed(1))
     queries = torch.tensor([[3, 4, 8, 11], [0, 5, 9, 10]])
     positions = torch.arange(LENGTH).expand(2, -1)
     ours, whole = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
-    found = answer_states(model, ours, positions, mask, queries)
-    everywhere = model(
-        inputs_embeds=whole, position_ids=positions, attention_mask=None if mask is None else mask[:, None]
-    ).last_hidden_state
+    branched = kind == "tree"
+    found = answer_states(model, ours, positions, made(segments(kind), branched), queries)
+    mask = tree_mask(segments(kind))[:, None] if branched else None
+    everywhere = model(inputs_embeds=whole, position_ids=positions, attention_mask=mask).last_hidden_state
     expected = everywhere.gather(1, queries[..., None].expand(-1, -1, 64))
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
     found.square().sum().backward()
@@ -45,8 +48,9 @@ def test_states_and_gradients_are_those_of_the_whole_forward_pass(model, mask):
     torch.testing.assert_close(ours.grad, whole.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mask", [None, tree()], ids=["causal", "tree"])
-def test_no_layer_asks_for_grouped_heads_under_a_mask(model, mask, monkeypatch):
+@pytest.mark.parametrize("kind", SEGMENTS)
+@pytest.mark.parametrize("made", [DenseTree, SegmentTree])
+def test_no_layer_asks_for_grouped_heads_under_a_mask(model, made, kind, monkeypatch):
     """CUDA serves that combination by scores in memory only, as no kernel but the plain one takes it."""
     asked = []
     real = torch.nn.functional.scaled_dot_product_attention
@@ -57,8 +61,9 @@ def test_no_layer_asks_for_grouped_heads_under_a_mask(model, mask, monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
     queries = torch.tensor([[3, 11], [3, 11]])
-    answer_states(model, torch.randn(2, LENGTH, 64), torch.arange(LENGTH).expand(2, -1), mask, queries)
-    assert len(asked) == 2
+    tree = made(segments(kind), kind == "tree")
+    answer_states(model, torch.randn(2, LENGTH, 64), torch.arange(LENGTH).expand(2, -1), tree, queries)
+    assert len(asked) >= 2
     for query_heads, key_heads, value_heads, masked, settings in asked:
         assert not (masked and settings.get("enable_gqa"))
         assert settings.get("enable_gqa") or query_heads == key_heads == value_heads

@@ -16,6 +16,8 @@ from safetensors import safe_open
 
 from timepro.astp import CONFIG_KEY, expand_prompt
 from timepro.families import ModelFamily, all_families, family_named, family_of
+from timepro.families.parts.tree import PROMPT
+from timepro.families.parts.tree_attention import tree_of
 from timepro.features import Processor
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
@@ -163,7 +165,8 @@ def assert_keeps_its_promises(family: ModelFamily, checkpoint: Path) -> None:
         embeds = model.get_input_embeddings()(torch.tensor([ids]))
         embeds[0, [i for i, token in enumerate(ids) if token == processor.audio_token_id]] = frames
         positions, last = torch.arange(len(ids))[None], torch.tensor([[len(ids) - 1]])
-        states = family.answer_states(family.text_model(model), embeds, positions, None, last)
+        tree = tree_of(torch.full((1, len(ids)), PROMPT), branched=False)
+        states = family.answer_states(family.text_model(model), embeds, positions, tree, last)
         whole = family.text_model(model)(inputs_embeds=embeds).last_hidden_state[:, -1:]
     torch.testing.assert_close(states, whole, rtol=0, atol=1e-5)
 

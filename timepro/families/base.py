@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from timepro.families.parts.tree import Tree
     from timepro.tiny.config import TinyModelConfig
 
 # Where vLLM lacks the plugin, it quotes what `config.json` names in its refusal, and that is all a folder can say.
@@ -183,15 +184,15 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, tree: Tree, queries: Tensor
     ) -> Tensor:
         """Final hidden states where answers are predicted.
 
         Args:
             inputs_embeds: (B, T, H).
             positions: (B, T).
-            mask: boolean (B, T, T); None for causal attention.
-            queries: (B, Q) indices into T.
+            tree: who sees whom, and attention under it; `parts.decoder.answer_states` shows how layers take it.
+            queries: (B, Q) ascending positions in [0, T).
 
         Returns:
             (B, Q, H).

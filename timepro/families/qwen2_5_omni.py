@@ -11,6 +11,7 @@ from timepro.families.base import ModelFamily, VllmClasses, config_part, pooled_
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from timepro.families.parts.tree import Tree
     from timepro.tiny.config import TinyModelConfig
 
 # The published layout has a vision tower; the smallest one that its code accepts.
@@ -70,12 +71,12 @@ class Qwen25Omni(ModelFamily):
         return model.model
 
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, tree: Tree, queries: Tensor
     ) -> Tensor:
         from timepro.families.parts.decoder import answer_states
 
         # Audio-only prompts have the same consecutive position in all three M-RoPE dimensions, timestamps included.
-        return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), mask, queries)
+        return answer_states(text_model, inputs_embeds, positions.expand(3, -1, -1), tree, queries)
 
     def whole_config(self, raw: dict[str, Any]) -> dict[str, Any]:
         if raw["model_type"] == "qwen2_5_omni_thinker":

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from timepro.families.parts.tree import Tree
     from timepro.tiny.config import TinyModelConfig
 
 # Live names in transformers, and the published checkpoint's, which vLLM's loader expects.
@@ -77,11 +78,11 @@ class Qwen2Audio(ModelFamily):
         return model.model.language_model
 
     def answer_states(
-        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, mask: Tensor | None, queries: Tensor
+        self, text_model: nn.Module, inputs_embeds: Tensor, positions: Tensor, tree: Tree, queries: Tensor
     ) -> Tensor:
         from timepro.families.parts.decoder import answer_states
 
-        return answer_states(text_model, inputs_embeds, positions, mask, queries)
+        return answer_states(text_model, inputs_embeds, positions, tree, queries)
 
     def config_parts(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return raw, config_part(raw, "text_config")

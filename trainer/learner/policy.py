@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
+from timepro.families.parts.tree_attention import tree_of
 from trainer.learner.head import Head
 from trainer.learner.loading import WeightSource, load_hollow
 from trainer.learner.lora import Streamed, adapter_tensors, add_lora, lora_layers, plain, set_adapters, using
 from trainer.learner.merging import Narrowing, merged
-from trainer.learner.rows import MicroBatch, tree_mask
+from trainer.learner.rows import MicroBatch
 from trainer.settings.lora import LoraConfig
 
 
@@ -88,9 +89,8 @@ class Policy(nn.Module):
         """
         embeds = self.embeddings(batch.input_ids)
         embeds = embeds.masked_scatter(batch.audio_mask[..., None], batch.frames.to(embeds.dtype))
-        # Rows are padded behind their end, where nothing is read: causal attention needs no mask for them.
-        mask = tree_mask(batch.segments) if batch.branched else None
-        hidden = self.family.answer_states(self.text_model, embeds, batch.positions, mask, batch.queries)
+        tree = tree_of(batch.segments, batch.branched)
+        hidden = self.family.answer_states(self.text_model, embeds, batch.positions, tree, batch.queries)
         chosen = hidden.flatten(0, 1)[batch.sources]
         temperatures = torch.where(batch.supervised, 1.0, temperature)
         return self.lm_head(chosen, batch.targets, temperatures, batch.supervised)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PROMPT, PADDING = -1, -2  # segment numbers; answers count from 0
+from timepro.families.parts.tree import PADDING, PROMPT
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MicroBatch:
     """B rows padded to N tokens, and the K answer tokens to be predicted.
 
     Args:
-        input_ids, positions, segments: (B, N).
+        input_ids, positions, segments: (B, N); segments as in `timepro.families.parts.tree`.
         audio_mask: (B, N), where an encoded frame replaces the token's embedding.
         frames: (sum of F, H), in the order of the mask.
         queries: (B, Q), positions whose hidden states are needed: the prompt's last token and all answer inputs.
@@ -96,18 +96,6 @@ class MicroBatch:
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
-
-
-def tree_mask(segments: Tensor) -> Tensor:
-    """Which token sees which: (B, N) segments to a boolean (B, N, N), causal within prompt and own answer.
-
-    A padding token sees itself alone, which keeps its softmax finite.
-    """
-    n = segments.shape[1]
-    causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
-    queries, keys = segments[:, :, None], segments[:, None, :]
-    visible = causal & ((keys == PROMPT) | (keys == queries)) & (keys != PADDING) & (queries != PADDING)
-    return visible | torch.eye(n, dtype=torch.bool, device=segments.device)
 
 
 def collate(rows: Sequence[Row], audio_token_id: int, pad_token_id: int) -> MicroBatch:

@@ -14,20 +14,18 @@ from torch import Tensor
 
 from reference_models import load_reference, reference_logits
 from timepro.astp import AstpLayout
+from timepro.families.parts.tree import PADDING, PROMPT
 from timepro.features import Processor
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TimestampsConfig, TinyModelConfig
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import (
-    PADDING,
-    PROMPT,
     AnswerTokens,
     Row,
     collate,
     empty_like,
     plan_micro_batches,
     split_rows,
-    tree_mask,
 )
 
 
@@ -284,20 +282,6 @@ def test_embeddings_and_vectors_do_not_decay(setup):
     assert any(p is embeddings for p in plain_group["params"])
     assert all(p.dim() >= 2 and p is not embeddings for p in decayed["params"])
     assert len(decayed["params"]) + len(plain_group["params"]) == len(list(setup.policy.streamed()))
-
-
-def test_the_tree_mask_against_its_definition():
-    generator = random.Random(0)
-    segments = [PROMPT] * 3 + [0] * 2 + [1] * 3 + [PADDING] * 2
-    rows = [segments, [PROMPT] * generator.randint(4, 6)]
-    rows[1] += [0] * (10 - len(rows[1]))
-    mask = tree_mask(torch.tensor(rows))
-    for b, row in enumerate(rows):
-        for query in range(10):
-            for key in range(10):
-                mine = row[key] == PROMPT or row[key] == row[query]
-                real = row[query] != PADDING and row[key] != PADDING
-                assert mask[b, query, key].item() == (query == key or (key < query and mine and real))
 
 
 def test_collate_carries_each_answers_numbers_to_its_tokens():
