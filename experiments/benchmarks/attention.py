@@ -49,7 +49,8 @@ def main() -> int:
     runs = {}
     for tokens in options.tokens:
         for kind in ("dense", "tree"):
-            runs[f"{kind} {tokens}"] = apart(kind, options.device, tokens, options.repeats)
+            measure = figures_of if options.device == "cuda" else apart
+            runs[f"{kind} {tokens}"] = measure(kind, options.device, tokens, options.repeats)
             print(f"  {kind} {tokens}: {runs[f'{kind} {tokens}']}", file=sys.stderr, flush=True)
     least, most = min(options.tokens), max(options.tokens)
     figures: dict[str, Any] = {

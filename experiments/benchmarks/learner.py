@@ -86,6 +86,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     card.add_argument("--architecture", choices=("7b", "3b", "tiny"))
     card.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     card.add_argument("--modes", nargs="+", choices=("lora", "full", "passes"), default=["lora", "full", "passes"])
+    card.add_argument("--shapes", nargs="+", help="of a micro-batch's rows (see SHAPES in learner_card.py); all")
     card.add_argument("--tokens", type=int, default=BatchConfig().micro_batch_tokens, help="of a micro-batch, at most")
     card.add_argument("--full-layers", type=int, default=16, help="of the mode full; 0: all")
     card.add_argument("--micro-batches", type=int, default=4, help="of a step")

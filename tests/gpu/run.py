@@ -4,7 +4,7 @@
 
 Each part is a process of its own with a deadline, so that one that fails, hangs or breaks the card's context takes
 no other with it, and the report is written anew after each. Parts that need vLLM say so where its CUDA build is
-missing; `environment`, `attention`, `logprobs`, `learner` and `stream` need only torch, transformers, PEFT and
+missing; `environment`, `attention`, `fused`, `logprobs`, `learner` and `stream` need only torch, transformers, PEFT and
 DeepSpeed. Without a card all are skipped, with the reason. The exit code is 1 where a part failed.
 """
 
@@ -52,7 +52,8 @@ def benchmark(timeout_s: float) -> Part:
 
 
 PARTS: dict[str, Part] = {
-    "attention": tests("attention", 150),
+    "attention": tests("attention", 200),
+    "fused": tests("fused", 60),
     "logprobs": tests("logprobs", 60),
     "learner": tests("learner", 180),
     "stream": tests("stream", 120),

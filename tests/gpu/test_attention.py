@@ -24,7 +24,7 @@ BATCHES = [
     [(90, [7, 9])] * 5,
 ]
 # Of the norm: products of bfloat16 are rounded to 8 bits, and the reference has none of it.
-BOUNDS = {torch.bfloat16: 1e-2, torch.float32: 1e-3}
+BOUNDS = {torch.bfloat16: 1e-2, torch.float32: 1e-4}
 
 
 def segments_of(rows: list[tuple[int, list[int]]]) -> torch.Tensor:
@@ -47,8 +47,9 @@ def relative(found: torch.Tensor, reference: torch.Tensor) -> float:
     return float((found.double() - reference.double()).norm() / reference.double().norm())
 
 
-@pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, torch.bfloat16) for name in HEADS), ("Qwen2.5-Omni-7B", torch.float32)]
+)
 @pytest.mark.parametrize("last_layer", [False, True], ids=["everywhere", "at the answers"])
 def test_blocks_give_the_references_values_and_gradients(name, dtype, last_layer, note):
     heads, key_heads = HEADS[name]

@@ -163,6 +163,9 @@ def _start(plan: RankPlan, local: int, config: LearnerConfig, job: Path, token: 
         "PYTHONUNBUFFERED": "1",
     }
     if on_gpu():
+        # Some number: without one torch 2.11 was seen to change its own while it compiled attention, and stop there.
+        threads = max(config.threads, (os.cpu_count() or 1) // plan.count)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
         if config.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = config.gpus
     else:

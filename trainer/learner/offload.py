@@ -52,11 +52,11 @@ class OffloadedActivations(saved_tensors_hooks):
                 self.weight_bytes += n_bytes
                 return _Weight(parameter, tuple(tensor.shape), tensor.stride())
         self.moved_bytes += n_bytes
-        if not self._pin_memory:
-            return tensor.device, tensor.cpu()
-        kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        kept.copy_(tensor)
-        return tensor.device, kept
+        if tensor.device.type == "cpu":
+            return tensor.device, tensor
+        # With the same strides, which compiled attention counts on in its backward pass.
+        kept = torch.empty_like(tensor, device="cpu", pin_memory=self._pin_memory)
+        return tensor.device, kept.copy_(tensor)
 
     def _unpack(self, packed: _Weight | tuple[torch.device, Tensor]) -> Tensor:
         if isinstance(packed, _Weight):

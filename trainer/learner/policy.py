@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from timepro.astp import AstpLayout
 from timepro.families import ModelFamily
+from timepro.families.parts.fused import fuse
 from timepro.families.parts.tree_attention import tree_of
 from trainer.learner.head import Head
 from trainer.learner.loading import WeightSource, load_hollow
@@ -50,6 +51,7 @@ class Policy(nn.Module):
         self.source: WeightSource | None = None  # of the weights, while they are hollow
         self.published_names = {id(p): family.checkpoint_name(name) for name, p in model.named_parameters()}
         self.text_model: Any = family.text_model(model)
+        fuse(self.text_model)
         banned = torch.tensor(layout.banned_token_ids, dtype=torch.long)
         self.lm_head = Head(model.lm_head, banned[banned < model.lm_head.weight.shape[0]], logit_chunk_mib)
         self.embeddings = model.get_input_embeddings()

@@ -76,12 +76,14 @@ class BlockTree(Tree):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, queries: Tensor | None = None) -> Tensor:
         blocks = self._everywhere if queries is None else self._block_mask(queries)
-        flex = _compiled() if q.is_cuda else flex_attention
-        options: Any = {"FORCE_USE_FLEX_ATTENTION": True}  # one kernel for all lengths, also below a block's
-        found = flex(
-            _flat(q), _flat(k), _flat(v), block_mask=blocks, enable_gqa=q.shape[1] != k.shape[1], kernel_options=options
-        )
-        return found.transpose(1, 2).reshape(q.shape[0], q.shape[2], q.shape[1], -1).transpose(1, 2)
+        flex = _on_card if q.is_cuda else flex_attention
+        asked = q.shape[0] * q.shape[2]
+        flat = _flat(q)
+        if missing := blocks.seq_lengths[0] - asked:
+            flat = F.pad(flat, (0, 0, 0, missing))
+        found = flex(flat, _flat(k), _flat(v), block_mask=blocks, enable_gqa=q.shape[1] != k.shape[1])
+        found = found[:, :, :asked].transpose(1, 2)
+        return found.reshape(q.shape[0], q.shape[2], q.shape[1], -1).transpose(1, 2)
 
     @cached_property
     def _everywhere(self) -> BlockMask:
@@ -101,7 +103,9 @@ class BlockTree(Tree):
         runs = (row, shared, own, place)
         if queries is not None:
             runs = tuple(run.gather(1, queries) for run in runs)
-        return Seen(*(run.flatten() for run in runs))
+        flat = [run.flatten() for run in runs]
+        # For fewer queries than a block has there would be another kernel, compiled anew: the last one is repeated.
+        return Seen(*(torch.cat((x, x[-1:].expand(max(0, BLOCK - len(x))))) for x in flat))
 
     def _block_mask(self, queries: Tensor | None) -> BlockMask:
         seen, n_keys = self.seen(queries), self.segments.numel()
@@ -123,7 +127,17 @@ def _flat(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
 
 
+def _on_card(*tensors: Tensor, **settings: Any) -> Tensor:
+    """Compiled flex attention; an error where it would have to run uncompiled, with all pairs' scores in memory."""
+    # One graph for each of: all layers or the last, training or not. What torch takes for a constant adds some, and
+    # a process may have several models; each costs seconds once.
+    with torch._dynamo.config.patch(recompile_limit=32):
+        return _compiled()(*tensors, kernel_options={"FORCE_USE_FLEX_ATTENTION": True}, **settings)
+
+
 @functools.cache
 def _compiled() -> Any:
-    """Flex attention compiled once for all numbers of tokens; `fullgraph`: never uncompiled, with all pairs' scores."""
+    """Flex attention compiled for all numbers of tokens."""
+    # torch settles on a number of threads at first use; when that falls into compiling, it takes it for an error.
+    torch.set_num_threads(torch.get_num_threads())
     return torch.compile(flex_attention, dynamic=True, fullgraph=True)

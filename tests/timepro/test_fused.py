@@ -1,0 +1,50 @@
+"""Fused norms and feed-forwards beside transformers' own. The kernels themselves run in `tests/gpu`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2Model
+
+from timepro.families import family_of
+from timepro.families.parts import fused
+
+
+class OnCard(Tensor):
+    """A tensor on the CPU that says it lies on a card, so that the branch for cards runs here."""
+
+    is_cuda = True
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attn_implementation="sdpa",
+    )  # fmt: skip
+    return Qwen2Model(config).eval()
+
+
+@pytest.mark.parametrize("on_card", [False, True])
+def test_norm_and_feed_forward_are_transformers(model, on_card, monkeypatch):
+    """In float32, where no intermediate rounding differs."""
+    monkeypatch.setattr(fused, "_compiled", lambda: fused._gated)
+    layer = model.layers[0]
+    torch.nn.init.normal_(layer.input_layernorm.weight)
+    hidden = torch.randn(2, 5, 64)
+    expected = layer.input_layernorm(hidden), layer.mlp(hidden)
+    fused.fuse(model)
+    given = hidden.as_subclass(OnCard) if on_card else hidden
+    for found, wanted in zip((layer.input_layernorm(given), layer.mlp(given)), expected, strict=True):
+        torch.testing.assert_close(found.as_subclass(Tensor), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["tiny_checkpoint", "tiny_qwen2_audio"])
+def test_every_norm_and_feed_forward_of_a_family_is_fused(family, request):
+    folder = request.getfixturevalue(family)
+    model = family_of(folder).text_model(family_of(folder).load(folder, torch.float32))
+    fused.fuse(model)
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if "forward" in vars(module)}
+    assert names == {"input_layernorm", "post_attention_layernorm", "norm", "mlp"}
