@@ -55,7 +55,7 @@ PARTS: dict[str, Part] = {
     "attention": tests("attention", 200),
     "fused": tests("fused", 60),
     "logprobs": tests("logprobs", 60),
-    "learner": tests("learner", 180),
+    "learner": tests("learner", 240),
     "stream": tests("stream", 120),
     "worker": tests("worker", 300),
     "job": tests("job", 300),

@@ -16,11 +16,11 @@ def layer_of(dtype: torch.dtype, fused: bool):
         vocab_size=32, hidden_size=512, intermediate_size=2048, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2,
     )  # fmt: skip
-    model = Qwen2Model(config).to("cuda", dtype)
+    model = Qwen2Model(config)
     torch.nn.init.normal_(model.norm.weight)
     if fused:
         fuse(model)
-    return model
+    return model.bfloat16().to("cuda", dtype)
 
 
 def passed(dtype: torch.dtype, fused: bool) -> tuple[list[torch.Tensor], int]:

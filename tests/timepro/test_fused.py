@@ -9,6 +9,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from timepro.families import family_of
 from timepro.families.parts import fused
+from timepro.families.parts.compiled import compiled
 
 
 class OnCard(Tensor):
@@ -30,7 +31,7 @@ def model():
 @pytest.mark.parametrize("on_card", [False, True])
 def test_norm_and_feed_forward_are_transformers(model, on_card, monkeypatch):
     """In float32, where no intermediate rounding differs."""
-    monkeypatch.setattr(fused, "_compiled", lambda: fused._gated)
+    monkeypatch.setattr(fused, "compiled", lambda function: function)
     layer = model.layers[0]
     torch.nn.init.normal_(layer.input_layernorm.weight)
     hidden = torch.randn(2, 5, 64)
@@ -48,3 +49,26 @@ def test_every_norm_and_feed_forward_of_a_family_is_fused(family, request):
     fused.fuse(model)
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if "forward" in vars(module)}
     assert names == {"input_layernorm", "post_attention_layernorm", "norm", "mlp"}
+
+
+@pytest.mark.parametrize(
+    ("message", "calls"),
+    [("Global num_threads state changed while dynamo tracing, please report a bug", 2), ("another", 1)],
+)
+def test_a_changed_number_of_threads_is_tried_again_and_nothing_else_is(message, calls, monkeypatch):
+    tried = []
+
+    def made(value: int) -> int:
+        tried.append(value)
+        if len(tried) == 1:
+            raise AssertionError(message)
+        return value + 1
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: made)
+    call = compiled.__wrapped__(lambda value: value)
+    if calls == 2:
+        assert call(3) == 4
+    else:
+        with pytest.raises(AssertionError, match=message):
+            call(3)
+    assert tried == [3] * calls

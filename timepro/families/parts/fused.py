@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from timepro.families.parts.compiled import compiled
 
 
 def fuse(text_model: Any) -> None:
@@ -34,15 +35,9 @@ def _norm(module: Any, unfused: Any, hidden: Tensor) -> Tensor:
 def _feed_forward(module: Any, hidden: Tensor) -> Tensor:
     """The gated feed-forward (arXiv 2002.05202)."""
     gate, up = module.gate_proj(hidden), module.up_proj(hidden)
-    gated = _compiled() if gate.is_cuda else _gated
+    gated = compiled(_gated) if gate.is_cuda else _gated  # compiled it keeps its two inputs alone
     return module.down_proj(gated(gate.flatten(), up.flatten()).view_as(gate))
 
 
 def _gated(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
-
-
-@functools.cache
-def _compiled() -> Any:
-    """`_gated` for all numbers of tokens: keeps its two inputs alone."""
-    return torch.compile(_gated, dynamic=True, fullgraph=True)

@@ -8,17 +8,16 @@ the table of blocks follows from their extremes over a block of queries. A table
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from timepro.families.parts.compiled import compiled
 from timepro.families.parts.tree import PADDING, PROMPT, Tree
 
 BLOCK = 128
@@ -76,12 +75,14 @@ class BlockTree(Tree):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, queries: Tensor | None = None) -> Tensor:
         blocks = self._everywhere if queries is None else self._block_mask(queries)
-        flex = _on_card if q.is_cuda else flex_attention
+        flex: Callable[..., Tensor] = compiled(flex_attention) if q.is_cuda else flex_attention
         asked = q.shape[0] * q.shape[2]
         flat = _flat(q)
         if missing := blocks.seq_lengths[0] - asked:
             flat = F.pad(flat, (0, 0, 0, missing))
-        found = flex(flat, _flat(k), _flat(v), block_mask=blocks, enable_gqa=q.shape[1] != k.shape[1])
+        options = {"FORCE_USE_FLEX_ATTENTION": True}  # one kernel for all lengths
+        grouped = q.shape[1] != k.shape[1]
+        found = flex(flat, _flat(k), _flat(v), block_mask=blocks, enable_gqa=grouped, kernel_options=options)
         found = found[:, :, :asked].transpose(1, 2)
         return found.reshape(q.shape[0], q.shape[2], q.shape[1], -1).transpose(1, 2)
 
@@ -125,19 +126,3 @@ def _table(blocks: Tensor) -> tuple[Tensor, Tensor]:
 def _flat(x: Tensor) -> Tensor:
     """(B, heads, T, D) to (1, heads, B * T, D)."""
     return x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
-
-
-def _on_card(*tensors: Tensor, **settings: Any) -> Tensor:
-    """Compiled flex attention; an error where it would have to run uncompiled, with all pairs' scores in memory."""
-    # One graph for each of: all layers or the last, training or not. What torch takes for a constant adds some, and
-    # a process may have several models; each costs seconds once.
-    with torch._dynamo.config.patch(recompile_limit=32):
-        return _compiled()(*tensors, kernel_options={"FORCE_USE_FLEX_ATTENTION": True}, **settings)
-
-
-@functools.cache
-def _compiled() -> Any:
-    """Flex attention compiled for all numbers of tokens."""
-    # torch settles on a number of threads at first use; when that falls into compiling, it takes it for an error.
-    torch.set_num_threads(torch.get_num_threads())
-    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
