@@ -34,8 +34,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 # Log-probabilities: mean and largest difference before training; relative difference of the first gradient's norm;
-# cosine of what two updates changed. bfloat16 has 8 bits, and AdamW takes a tiny gradient's sign at its word.
-BOUNDS = {"float32": (1e-4, 1e-3, 1e-3, 0.999), "bfloat16": (2e-2, 2e-1, 3e-2, 0.95)}
+# cosine of what two updates changed. In float32 torch's default for a card's convolutions is TF32, which the encoder
+# has. bfloat16 has 8 bits, and AdamW takes a tiny gradient's sign at its word.
+BOUNDS = {"float32": (3e-4, 1e-3, 1e-3, 0.999), "bfloat16": (2e-2, 2e-1, 3e-2, 0.95)}
 
 
 @pytest.fixture(scope="module")

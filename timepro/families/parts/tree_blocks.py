@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class BlockTree(Tree):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, queries: Tensor | None = None) -> Tensor:
         blocks = self._everywhere if queries is None else self._block_mask(queries)
-        flex: Callable[..., Tensor] = compiled(flex_attention) if q.is_cuda else flex_attention
+        flex: Any = compiled(flex_attention) if q.is_cuda else flex_attention
         asked = q.shape[0] * q.shape[2]
         flat = _flat(q)
         if missing := blocks.seq_lengths[0] - asked:
@@ -101,9 +102,9 @@ class BlockTree(Tree):
         own = torch.where(padding, place, own)
         behind = (row + prompt.sum(1, keepdim=True)).to(torch.int32)
         shared = torch.where(prompt | padding, row, behind)
-        runs = (row, shared, own, place)
+        runs = [row, shared, own, place]
         if queries is not None:
-            runs = tuple(run.gather(1, queries) for run in runs)
+            runs = [run.gather(1, queries) for run in runs]
         flat = [run.flatten() for run in runs]
         # For fewer queries than a block has there would be another kernel, compiled anew: the last one is repeated.
         return Seen(*(torch.cat((x, x[-1:].expand(max(0, BLOCK - len(x))))) for x in flat))
