@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from timepro.cli import main
 from timepro.families import ModelFamily, family_of
+from timepro.families.parts.tree import PROMPT
+from timepro.families.parts.tree_attention import tree_of
 from timepro.features import Processor
 from timepro.init_model import TimestampSettings, init_model
 
@@ -199,9 +201,10 @@ def logits(family: ModelFamily, folder: Path, ids: torch.Tensor) -> torch.Tensor
     model = family.load(folder, torch.float32)
     positions = torch.arange(ids.shape[1])[None]
     queries = torch.arange(ids.shape[1])[None]
+    tree = tree_of(torch.full_like(ids, PROMPT), branched=False)
     with torch.no_grad():
         states = family.answer_states(
-            family.text_model(model), model.get_input_embeddings()(ids), positions, None, queries
+            family.text_model(model), model.get_input_embeddings()(ids), positions, tree, queries
         )
         return model.lm_head(states)
 
