@@ -85,6 +85,8 @@ def weighted_sums(part: Tensor) -> Tensor:
     """
     words, uppers = _weights(part.device)
     row_bytes = 8 * _ROW_WORDS
+    if part.data_ptr() % 8:  # a rank's slice may begin anywhere
+        part = part.clone()
     if short := -part.numel() % row_bytes:
         part = torch.cat([part, part.new_zeros(short)])
     rows = part.view(torch.int64).view(-1, _ROW_WORDS)

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -17,6 +18,15 @@ from requests.adapters import HTTPAdapter
 
 _CONNECT_S = 5.0
 _ASK_S = 15.0  # an engine that does not answer for so long is not counted on
+_TORN = "-2"  # the version of weights that are of no one version
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What one process of a worker says of itself before a sync."""
+
+    group: str  # the transfer group that it is in; empty: none
+    version: int | None  # of its weights, where a learner has sent them; None: unknown
 
 
 class WorkerControl:
@@ -34,21 +44,22 @@ class WorkerControl:
         self._session.mount("http://", _KeepAlive(pool_maxsize=4))
         self._threads = ThreadPoolExecutor(max_workers=max(4, len(self.urls)), thread_name_prefix="worker-control")
 
-    def answering(self) -> dict[str, list[str]]:
-        """The workers whose engine answers, each with the transfer group that each of its processes is in ("": none).
+    def answering(self) -> dict[str, list[WorkerState]]:
+        """The workers whose engine answers, each with what its processes say.
 
         The server in front of an engine that hangs stays healthy, so the question goes through to the processes that
         hold the model.
         """
 
-        def ask(url: str) -> list[str]:
-            body = {"method": "timepro_group", "timeout": _ASK_S}
-            with contextlib.suppress(RuntimeError, KeyError):
-                return list(self.post(url, "collective_rpc", body, _ASK_S)["results"])
+        def ask(url: str) -> list[WorkerState]:
+            body = {"method": "timepro_state", "timeout": _ASK_S}
+            with contextlib.suppress(RuntimeError, KeyError, TypeError):
+                results = self.post(url, "collective_rpc", body, _ASK_S)["results"]
+                return [WorkerState(result["group"], result["version"]) for result in results]
             return []
 
         replies = self._threads.map(ask, self.urls)
-        return {url: groups for url, groups in zip(self.urls, replies, strict=True) if groups}
+        return {url: states for url, states in zip(self.urls, replies, strict=True) if states}
 
     def pause(self, urls: Sequence[str]) -> None:
         """Abort what the workers generate, and let new requests wait for `resume`.
@@ -77,11 +88,16 @@ class WorkerControl:
             )
 
     def abort_update(self, urls: Sequence[str]) -> None:
-        """Have the workers put their old weights back and generate again, those that can."""
+        """Have the workers put their old weights back and generate again, those that can.
+
+        What a worker generates that holds weights of two versions is marked as of neither, so that nobody trains on it.
+        """
 
         def undo(url: str) -> None:
-            with contextlib.suppress(RuntimeError):
-                self.post(url, "collective_rpc", {"method": "timepro_abort_update", "timeout": _ASK_S}, _ASK_S)
+            with contextlib.suppress(RuntimeError, KeyError):
+                body = {"method": "timepro_abort_update", "timeout": _ASK_S}
+                if any(self.post(url, "collective_rpc", body, _ASK_S)["results"]):
+                    self.post(url, "update_weight_version", {"new_version": _TORN}, _ASK_S)
             with contextlib.suppress(RuntimeError):
                 self.post(url, "resume", None, _ASK_S)
 

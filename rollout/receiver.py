@@ -1,15 +1,16 @@
 """The worker's end of the weight stream: a weight-transfer backend for vLLM, registered as `torch_dist`.
 
-vLLM owns the life cycle (start, update, finish) and the layer-by-layer loading; this file joins the learner's group,
-receives buckets, checks the stream's checksum, and puts the old weights back when anything goes wrong half-way. In each
-of these states the engine answers nobody, so all of them give signs of life.
+vLLM owns the life cycle (start, update, finish); this file joins the learner's group, receives buckets or deltas,
+checks the checksum, and puts the old weights back when anything goes wrong half-way. In each of these states the engine
+answers nobody, so all of them give signs of life.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,14 +21,16 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.logger import init_logger
 
-from rollout import stream
+from rollout import delta, stream
 from rollout.adapters import Adapters
 from rollout.alive import signs_of_life
 from rollout.checksum import StreamChecksum
-from rollout.whole_layers import require_whole_layers, unsent_layers_expected
+from rollout.loading import AdapterLoading, LayerwiseLoading, Loading, PlaceLoading, restore_half_loaded
+from rollout.places import NoPlaces, Places
 
 logger = init_logger("vllm.timepro.receiver")
 _LOADING_LIMIT_S = 300.0  # of one step of loading: a bucket, or preparing the layers before and after a stream
+_NOT_YET = "no whole stream has come yet"
 
 
 @dataclass(kw_only=True)
@@ -54,10 +57,16 @@ class StreamInfo(WeightTransferUpdateInfo):
     shapes: list[list[int]]
     version: int
     adapter_scale: float = 0.0  # what adapters' parts are multiplied by
+    base_version: int | None = None  # a delta's: the version that it starts from; None: the tensors come whole
+    part_bytes: list[int] = field(default_factory=list)  # a delta's: of each learner rank's part
+
+    @property
+    def types(self) -> list[torch.dtype]:
+        return [getattr(torch, name) for name in self.dtypes]
 
 
 class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
-    """Receives packed buckets over torch.distributed (gloo or NCCL)."""
+    """Receives packed buckets, or deltas, over torch.distributed (gloo or NCCL)."""
 
     init_info_cls = GroupInfo
     update_info_cls = StreamInfo
@@ -68,7 +77,12 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self._store: Any = None
         self._info: GroupInfo | None = None
         self._buffers_on = torch.device("cpu")
-        self._scale = 0.0
+        self._loading: Loading | None = None
+        self._places: Places | None = None
+        self._no_places = _NOT_YET
+        self._version: int | None = None  # of the weights, where a learner has sent them and they are whole
+        self._coming: int | None = None
+        self._torn = False
         self.last_update: dict[str, Any] = {}
 
     def init_transfer_engine(self, info: GroupInfo) -> None:
@@ -87,56 +101,25 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                 self._store, info.prefix, rank, info.world_size, info.timeout_s, self._buffers_on
             )
         self._info = info
+        self._version = None  # another learner's numbers count from elsewhere
 
     def start_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
-
         with signs_of_life(_LOADING_LIMIT_S):
             self.restore()  # an update that its learner never finished would poison this one
-            if self._adapters is None:
-                initialize_layerwise_reload(self.model)
 
     def finish_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
-
         with signs_of_life(_LOADING_LIMIT_S):
-            if self._adapters is not None:
-                self._adapters.apply(self._scale)
-                return
-            with unsent_layers_expected():
-                finalize_layerwise_reload(self.model, self.model_config)
-            self._renew_tied_heads()
+            if self._loading is not None:
+                self._loading.finish()
+            elif self._places is not None:
+                self._places.accept()
+        self._loading, self._torn = None, False
+        self._version, self._coming = self._coming, None
 
     @property
     def _adapters(self) -> Adapters | None:
         """The model's adapters, where it was started with some: then they are all that a stream brings."""
         return getattr(self.model, "adapters", None)
-
-    def _load(self, tensors: list[tuple[str, torch.Tensor]]) -> None:
-        if self._adapters is not None:
-            self._adapters.stage(tensors)
-        else:
-            self.model.load_weights(tensors)
-
-    def _require_whole(self) -> None:
-        if self._adapters is not None:
-            self._adapters.check()
-        else:
-            require_whole_layers(self.model)
-
-    def _renew_tied_heads(self) -> None:
-        """Prepare heads anew that share their weight with the input embeddings.
-
-        The weight arrives under the embeddings' name alone, so layer-by-layer loading never comes to the head; on a CPU
-        it would go on computing with the packed copy that vLLM made of the old weights.
-        """
-        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-
-        tables = [m for m in self.model.modules() if isinstance(m, VocabParallelEmbedding)]
-        embeddings = {table.weight.data_ptr() for table in tables if not isinstance(table, ParallelLMHead)}
-        for table in tables:
-            if isinstance(table, ParallelLMHead) and table.weight.data_ptr() in embeddings:
-                table.quant_method.process_weights_after_loading(table)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # The base class synchronises an accelerator at the end, which raises where there is none.
@@ -145,110 +128,168 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             with signs_of_life(timeout_s + _LOADING_LIMIT_S) as progress:
                 self.receive_weights(self.parse_update_info(update_info), progress)
         except BaseException:
-            layers = self.restore()
+            restored = self.restore()
             self.shutdown()
-            logger.exception("weight update failed; the old weights of %d layers are back", layers)
+            logger.exception("weight update failed; %d layers or changed numbers are back as they were", restored)
             raise
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
     @torch.no_grad()
     def receive_weights(self, update: StreamInfo, progress: Callable[[], None] = lambda: None) -> None:
-        """Receive and load one stream.
+        """Receive and load one stream or delta.
 
         Args:
             progress: called after every bucket.
 
         Raises:
-            RuntimeError: no group, a silent peer, or a checksum that differs from the sender's.
+            RuntimeError: no group, a silent peer, a delta from another version than this worker's, or a checksum that
+                differs from the sender's.
         """
         info = self._info
         if self._group is None or info is None:
             raise RuntimeError("weights were announced before the transfer group was joined")
-        dtypes = [getattr(torch, name) for name in update.dtypes]
+        started = time.monotonic()
+        receive = self._receive_whole if update.base_version is None else self._receive_delta
+        checksum, n_bytes, loading_s = receive(update, info, progress)
+        self._coming = update.version
+        self.last_update = {
+            "dtype": str(self.model_config.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "whole_only": self._no_places,
+            "version": update.version,
+            "checksum": checksum,
+            "bytes": n_bytes,
+            "seconds": time.monotonic() - started,
+            "load_seconds": loading_s,
+        }
+
+    def _receive_whole(
+        self, update: StreamInfo, info: GroupInfo, progress: Callable[[], None]
+    ) -> tuple[int, int, float]:
+        """Checksum, bytes, and seconds of loading."""
+        dtypes, loading_s = update.types, 0.0
         sizes = [stream.tensor_bytes(d, s) for d, s in zip(dtypes, update.shapes, strict=True)]
-        sent, started, loading = -1, time.monotonic(), 0.0
+        buckets = stream.plan_buckets(sizes, info.bucket_bytes)
+        self._loading = loading = self._way_of_loading(update)
         with StreamChecksum() as checksum:
-            for bucket, buffer in self._received(stream.plan_buckets(sizes, info.bucket_bytes), info):
+            buffers = self._received([bucket.size for bucket in buckets], 1, info)
+            for bucket, buffer in zip(buckets, buffers, strict=False):
                 progress()
-                if bucket is None:
-                    sent = int(buffer.item())
-                    continue
                 begun = time.monotonic()
                 checksum.add(buffer)
-                self._load(
+                if loading.overwrites:
+                    self._torn, self._version = True, None
+                loading.load(
                     [
                         (update.names[s.tensor], stream.view_slot(buffer, s, dtypes[s.tensor], update.shapes[s.tensor]))
                         for s in bucket.slots
                     ]
                 )
-                loading += time.monotonic() - begun
-            received = checksum.value()
-        if sent != received:
+                loading_s += time.monotonic() - begun
+            received, (sent,) = checksum.value(), next(buffers).tolist()
+        _require_equal(f"in weight stream {update.version}", sent, received)
+        loading.check()
+        return received, sum(sizes), loading_s
+
+    def _receive_delta(
+        self, update: StreamInfo, info: GroupInfo, progress: Callable[[], None]
+    ) -> tuple[int, int, float]:
+        """Checksum of the whole state, bytes received, and seconds of putting them in and summing the state.
+
+        Nothing is changed before the whole delta is there and its own checksum is right.
+        """
+        places, base = self._places, update.base_version
+        if places is None or self._version != base or not places.holds(update.names):
             raise RuntimeError(
-                f"checksum mismatch in weight stream {update.version}: sent {sent:016x}, received {received:016x}"
+                f"delta {update.version} starts from weights {base}; this worker has {self._version} "
+                f"({self._no_places or 'at known places'})"
             )
-        self._require_whole()
-        self._scale = update.adapter_scale
-        self.last_update = {
-            "dtype": str(self.model_config.dtype).removeprefix("torch."),
-            "version": update.version,
-            "checksum": received,
-            "bytes": sum(sizes),
-            "seconds": time.monotonic() - started,
-            "load_seconds": loading,
-        }
+        with StreamChecksum() as checksum:
+            buffers, parts = self._received(update.part_bytes, 2, info), []
+            for _ in update.part_bytes:
+                parts.append(next(buffers))
+                checksum.add(parts[-1])
+                progress()
+            received, (sent, wanted) = checksum.value(), next(buffers).tolist()
+        _require_equal(f"in weight delta {update.version}", sent, received)
+        begun, dtypes = time.monotonic(), update.types
+        for number, change in delta.by_tensor(parts, dtypes).items():
+            places.apply(update.names[number], change)
+            progress()
+        found = places.checksum(len(parts))
+        progress()
+        _require_equal(f"over all weights after delta {update.version}", wanted, found)
+        places.renew()
+        return found, sum(update.part_bytes), time.monotonic() - begun
 
-    def _received(
-        self, buckets: list[stream.Bucket], info: GroupInfo
-    ) -> Iterator[tuple[stream.Bucket | None, torch.Tensor]]:
-        """Each bucket with its bytes, then None with the sender's checksum; the next one comes in meanwhile."""
+    def _way_of_loading(self, update: StreamInfo) -> Loading:
+        """How a whole stream gets into this model; looks for the places of its tensors."""
+        if self._adapters is not None:
+            return AdapterLoading(self._adapters, update.adapter_scale)
+        if self._places is not None and not self._places.holds(update.names):
+            self._places, self._no_places = None, _NOT_YET
+        if self._places is None and self._no_places == _NOT_YET:
+            try:
+                self._places = Places(self.model, update.names, update.shapes, update.types)
+                self._no_places = ""
+            except NoPlaces as reason:
+                self._no_places = str(reason)
+                logger.info("weights come whole, through vLLM's loading: %s", reason)
+        if self._places is not None:
+            return PlaceLoading(self._places)
+        return LayerwiseLoading(self.model, self.model_config)
 
-        def expect(bucket: stream.Bucket | None) -> tuple[torch.Tensor, Any]:
+    def _received(self, sizes: Sequence[int], numbers: int, info: GroupInfo) -> Iterator[torch.Tensor]:
+        """Buffers of these sizes, then the sender's numbers, (numbers,) int64; the next ones come in meanwhile."""
+
+        def expect(size: int | None) -> tuple[torch.Tensor, Any]:
             # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
-            size, dtype = (bucket.size, torch.uint8) if bucket is not None else (1, torch.int64)
-            buffer = torch.empty(size, dtype=dtype, device=self._buffers_on)
+            shape, dtype = (size, torch.uint8) if size is not None else (numbers, torch.int64)
+            buffer = torch.empty(shape, dtype=dtype, device=self._buffers_on)
             return buffer, stream.start_broadcast(self._group, buffer, info.timeout_s)
 
-        parts = [*buckets, None]
-        coming = expect(parts[0])
-        for number, part in enumerate(parts, start=1):
-            buffer, work = coming
+        left, coming = deque([*sizes, None]), deque[tuple[torch.Tensor, Any]]()
+        while left or coming:
+            while left and len(coming) < stream.IN_FLIGHT:
+                coming.append(expect(left.popleft()))
+            buffer, work = coming.popleft()
             stream.finish(work, info.timeout_s)
-            if number < len(parts):
-                coming = expect(parts[number])
-            yield part, buffer
+            yield buffer
 
     def restore(self) -> int:
-        """Put the tensors of half-loaded layers back; returns how many layers.
+        """Undo an update that was not finished, as far as it can be; returns how many layers or numbers were put back.
 
-        An interrupted update leaves layers without storage and with half of their new weights buffered. The next
-        update would skip such layers and count the stale halves, so they are reset here.
+        Layers that a whole stream has reached already keep its numbers: the model is torn then, until the next one.
         """
-        from vllm.model_executor.model_loader.reload import layerwise
-
-        restored = 0
         if self._adapters is not None:
             self._adapters.discard()
-        for layer in self.model.modules():
-            state = layerwise.get_layerwise_info(layer)
-            if not state.can_load():
-                continue
-            if state.kernel_tensors is not None:
-                layerwise._place_kernel_tensors(layer, state)
-                restored += 1
-            state.reset()
-        layerwise.LOADING_LAYERS.clear()
+        restored = restore_half_loaded(self.model)
+        if self._places is not None:
+            restored += self._places.undo()
+        self._loading = self._coming = None
         return restored
 
     @property
-    def group_prefix(self) -> str:
-        return self._info.prefix if self._group is not None and self._info is not None else ""
+    def state(self) -> dict[str, Any]:
+        """The transfer group that this process is in ("": none), and the version of its weights (None: unknown)."""
+        inside = self._group is not None and self._info is not None
+        return {"group": self._info.prefix if inside and self._info is not None else "", "version": self._version}
+
+    @property
+    def torn(self) -> bool:
+        """Whether the model holds weights of two versions, after a whole stream that was broken off."""
+        return self._torn
 
     def shutdown(self) -> None:
         group, self._group, self._store = self._group, None, None
         if group is not None and hasattr(group, "abort"):
             group.abort()
+
+
+def _require_equal(where: str, sent: int, received: int) -> None:
+    if sent != received:
+        raise RuntimeError(f"checksum mismatch {where}: sent {sent:016x}, received {received:016x}")
 
 
 class WorkerExtension:
@@ -258,16 +299,16 @@ class WorkerExtension:
     _weight_update_active: bool
 
     def timepro_last_update(self) -> dict[str, Any]:
-        """Version, checksum, bytes and seconds of the last complete update."""
+        """Version, checksum, bytes and seconds of the last update, and why no delta can follow it ("": it can)."""
         return self.weight_transfer_engine.last_update
 
-    def timepro_group(self) -> str:
-        """The prefix of the transfer group that this process is in; empty outside one."""
-        return self.weight_transfer_engine.group_prefix
+    def timepro_state(self) -> dict[str, Any]:
+        """The receiver's `state`."""
+        return self.weight_transfer_engine.state
 
-    def timepro_abort_update(self) -> int:
-        """End an update whose learner is gone: old weights back, ready for a new start."""
-        restored = self.weight_transfer_engine.restore()
+    def timepro_abort_update(self) -> bool:
+        """End an update whose learner is gone: old weights back, ready for a new start. Returns whether it is torn."""
+        self.weight_transfer_engine.restore()
         self.weight_transfer_engine.shutdown()
         self._weight_update_active = False
-        return restored
+        return self.weight_transfer_engine.torn

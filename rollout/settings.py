@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from timepro.config.marks import Count, Natural, Port, Positive, between
+from timepro.system import device
 
 ADAPTERS_KEY = "timepro_adapters"  # of vLLM's additional configuration
+KEEP_WEIGHTS_KEY = "timepro_keep_weights"  # as well
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -39,6 +41,11 @@ class WorkerConfig:
     request_timeout_s: Positive = 300.0
     max_in_flight: Count = 64  # prompts at a time from one learner rank
     retries: Natural = 2
+
+    @property
+    def resolved_dtype(self) -> str:
+        """Of the workers' weights."""
+        return self.dtype if self.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
 
     def check(self) -> None:
         """Raises ValueError for a dtype that the workers do not know."""

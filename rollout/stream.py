@@ -21,6 +21,7 @@ from torch.distributed import PrefixStore, ProcessGroup, TCPStore
 
 from timepro.system.network import listening_socket
 
+IN_FLIGHT = 3  # buckets under way at a time; each takes a bucket's memory on both sides
 _LATER_S = 5.0  # rank 0, which knows whose the ranks are, is the first to miss one
 _ALIGNMENT = 64  # bytes; every tensor in a bucket starts on a boundary that any dtype can be viewed at
 

@@ -1,9 +1,9 @@
 """vLLM's own model classes with the Audio-Side Time Prompt: timestamps in the prompt, banned tokens in the logits.
 
 What ASTP changes is in mixins, which serve every family whose audio placeholder vLLM expands to a flat list; others add
-LoRA adapters (`adapters.py`) and read files as the learner does (`clip_features.py`). A family names the classes of
-vLLM that it builds on (`timepro.families`); its own class is an attribute of this module under the family's
-architecture, made when it is first asked for.
+LoRA adapters (`adapters.py`), keep weights for deltas (`kept_weights.py`) and read files as the learner does
+(`clip_features.py`). A family names the classes of vLLM that it builds on (`timepro.families`); its own class is an
+attribute of this module under the family's architecture, made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from rollout.adapters import AdaptersMixin
 from rollout.clip_features import ClipFeaturesMixin, FileClipsMixin
+from rollout.kept_weights import KeptWeightsMixin
 from timepro.astp import AstpLayout, interleave
 from timepro.families import ModelFamily, all_families
 
@@ -121,7 +122,7 @@ def model_class(family: ModelFamily) -> type:
             f"family {family.name}: this version of vLLM does not have what its `vllm` names ({error}); "
             "install the version in timepro/environment, or mend the family"
         ) from error
-    mixins: tuple[type, ...] = (AdaptersMixin, BannedTokensMixin, OwnHeadMixin)
+    mixins: tuple[type, ...] = (AdaptersMixin, KeptWeightsMixin, BannedTokensMixin, OwnHeadMixin)
     mixins += (ConsecutivePositionsMixin,) if supports_mrope(model) else ()
     own = {"__module__": __name__, "__doc__": f"{names.model} with ASTP.", "head_name": family.head_name}
     made = type(family.vllm_architecture, (*mixins, model), own)

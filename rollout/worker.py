@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from rollout.alive import FILE_VARIABLE, last_sign
 from rollout.auth import TOKEN_VARIABLE
 from rollout.media import CONNECTOR, MEDIA_VARIABLE
-from rollout.settings import ADAPTERS_KEY, AdapterShape, WorkerConfig, worker_gpus
+from rollout.settings import ADAPTERS_KEY, KEEP_WEIGHTS_KEY, AdapterShape, WorkerConfig, worker_gpus
 from timepro.families import family_of
 from timepro.feature_cache import FEATURES_VARIABLE, CachePlace
 from timepro.hints import tool
@@ -40,6 +41,7 @@ def worker_command(
     adapters: AdapterShape | None = None,
     profile: Path | None = None,
     name: str = "0",
+    deltas: bool = False,
 ) -> list[str]:
     """The command line of one worker.
 
@@ -48,6 +50,7 @@ def worker_command(
         adapters: which the weight stream will bring; None where it brings whole weights.
         profile: where traces go when a profile is asked for; None: none ever is.
         name: of the worker among all of them.
+        deltas: whether it may bring deltas of whole weights.
     """
     command = engine_arguments(config, folder)
     command += ["--served-model-name", SERVED_NAME]
@@ -59,8 +62,9 @@ def worker_command(
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
     if not config.seeded:  # else each request brings a seed; two workers with the same one would draw alike
         command += ["--seed", str(zlib.crc32(name.encode()) >> 1)]
-    if adapters is not None:
-        command += ["--additional-config", json.dumps({ADAPTERS_KEY: asdict(adapters)})]
+    more: dict[str, Any] = {ADAPTERS_KEY: asdict(adapters)} if adapters is not None else {}
+    if more := more | ({KEEP_WEIGHTS_KEY: True} if deltas else {}):
+        command += ["--additional-config", json.dumps(more)]
     if profile is not None:
         # Of the engine alone: what the server does, which is to wait, would fill most of the trace.
         settings = {"profiler": "torch", "torch_profiler_dir": str(profile.resolve()), "ignore_frontend": True}
@@ -77,7 +81,7 @@ def engine_arguments(config: WorkerConfig, folder: Path) -> list[str]:
     family = family_of(folder)
     command = [sys.executable, "-m", "rollout.serve", "--model", str(folder)]
     command += ["--hf-overrides", json.dumps({"architectures": [family.vllm_architecture]})]
-    command += ["--dtype", _dtype(config), "--max-model-len", str(config.max_model_len)]
+    command += ["--dtype", config.resolved_dtype, "--max-model-len", str(config.max_model_len)]
     command += ["--max-num-seqs", str(config.max_sequences)]
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
@@ -142,17 +146,13 @@ def worker_environment(
     return environment
 
 
-def _dtype(config: WorkerConfig) -> str:
-    return config.dtype if config.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
-
-
 def serve_line(config: WorkerConfig, folder: Path) -> str:
     """What to type to serve a checkpoint to OpenAI clients: vLLM's own command, which loads the plugin by itself.
 
     Prompts and precision are those of the run's workers: left to itself vLLM would halve a float32 checkpoint's.
     """
     words = [tool("vllm"), "serve", shlex.quote(str(folder)), "--max-model-len", str(config.max_model_len)]
-    words += ["--dtype", _dtype(config), "--generation-config", "vllm"]
+    words += ["--dtype", config.resolved_dtype, "--generation-config", "vllm"]
     if not device.on_gpu():
         words = ["TORCHDYNAMO_DISABLE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", *words]
         words += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(config.kv_cache_mib << 20)]

@@ -1,17 +1,23 @@
-"""The weight stream's stages alone, then end to end, beside one broadcast a parameter.
+"""Weights to the workers: whole, as a delta and as adapters; each stage alone, and end to end.
 
-    python experiments/benchmarks/sync.py [--parameters 0.05] [--ranks 1]
+    python experiments/benchmarks/sync.py [--parameters 0.05] [--ranks 1] [--workers 1] [--dtype bfloat16]
 
-In one run, with a real vLLM worker and real ZeRO-3 ranks on this machine:
+In one run, with real vLLM workers and real ZeRO-3 ranks on this machine (random weights; `--parameters` is in billions
+and met within some per cent). Stages, each alone:
 
 - `gather`: making ZeRO-3's partitioned parameters whole and packing them into buckets;
-- `wire`: the buckets' broadcast to a process that throws them away;
-- `load`: the worker's checksum and loading of what it has received (its own count, from the syncs end to end);
-- `sync`: all of it, as after every step, to the moment when the worker answers with the new weights.
+- `wire`: the buckets' broadcast to as many processes as there are workers, which throw them away;
+- `load`: a worker's loading of what it has received (its own count, from the syncs end to end);
+- `find`: comparing a rank's slices with what was last sent, packing what changed, summing all of it;
+- `apply`: a worker's part of a delta: putting numbers in, summing all weights, preparing layers anew (its own count);
+- `calls`: what the learner asks the workers around a sync, with nothing sent.
 
-`of_slowest` is the sync's bandwidth over that of its slowest stage, `over_per_parameter` over that of the same stream
-with a bucket for every tensor. `extra_mib` is what the sync adds to the peak memory of rank 0, over the buckets' size
-it is `extra_buckets`. Random weights; `--parameters` is in billions and met within some per cent.
+End to end, to the moment when the workers answer with the new weights: `dense`, `delta` (of `--changed` of all numbers,
+drawn at random, which is the worst for memory) and `adapters` (rank 8 on every linear layer). `paused_s` is for how
+long the workers did not generate. `of_slowest` is dense's bandwidth over that of its slowest stage,
+`over_per_parameter` over that of the same stream with a bucket for every tensor. `delta_over_dense` and
+`adapters_over_dense` are ratios of seconds; their targets are meant for a quarter of a billion parameters in bfloat16.
+`extra_mib` is what dense syncs add to rank 0's peak memory. `estimate_7b`: see `sync_estimate.py`.
 """
 
 from __future__ import annotations
@@ -24,21 +30,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from trainer import messages
-from trainer.settings.optimiser import OptimiserConfig
-from trainer.settings.zero import ZeroConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
 import torch  # noqa: E402
 
-TARGETS = {"of_slowest": 0.85, "over_per_parameter": 1.3}
-REPEATS = 3
+from experiments.benchmarks.sync_estimate import estimates  # noqa: E402
+from trainer import messages  # noqa: E402
+from trainer.settings.lora import LoraConfig  # noqa: E402
+from trainer.settings.sync import SyncConfig  # noqa: E402
+from trainer.settings.zero import ZeroConfig  # noqa: E402
+
+TARGETS = {"of_slowest": 0.85, "over_per_parameter": 1.3, "delta_over_dense": 5.0, "adapters_over_dense": 20.0}
+MODES = ("dense", "delta", "adapters")
+REPEATS = 5
+LORA = LoraConfig(rank=8)
 
 
 def main() -> int:
@@ -46,6 +57,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=float, default=0.05, help="billions")
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--modes", default=",".join(MODES), help=f"some of {','.join(MODES)}")
+    parser.add_argument("--changed", type=float, default=0.01, help="share of the numbers, for delta")
     parser.add_argument("--bucket-mib", type=float, default=32.0)
     parser.add_argument("--role", choices=("rank", "sink"), help=argparse.SUPPRESS)
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
@@ -54,30 +69,56 @@ def main() -> int:
         return sink(options.job)
     if options.role == "rank":
         return rank(options.job)
+    modes = [mode for mode in MODES if mode in options.modes.split(",")]
+    figures: dict[str, Any] = {
+        "ranks": options.ranks, "workers": options.workers, "dtype": options.dtype, "changed": options.changed
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), options)
-    figures["of_slowest"] = figures["sync_mib_s"] / min(figures[f"{s}_mib_s"] for s in ("gather", "wire", "load"))
-    figures["over_per_parameter"] = figures["per_parameter_s"] / figures["sync_s"]
-    holds = all(figures[key] >= target for key, target in TARGETS.items())
-    print(json.dumps({"benchmark": "sync", "figures": figures, "targets": TARGETS, "holds": holds}))
+        checkpoint = build(Path(folder), options.parameters * 1e9)
+        whole = [mode for mode in modes if mode != "adapters"]
+        for of_these in (whole, ["adapters"] if "adapters" in modes else []):
+            if of_these:
+                figures |= measure(Path(folder), checkpoint, options, of_these)
+    figures |= ratios(figures)
+    targets = {key: target for key, target in TARGETS.items() if key in figures}
+    holds = all(figures[key] >= target for key, target in targets.items())
+    print(json.dumps({"benchmark": "sync", "figures": figures, "targets": targets, "holds": holds}))
     return 0 if holds else 1
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Start a worker and the ranks; rank 0's figures."""
+def ratios(figures: dict[str, Any]) -> dict[str, Any]:
+    """What is compared, of what was measured."""
+    found: dict[str, Any] = {}
+    if "dense_s" not in figures:
+        return found
+    mib = figures["mib"]
+    for stage in ("gather", "wire", "load", "dense"):
+        found[f"{stage}_mib_s"] = mib / figures[f"{stage}_s"]
+    found["of_slowest"] = found["dense_mib_s"] / min(found[f"{stage}_mib_s"] for stage in ("gather", "wire", "load"))
+    found["over_per_parameter"] = figures["per_parameter_s"] / figures["dense_s"]
+    for mode in ("delta", "adapters"):
+        if f"{mode}_s" in figures:
+            found[f"{mode}_over_dense"] = figures["dense_s"] / figures[f"{mode}_s"]
+    return found | {"estimate_7b": estimates(figures["calls_s"])}
+
+
+def measure(folder: Path, checkpoint: Path, options: argparse.Namespace, modes: Sequence[str]) -> dict[str, Any]:
+    """Start workers and ranks; rank 0's figures."""
     from rollout import stream
     from rollout.auth import TOKEN_VARIABLE
     from rollout.settings import WorkerConfig
     from trainer.launcher.workers import WorkerSet
 
-    checkpoint = build(folder, options.parameters * 1e9)
     store = stream.host_store("127.0.0.1", 0, 600.0)
-    workers = WorkerSet(WorkerConfig(threads=1, max_model_len=512), checkpoint, [folder], folder / "logs")
+    config = WorkerConfig(threads=1, max_model_len=512, workers=options.workers, dtype=options.dtype, kv_cache_mib=64)
+    shape = LORA.shape if "adapters" in modes else None
+    workers = WorkerSet(config, checkpoint, [folder], folder / "logs", adapters=shape, deltas="delta" in modes)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         workers.wait()
         job = {"checkpoint": str(checkpoint), "urls": workers.urls, "out": str(folder / "figures.json"),
-               "bucket_mib": options.bucket_mib}  # fmt: skip
+               "bucket_mib": options.bucket_mib, "dtype": options.dtype, "changed": options.changed,
+               "modes": modes}  # fmt: skip
         for number in range(options.ranks):
             environment = os.environ | {
                 messages.RANK: str(number), messages.LOCAL_RANK: str(number),
@@ -93,7 +134,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         for process in ranks:
             process.kill()
         workers.end()
-    return {"ranks": options.ranks} | json.loads((folder / "figures.json").read_text())
+    return json.loads((folder / "figures.json").read_text())
 
 
 def build(folder: Path, parameters: float) -> Path:
@@ -112,104 +153,164 @@ def build(folder: Path, parameters: float) -> Path:
     return folder / "checkpoint"
 
 
-def rank(job: dict[str, Any]) -> int:
-    """One learner rank: every stage and the whole; rank 0 writes the figures."""
-    from rollout.auth import TOKEN_VARIABLE
-    from trainer.learner import distributed
-    from trainer.learner.learner import Learner
-    from trainer.learner.sender import WeightSender
-    from trainer.settings.batch import BatchConfig
-    from trainer.settings.lora import LoraConfig
-    from trainer.settings.sync import SyncConfig
+class Rank:
+    """A learner rank: policy under ZeRO-3, without the optimiser, which no sync touches."""
 
-    torch.set_num_threads(1)
-    distributed.join(1800.0)
-    learner = Learner(Path(job["checkpoint"]), OptimiserConfig(), ZeroConfig(), BatchConfig(), LoraConfig())
-    learner.start()
-    first, token, version = distributed.rank() == 0, os.environ[TOKEN_VARIABLE], 0
+    def __init__(self, job: dict[str, Any]) -> None:
+        from timepro.features import Processor
+        from trainer.learner import distributed, zero
+        from trainer.learner.policy import load_policy
 
-    def sender_of(bucket_mib: float) -> WeightSender:
-        config = SyncConfig(bucket_mib=bucket_mib, timeout_s=600.0)
-        made = WeightSender(learner.engine, job["urls"], token, config, own_gpus=False)
+        torch.set_num_threads(1)
+        distributed.join(1800.0)
+        self.job, self.first, self.version, self.figures = job, distributed.is_first(), 0, dict[str, float]()
+        config, lora = ZeroConfig(dtype=job["dtype"]), LORA if "adapters" in job["modes"] else None
+        processor, folder = Processor(Path(job["checkpoint"])), Path(job["checkpoint"])
+        policy, _ = load_policy(folder, processor.family, processor.layout, zero.compute_dtype(config), lora)
+        self.engine = zero.initialise_frozen(policy, config)
+        self.parameters = [tensor.parameters[0] for tensor in policy.streamed()]
+        self._draw = torch.Generator().manual_seed(distributed.rank())
+
+    def sender(self, **settings: Any) -> Any:
+        """A sender that has met the workers."""
+        from rollout.auth import TOKEN_VARIABLE
+        from trainer.learner.sender import WeightSender
+
+        config = replace(SyncConfig(bucket_mib=self.job["bucket_mib"], timeout_s=600.0), **settings)
+        made = WeightSender(self.engine, self.job["urls"], os.environ[TOKEN_VARIABLE], config, own_gpus=False)
         made.connect()
         return made
 
-    def syncs(sender: WeightSender, times: int) -> tuple[list[float], list[dict[str, Any]]]:
-        nonlocal version
-        seconds, reports = [], []
-        for _ in range(times):
-            version += 1
-            seconds.append(sender.deliver(version).seconds)
-            if first:
-                answer = sender.control.post(job["urls"][0], "collective_rpc", {"method": "timepro_last_update"})
-                reports.append(answer["results"][0])
-        return seconds, reports
-
-    sender = sender_of(job["bucket_mib"])
-    before = peak_mib()
-    syncs(sender, 1)  # the first also builds what is kept
-    whole, reports = syncs(sender, REPEATS)
-    extra = peak_mib() - before
-    gather = [timed(lambda: [sender._gather(b, wanted=first) for b in sender._buckets]) for _ in range(REPEATS)]
-    wire = wire_seconds(sender._buckets) if first else 0.0
-    distributed.barrier()
-    sizes, n_bytes = [b.size for b in sender._buckets], sender._bytes
-    sender.close()
-    single = sender_of(1e-6)
-    syncs(single, 1)
-    per_parameter, _ = syncs(single, REPEATS)
-    single.close()
-    if first:
-        mib = n_bytes / 2**20
+    def syncs(self, sender: Any, name: str, mode: str, before: Callable[[], object] = lambda: None) -> None:
+        """Several syncs after one that is not counted."""
+        reports, loads = [], []
+        for _ in range(REPEATS + 1):
+            before()
+            self.version += 1
+            reports.append(sender.deliver(self.version))
+            if self.first:
+                replies = sender.control.on_all(self.job["urls"], "collective_rpc", {"method": "timepro_last_update"})
+                loads.append(max(reply["results"][0]["load_seconds"] for reply in replies))
+        if odd := {report.mode for report in reports[1:]} - {mode}:
+            raise RuntimeError(f"{name} went as {odd}")
         seconds = {
-            "gather": statistics.median(gather),
-            "wire": wire,
-            "load": statistics.median(report["load_seconds"] for report in reports),
-            "sync": statistics.median(whole),
+            "s": [report.seconds for report in reports], "paused_s": [report.paused_seconds for report in reports],
+            "gather_s": [report.gather_seconds for report in reports], "load_s": loads or [0.0] * len(reports),
+        }  # fmt: skip
+        self.figures |= {f"{name}_{key}": statistics.median(values[1:]) for key, values in seconds.items()}
+        self.figures[f"{name}_mib"] = reports[-1].bytes / 2**20
+
+    def dense(self) -> None:
+        """Whole streams: stages, end to end, and one bucket a tensor."""
+        from trainer.learner import distributed
+
+        memory = peak_mib()
+        sender = self.sender(mode="dense")
+        self.syncs(sender, "dense", "dense")
+        self.figures |= {
+            "extra_mib": peak_mib() - memory,
+            "mib": sender._bytes / 2**20,
+            "buckets": len(sender._buckets),
         }
-        figures = {"parameters": sum(p.ds_numel for p in learner.engine.module.parameters()), "mib": mib}
-        figures |= {"buckets": len(sizes)} | {f"{stage}_s": value for stage, value in seconds.items()}
-        figures |= {f"{stage}_mib_s": mib / value for stage, value in seconds.items()}
-        figures |= {"per_parameter_s": statistics.median(per_parameter), "extra_mib": extra}
-        figures["extra_buckets"] = extra / (max(sizes) / 2**20)
-        Path(job["out"]).write_text(json.dumps(figures))
+        self.figures["parameters"] = sum(p.ds_numel for p in self.engine.module.parameters())
+        gather = [timed(lambda: [sender._gather(b, self.first) for b in sender._buckets]) for _ in range(REPEATS)]
+        self.figures |= {"gather_s": statistics.median(gather), "load_s": self.figures["dense_load_s"]}
+        if self.first:
+            self.figures["wire_s"] = wire_seconds([b.size for b in sender._buckets], len(self.job["urls"]))
+            self.figures["calls_s"] = statistics.median(timed(lambda: calls(sender)) for _ in range(REPEATS))
+        distributed.barrier()
+        sender.close()
+        single = self.sender(mode="dense", bucket_mib=1e-6)
+        self.syncs(single, "per_parameter", "dense")
+        single.close()
+
+    def delta(self) -> None:
+        """Deltas of some numbers at random places."""
+        sender = self.sender(mode="delta")
+        self.syncs(sender, "delta", "delta", self.change)
+        self.change()
+        finds = [timed(sender._last_sent.changes) for _ in range(REPEATS)]
+        self.figures |= {"find_s": statistics.median(finds), "apply_s": self.figures["delta_load_s"]}
+        sender.close()
+
+    def adapters(self) -> None:
+        """Adapters alone."""
+        sender = self.sender(mode="adapters")
+        self.syncs(sender, "adapters", "adapters")
+        sender.close()
+
+    def change(self) -> None:
+        """Flip the last bit of some of this rank's numbers."""
+        from rollout.delta import bits
+        from trainer.learner import zero
+
+        for parameter in self.parameters:
+            _, own = zero.own_slice(parameter)
+            count = round(own.numel() * self.job["changed"])
+            places = torch.randint(max(1, own.numel()), (count,), generator=self._draw)
+            bits(own)[places] ^= 1
+
+
+def rank(job: dict[str, Any]) -> int:
+    """One learner rank; rank 0 writes the figures."""
+    from trainer.learner import distributed
+
+    one = Rank(job)
+    for mode in job["modes"]:
+        getattr(one, mode)()
+    if one.first:
+        Path(job["out"]).write_text(json.dumps(one.figures))
     distributed.barrier()
     return 0
 
 
-def wire_seconds(buckets: list[Any]) -> float:
-    """Seconds to broadcast buckets of these sizes to another process, the next one begun before the last has ended."""
+def calls(sender: Any) -> None:
+    """What a sync asks the workers, with nothing sent."""
+    control, urls = sender.control, sender.members
+    control.answering()
+    control.pause(urls)
+    control.reset_prefix_cache(urls)
+    for _ in range(3):  # in the place of start, finish and update
+        control.on_all(urls, "collective_rpc", {"method": "timepro_last_update"})
+    control.resume(urls)
+
+
+def wire_seconds(sizes: list[int], receivers: int) -> float:
+    """Seconds to broadcast buckets of these sizes to other processes, some of them under way at a time."""
     from rollout import stream
 
     store, taken = stream.host_store("127.0.0.1", 0, 600.0), []
-    job = {"port": store.port, "sizes": [b.size for b in buckets]}
-    other = subprocess.Popen([sys.executable, __file__, "--role", "sink", "--job", json.dumps(job)])
-    group = stream.join_group(store, "wire", 0, 2, 600.0, torch.device("cpu"))
-    buffers = [torch.ones(b.size, dtype=torch.uint8) for b in buckets]
+    others = []
+    for number in range(receivers):
+        job = {"port": store.port, "sizes": sizes, "rank": number + 1, "world": receivers + 1}
+        others.append(subprocess.Popen([sys.executable, __file__, "--role", "sink", "--job", json.dumps(job)]))
+    group = stream.join_group(store, "wire", 0, receivers + 1, 600.0, torch.device("cpu"))
+    buffers = [torch.ones(size, dtype=torch.uint8) for size in sizes]
     for _ in range(REPEATS + 1):
         taken.append(timed(lambda: broadcast(group, buffers)))
-    other.wait(60)
+    for other in others:
+        other.wait(60)
     return statistics.median(taken[1:])
 
 
 def broadcast(group: Any, buffers: list[Any]) -> None:
     from rollout import stream
 
-    pending = None
+    pending: list[Any] = []
     for buffer in buffers:
-        begun = stream.start_broadcast(group, buffer, 600.0)
-        if pending is not None:
-            stream.finish(pending, 600.0)
-        pending = begun
-    stream.finish(pending, 600.0)
+        if len(pending) == stream.IN_FLIGHT:
+            stream.finish(pending.pop(0), 600.0)
+        pending.append(stream.start_broadcast(group, buffer, 600.0))
+    for work in pending:
+        stream.finish(work, 600.0)
 
 
 def sink(job: dict[str, Any]) -> int:
-    """The other end of `wire_seconds`."""
+    """Another end of `wire_seconds`."""
     from rollout import stream
 
     store = stream.join_store("127.0.0.1", job["port"], 600.0)
-    group = stream.join_group(store, "wire", 1, 2, 600.0, torch.device("cpu"))
+    group = stream.join_group(store, "wire", job["rank"], job["world"], 600.0, torch.device("cpu"))
     for _ in range(REPEATS + 1):
         broadcast(group, [torch.empty(size, dtype=torch.uint8) for size in job["sizes"]])
     return 0

@@ -1,6 +1,6 @@
 """RL at 1e-6 on adapters in bfloat16: the worker's log-probabilities move as the learner's, and as exact ones.
 
-And streams that a worker must refuse.
+And streams that a worker must refuse, and deltas of whole weights, which give the very answers of a whole stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def start_worker(checkpoint: Path, folder: Path, clips: list[Path], lora: LoraConfig) -> WorkerSet:
     config = WorkerConfig(dtype="bfloat16", threads=1, max_model_len=512)
-    workers = WorkerSet(config, checkpoint, [clips[0].parent], folder / "logs", adapters=lora.shape)
+    # A worker of whole weights is started for deltas; whole streams are the same to it.
+    media, deltas = [clips[0].parent], not lora.rank
+    workers = WorkerSet(config, checkpoint, media, folder / "logs", adapters=lora.shape, deltas=deltas)
     try:
         workers.wait()
     except BaseException:
@@ -238,7 +240,62 @@ pool.close()
 """
 
 
-def test_streams_of_a_part_or_of_another_kind_are_refused_and_the_old_weights_stay(
+DELTA = """
+import json, sys
+from pathlib import Path
+import torch
+from rollout.client import Prompt, RolloutPool, Sampling
+from rollout.delta import bits
+from trainer.learner import distributed, zero
+from trainer.learner.learner import Learner
+from trainer.learner.sender import WeightSender
+from trainer.settings.batch import BatchConfig
+from trainer.settings.lora import LoraConfig
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.sync import SyncConfig
+from trainer.settings.zero import ZeroConfig
+
+checkpoint, url, token, out, clip = sys.argv[1:]
+torch.set_num_threads(1)
+distributed.join(120.0)
+zero_config = ZeroConfig(dtype="bfloat16")
+learner = Learner(Path(checkpoint), OptimiserConfig(), zero_config, BatchConfig(), LoraConfig())
+learner.start()
+processor = learner.processor
+sender = WeightSender(learner.engine, [url], token, SyncConfig(transport="gloo", retries=0), own_gpus=False)
+draw = torch.Generator().manual_seed(distributed.rank())
+
+def change():
+    for tensor in sender._tensors:
+        _, own = zero.own_slice(tensor.parameters[0])
+        places = torch.randint(own.numel(), (own.numel() // 20,), generator=draw) if own.numel() else []
+        own[places] *= -1.5
+
+def answers(version):
+    if not distributed.is_first():
+        return None
+    pool = RolloutPool([url], token)
+    prompt = Prompt("x", processor.prompt_ids("When?"), Path(clip), seed=3)
+    group = pool.generate([prompt], Sampling(4, 1.0, 12, (processor.eos_token_id,)), version=version)[0]
+    pool.close()
+    return [[answer.token_ids, answer.logprobs] for answer in group.answers]
+
+modes, found = [sender.deliver(1).mode], {"start": answers(1)}
+for version in (2, 3):
+    change()
+    modes.append(sender.deliver(version).mode)
+    found[f"delta {version}"] = answers(version)
+sender._sent_version = None  # the same weights once more, whole
+modes.append(sender.deliver(4).mode)
+found |= {"whole": answers(4), "modes": modes}
+if distributed.is_first():
+    Path(out).write_text(json.dumps(found))
+distributed.barrier()
+sender.close()
+"""
+
+
+def test_a_part_and_another_kind_are_refused_and_deltas_give_the_answers_of_whole_streams(
     adapted: WorkerSet, tiny_checkpoint: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     whole = start_worker(tiny_checkpoint, tmp_path, clips, LoraConfig(rank=0))
@@ -250,6 +307,7 @@ def test_streams_of_a_part_or_of_another_kind_are_refused_and_the_old_weights_st
         whole_one, adapted_one = (url, token), (adapted_url, adapted_token)
         run_ranks(REFUSED, tiny_checkpoint, 0, left_out, *whole_one, *adapted_one, out[0], clips[0], ranks=1)
         run_ranks(REFUSED, tiny_checkpoint, LORA.rank, "k_proj", *adapted_one, *whole_one, out[1], clips[0], ranks=1)
+        run_ranks(DELTA, tiny_checkpoint, *whole_one, tmp_path / "delta.json", clips[0], ranks=2)
     finally:
         whole.end()
     found, adapters = (json.loads(path.read_text()) for path in out)
@@ -261,3 +319,7 @@ def test_streams_of_a_part_or_of_another_kind_are_refused_and_the_old_weights_st
     assert adapters["before"] == adapters["after"]
     assert "the learner sends adapters, this worker was started for whole weights" in adapters["other"]
     assert found["whole"] == adapters["whole"] == "delivered"
+    deltas = json.loads((tmp_path / "delta.json").read_text())
+    assert deltas["modes"] == ["dense", "delta", "delta", "dense"]
+    assert deltas["delta 3"] == deltas["whole"]
+    assert deltas["start"] != deltas["delta 2"] != deltas["delta 3"]

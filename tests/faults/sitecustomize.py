@@ -27,9 +27,9 @@ def _patch_sender(module):
     announce = module.WeightSender._announce
     gather = module.WeightSender._gather
 
-    def announced(self, version):
-        self._version = version
-        return announce(self, version)
+    def announced(self, line, more):
+        self._version = line.version
+        return announce(self, line, more)
 
     def gathered(self, bucket, wanted):
         if wanted:  # the workers wait for this bucket

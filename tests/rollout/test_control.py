@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from rollout.control import WorkerControl
+from rollout.control import WorkerControl, WorkerState
 
-GROUPS = b'{"results": ["", "g1"]}'
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(GROUPS), GROUPS)
+STATES = b'{"results": [{"group": "", "version": null}, {"group": "g1", "version": 3}]}'
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(STATES), STATES)
+OF_ANOTHER_KIND = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"results": [""]}'
 BAD = {
     "cut": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{",
     "cut-by-length": b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{",
@@ -61,7 +62,7 @@ def test_a_bad_reply_is_an_error_that_names_the_call(reply: bytes) -> None:
 def test_workers_that_answer_badly_are_not_counted_on() -> None:
     with ExitStack() as stack:
         whole = stack.enter_context(worker(WHOLE))
-        bad = [stack.enter_context(worker(reply)) for reply in BAD.values()]
+        bad = [stack.enter_context(worker(reply)) for reply in (*BAD.values(), OF_ANOTHER_KIND)]
         control = WorkerControl([*bad, whole], "token", 5.0)
-        assert control.answering() == {whole: ["", "g1"]}
+        assert control.answering() == {whole: [WorkerState("", None), WorkerState("g1", 3)]}
         control.close()

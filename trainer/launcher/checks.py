@@ -57,7 +57,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     for task in tasks:
         resolved_times([], task, config.sft.label_times)
     config.zero.check()
-    config.sync.check()
+    _check_sync(config)
     config.wandb.check()
     _check_workers(config.rollout, total_workers(config, n_nodes))
     if config.model.path:
@@ -102,6 +102,24 @@ def _check_lora(config: ExperimentConfig) -> None:
         )
     if config.model.path and not config.sft.enabled:
         adapter_base(Path(config.model.path), lora.rank, lora.alpha)
+
+
+def _check_sync(config: ExperimentConfig) -> None:
+    if not config.grpo.enabled:
+        return config.sync.check()
+    if not config.sends_deltas or config.sync.mode != "delta":
+        return
+    learner, workers = config.zero.resolved_dtype, config.rollout.resolved_dtype
+    if learner != workers:
+        raise ValueError(
+            f"sync.mode=delta sends the bits that have changed, but the learner trains {learner} (zero.dtype) and the "
+            f"workers keep {workers} (rollout.dtype); set both alike, or sync.mode=auto"
+        )
+    if config.rollout.tensor_parallel > 1:
+        raise ValueError(
+            "sync.mode=delta needs workers of one process, which hold every tensor whole: set "
+            "rollout.tensor_parallel=1, or sync.mode=auto, which sends weights whole here"
+        )
 
 
 def _check_control(config: ExperimentConfig) -> None:

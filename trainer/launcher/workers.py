@@ -37,6 +37,7 @@ class WorkerSet:
         adapters: which the weight stream will bring; None where it brings whole weights.
         features: where clips' features are kept; None: nowhere.
         profile: where traces go, a folder a worker, when a profile is asked for; None: none ever is.
+        deltas: whether the weight stream may bring deltas.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class WorkerSet:
         adapters: AdapterShape | None = None,
         features: CachePlace | None = None,
         profile: Path | None = None,
+        deltas: bool = False,
     ) -> None:
         """Start them; `wait` returns when they serve."""
         self.config = config
         self.token = token or secrets.token_urlsafe(32)
-        self._label, self._features, self._profile = label, features, profile
+        self._label, self._features, self._profile, self._deltas = label, features, profile, deltas
         self.workers: list[Worker] = []
         self.lost: list[str] = []  # why workers were dropped, one text each
         # A question waits for the engine's step to end; whoever tends the workers must not.
@@ -79,7 +81,7 @@ class WorkerSet:
         self.workers.append(
             Worker(
                 name,
-                worker_command(config, folder, port, adapters, profile, name),
+                worker_command(config, folder, port, adapters, profile, name, self._deltas),
                 worker_environment(config, self.token, index, media, self._features),
                 f"http://{config.host}:{port}",
                 logs / f"worker-{name}.log",
@@ -155,8 +157,9 @@ class Fleet:
         nodes.start_workers(folder, media, logs)
         here = nodes.generates_here()
         place, shape = config.data.feature_cache.place(config.runs), config.lora.shape
-        profile = config.profile.folder(logs.parent)
-        self._here = WorkerSet(rollout, folder, media, logs, self.token, "", shape, place, profile) if here else None
+        profile, deltas = config.profile.folder(logs.parent), config.sends_deltas
+        known = (self.token, "", shape, place, profile, deltas)
+        self._here = WorkerSet(rollout, folder, media, logs, *known) if here else None
         nodes.watch.workers = self._here
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -1,29 +1,32 @@
-"""The learner's end of the weight stream: gather from ZeRO-3, pack, broadcast, verify, one version a time.
+"""The learner's end of the weight stream: gather from ZeRO-3, send whole or as a delta, verify, one version a time.
 
-All learner ranks call `send`: gathering a partitioned parameter is a collective. Only rank 0 is in the workers'
-group. When a worker fails half-way, rank 0 keeps running the gathers to the end and then tells the others, since a
-rank that left early would leave the rest waiting in a collective.
+All learner ranks call `send`: gathering a partitioned parameter is a collective, and so is gathering changes. Only rank
+0 is in the workers' group. When a worker fails half-way, rank 0 keeps running the gathers to the end and then tells the
+others, since a rank that left early would leave the rest waiting in a collective.
 
-The group has the workers whose engine answers before a sync; the others are left out, and join again when they answer.
+A delta follows only where every worker in the group has the version before it and this learner sent that one; after any
+doubt the weights go whole.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-import uuid
-from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rollout import stream
-from rollout.checksum import StreamChecksum
 from rollout.control import WorkerControl
+from rollout.delta import state_checksum
 from trainer.learner import distributed, zero
 from trainer.learner.arrival import Arrival, require_arrival
+from trainer.learner.last_sent import Changes, LastSent
+from trainer.learner.meeting import Meeting
+from trainer.learner.transmission import Transmission
 from trainer.settings.sync import SyncConfig
 
 
@@ -32,11 +35,24 @@ class SyncReport:
     """What one sync did. Seconds are rank 0's."""
 
     version: int
-    bytes: int
+    bytes: int  # that each worker received
     seconds: float
-    gather_seconds: float
+    gather_seconds: float  # of finding and gathering what was sent
     workers: int  # that it reached
     arrived: float | None  # share of training's change that they have; None before anything has changed
+    mode: str  # dense, delta or adapters
+    paused_seconds: float  # while the workers did not generate
+
+
+@dataclass(frozen=True)
+class _Delta:
+    """What has changed since the version `base`: on this rank, and over all of them."""
+
+    base: int
+    own: Changes
+    bytes: list[int]  # of each rank's part
+    state: int  # the checksum of all weights as they are now
+    numbers: int  # that have changed
 
 
 def stream_device(config: SyncConfig, own_gpus: bool) -> torch.device:
@@ -57,7 +73,7 @@ class SyncError(RuntimeError):
 
 
 class WeightSender:
-    """Streams trained weights to a set of workers.
+    """Sends trained weights to a set of workers.
 
     Args:
         engine: the ZeRO-3 engine around the policy.
@@ -72,20 +88,24 @@ class WeightSender:
     def __init__(
         self, engine: Any, urls: list[str], token: str, config: SyncConfig, own_gpus: bool, min_workers: int = 1
     ) -> None:
-        self._engine, self._urls, self._config, self._min_workers = engine, list(urls), config, min_workers
+        self._engine, self._config = engine, config
         self._device = stream_device(config, own_gpus)
         # A worker's own waits end at timeout_s; a little more lets its reason arrive here.
         self.control = WorkerControl(urls, token, config.timeout_s + 10)
+        adapters = engine.module.adapter_scale is not None
+        self._meeting = Meeting(urls, self.control, config, self._device, adapters, min_workers)
         self._tensors = list(engine.module.streamed())
         self._shapes = [zero.whole_shape(t.parameters[0]) for t in self._tensors]
         sizes = [stream.tensor_bytes(t.dtype, s) for t, s in zip(self._tensors, self._shapes, strict=True)]
         self._buckets = stream.plan_buckets(sizes, int(config.bucket_mib * 2**20))
         self._bytes = sum(sizes)
-        self._store: Any = None
-        self._group: Any = None
-        self._prefix = ""
         self.members: list[str] = []
-        self._arrival, self._workers_dtype = Arrival(engine.module.adapter_scale is not None), torch.float32
+        self._mode = config.resolved_mode(adapters, str(self._tensors[0].dtype).removeprefix("torch."))
+        self._last_sent = LastSent([t.parameters[0] for t in self._tensors]) if self._mode == "delta" else None
+        self._sent_version: int | None = None  # that `_last_sent` holds; None after any doubt
+        self._workers_version: int | None = None  # that all workers in the group have
+        self._why_whole = ""
+        self._arrival, self._workers_dtype = Arrival(adapters), torch.float32
         self.checksum_failures = 0  # on rank 0
 
     def connect(self) -> None:
@@ -97,11 +117,11 @@ class WeightSender:
         error = ""
         if distributed.is_first():
             try:
-                self._connect()
+                self._meeting.connect()
             except Exception as failure:  # noqa: BLE001 - told to every rank below
                 error = f"{type(failure).__name__}: {failure}"
         self._agree(error, "the learner and its workers could not meet")
-        self.members = distributed.from_first(self.members)
+        self.members, self._workers_version = distributed.from_first([self._meeting.members, self._meeting.version])
 
     def deliver(self, version: int) -> SyncReport:
         """`connect` and `send`, tried again where they failed. A collective.
@@ -120,135 +140,123 @@ class WeightSender:
         raise AssertionError("unreachable: the loop returns or raises")
 
     def send(self, version: int) -> SyncReport:
-        """Stream all trained weights; workers answer with `version` from then on. A collective.
+        """Send all trained weights, or what has changed; workers answer with `version` from then on. A collective.
 
         Raises:
-            SyncError: on every rank, with rank 0's reason; the workers still have their old weights.
+            SyncError: on every rank, with rank 0's reason.
             ValueError: on every rank; the workers' type keeps less of training's change than `sync.min_arrived`.
         """
         started = time.monotonic()
-        is_sender = distributed.is_first()
-        error, updates, total, gathering = "", [], 0, 0.0
-        pending: tuple[Any, Tensor] | None = None
-        if is_sender:
-            try:
-                updates = self._announce(version)
-            except Exception as failure:  # noqa: BLE001
-                error = f"{type(failure).__name__}: {failure}"
-        with StreamChecksum() as checksum:
-            for number, bucket in enumerate(self._buckets):
-                begun = time.monotonic()
-                buffer = self._gather(bucket, wanted=is_sender and not error)
-                gathering += time.monotonic() - begun
-                if buffer is None:
-                    continue
-                try:
-                    checksum.add(buffer)
-                    self._raise_early(updates)
-                    if pending is not None:
-                        stream.finish(pending[0], self._config.timeout_s)
-                    pending = (stream.start_broadcast(self._group, buffer, self._config.timeout_s), buffer)
-                except Exception as failure:  # noqa: BLE001
-                    error = f"bucket {number + 1} of {len(self._buckets)}: {type(failure).__name__}: {failure}"
-            if is_sender and not error:
-                try:
-                    total = checksum.value()
-                    self._conclude(version, total, pending, updates)
-                except Exception as failure:  # noqa: BLE001
-                    error = f"at the end of the stream: {type(failure).__name__}: {failure}"
+        delta = self._delta()
+        looked_s = time.monotonic() - started
+        line: AbstractContextManager[Transmission | None] = nullcontext()
+        if distributed.is_first():
+            line = Transmission(self._meeting, version, self._config.timeout_s)
+        with line as opened:
+            gathered_s = self._send_whole(opened) if delta is None else self._send_delta(opened, delta)
+        error, reports, paused_s = (opened.error, opened.reports, opened.paused_s) if opened else ("", [], 0.0)
         self._agree(error, f"weights of version {version} did not reach the workers")
-        spent, arrived = time.monotonic() - started, self._arrived()
-        return SyncReport(version, self._bytes, spent, gathering, len(self.members), arrived)
+        mode = "delta" if delta is not None else "dense" if self._mode == "delta" else self._mode
+        self._remember(version, delta, reports)
+        return SyncReport(
+            version, self._bytes if delta is None else sum(delta.bytes), time.monotonic() - started,
+            looked_s + gathered_s, len(self.members), self._arrived(delta), mode, paused_s,
+        )  # fmt: skip
 
-    def _arrived(self) -> float | None:
+    def close(self) -> None:
+        """Leave the group and release the meeting point."""
+        self._meeting.close()
+        self.control.close()
+
+    def _delta(self) -> _Delta | None:
+        """What has changed since the version that all workers have; None: the weights go whole. A collective."""
+        base = self._sent_version
+        if self._last_sent is None or base is None or self._workers_version != base:
+            return None
+        own = self._last_sent.changes()
+        of_ranks = distributed.from_every([own.part.numel(), own.checksum, own.numbers] if own is not None else None)
+        if own is None or None in of_ranks:
+            return None
+        n_bytes, checksums, numbers = zip(*of_ranks, strict=True)
+        return _Delta(base, own, list(n_bytes), state_checksum(checksums), sum(numbers))
+
+    def _send_whole(self, line: Transmission | None) -> float:
+        """Returns the seconds of gathering."""
+        gathering_s = 0.0
+        if line is not None:
+            self._announce(line, {"adapter_scale": self._engine.module.adapter_scale or 0.0})
+        for number, bucket in enumerate(self._buckets):
+            begun = time.monotonic()
+            buffer = self._gather(bucket, wanted=line is not None and not line.error)
+            gathering_s += time.monotonic() - begun
+            if line is not None and buffer is not None:
+                line.send(buffer, f"bucket {number + 1} of {len(self._buckets)}")
+        if line is not None:
+            line.end()
+        return gathering_s
+
+    def _send_delta(self, line: Transmission | None, delta: _Delta) -> float:
+        """Returns the seconds of gathering. Rank 0 has one rank's part in memory at a time, and those under way."""
+        if line is None:
+            dist.send(delta.own.part, 0)
+            return 0.0
+        self._announce(line, {"base_version": delta.base, "part_bytes": delta.bytes})
+        gathering_s = 0.0
+        for rank, size in enumerate(delta.bytes):
+            begun, part = time.monotonic(), delta.own.part
+            if rank:
+                part = torch.empty(size, dtype=torch.uint8, device=part.device)
+                dist.recv(part, rank)
+            gathering_s += time.monotonic() - begun
+            line.send(part.to(self._device), f"part {rank + 1} of {len(delta.bytes)}")
+        line.end(delta.state)
+        return gathering_s
+
+    def _announce(self, line: Transmission, more: dict[str, Any]) -> None:
+        line.announce(
+            {
+                "names": [tensor.name for tensor in self._tensors],
+                "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in self._tensors],
+                "shapes": [list(shape) for shape in self._shapes],
+                **more,
+            }
+        )
+
+    def _remember(self, version: int, delta: _Delta | None, reports: list[dict[str, Any]]) -> None:
+        """What the workers have now, where a delta may follow. A collective."""
+        dtypes = {report["dtype"] for report in reports}
+        if dtypes:
+            self._workers_dtype = getattr(torch, dtypes.pop())
+        if self._last_sent is None:
+            return
+        if delta is not None:
+            self._last_sent.accept(delta.own)
+        elif can_follow := distributed.from_first(self._deltas_can_follow(reports)):
+            self._last_sent.take()
+        self._sent_version = version if delta is not None or can_follow else None
+
+    def _deltas_can_follow(self, reports: list[dict[str, Any]]) -> bool:
+        """Whether the workers take deltas, after a whole stream; says once why not. On rank 0."""
+        assert self._last_sent is not None, "asked for deltas alone"
+        own = {"dtype": str(self._tensors[0].dtype).removeprefix("torch."), "device": self._last_sent.device.type}
+        reasons = [report["whole_only"] for report in reports if report["whole_only"]]
+        reasons += [
+            f"workers keep {report[key]} and the learner sends {own[key]}"
+            for report in reports for key in own if report[key] != own[key]
+        ]  # fmt: skip
+        if reasons and reasons[0] != self._why_whole:
+            self._why_whole = reasons[0]
+            distributed.say(f"weights go whole at every sync, no deltas (sync.mode): {reasons[0]}")
+        return not reasons
+
+    def _arrived(self, delta: _Delta | None) -> float | None:
+        """Of a delta's numbers the workers have the very bits; the whole streams' are looked at."""
+        if delta is not None:
+            return 1.0 if delta.numbers else None
         share = distributed.from_first(self._arrival.share(self._workers_dtype))
         dtype = distributed.from_first(str(self._workers_dtype).removeprefix("torch."))
         require_arrival(share, self._config.min_arrived, self._tensors[0].dtype, getattr(torch, dtype))
         return share
-
-    def close(self) -> None:
-        """Leave the group and release the meeting point."""
-        self._abort_group()
-        self.control.close()
-        self._store = None
-
-    def _connect(self) -> None:
-        answering = self.control.answering()
-        self._report_changes(list(answering))
-        if len(answering) < self._min_workers:
-            raise RuntimeError(
-                f"{len(answering)} of {len(self._urls)} rollout workers answer, fewer than "
-                f"rollout.min_workers={self._min_workers}"
-            )
-        together = all(prefix == self._prefix for prefixes in answering.values() for prefix in prefixes)
-        if self._group is not None and together and list(answering) == self.members:
-            return
-        self._abort_group()
-        self.members = list(answering)
-        self._join({url: len(prefixes) for url, prefixes in answering.items()})
-
-    def _join(self, sizes: dict[str, int]) -> None:
-        """Make a group of rank 0 and the processes of the workers, whose numbers `sizes` gives."""
-        config, host = self._config, distributed.own_address(self._config.host)
-        if self._store is None:
-            self._store = stream.host_store(host, config.port, config.timeout_s)
-        prefix, world = f"weights/{uuid.uuid4().hex}", 1 + sum(sizes.values())
-        places: dict[int, str] = {}
-        joining: list[Future[Any]] = []
-        for url, size in sizes.items():
-            first = 1 + len(places)
-            places |= dict.fromkeys(range(first, first + size), url)
-            info = {
-                "host": host,
-                "port": self._store.port,
-                "prefix": prefix,
-                "first_rank": first,
-                "world_size": world,
-                "timeout_s": config.timeout_s,
-                "bucket_bytes": int(config.bucket_mib * 2**20),
-                "adapters": self._engine.module.adapter_scale is not None,
-                "device": self._device.type,
-            }
-            joining.append(self.control.begin(url, "init_weight_transfer_engine", {"init_info": info}))
-
-        def check() -> None:
-            for future in joining:
-                if future.done():
-                    future.result()
-
-        try:
-            self._group = stream.join_group(self._store, prefix, 0, world, config.timeout_s, self._device, check)
-        except stream.PeersMissing as missing:
-            absent = ", ".join(dict.fromkeys(places[rank] for rank in missing.ranks))
-            raise RuntimeError(f"{absent} did not join within sync.timeout_s={config.timeout_s:g} s") from None
-        for future in joining:
-            future.result(timeout=config.timeout_s)
-        self._prefix = prefix
-
-    def _report_changes(self, answering: list[str]) -> None:
-        """Say who has gone or come back since the last group was made."""
-        before = self.members or self._urls
-        for urls, words in (
-            ([url for url in before if url not in answering], "does not answer; going on without it"),
-            ([url for url in answering if url not in before], "is back"),
-        ):
-            for url in urls:
-                count = f"{len(answering)} of {len(self._urls)} rollout workers"
-                print(f"\n  rollout worker {url} {words} ({count})", file=sys.stderr, flush=True)
-
-    def _announce(self, version: int) -> list[Future[Any]]:
-        if self._group is None:
-            raise RuntimeError("no transfer group; connect first")
-        self.control.pause(self.members)
-        self.control.on_all(self.members, "start_weight_update")
-        update = {
-            "names": [tensor.name for tensor in self._tensors],
-            "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in self._tensors],
-            "shapes": [list(shape) for shape in self._shapes],
-            "version": version,
-            "adapter_scale": self._engine.module.adapter_scale or 0.0,
-        }
-        return [self.control.begin(url, "update_weights", {"update_info": update}) for url in self.members]
 
     def _gather(self, bucket: stream.Bucket, wanted: bool) -> Tensor | None:
         """A bucket's parameters made whole, packed on rank 0. Every rank, every bucket, whatever happened before."""
@@ -263,44 +271,13 @@ class WeightSender:
                 self._arrival.look(slot.tensor, view)
             return buffer
 
-    def _conclude(
-        self, version: int, total: int, pending: tuple[Any, Tensor] | None, updates: list[Future[Any]]
-    ) -> None:
-        timeout = self._config.timeout_s
-        if pending is not None:
-            stream.finish(pending[0], timeout)
-        trailer = torch.tensor([total], dtype=torch.int64, device=self._device)
-        stream.finish(stream.start_broadcast(self._group, trailer, timeout), timeout)
-        for update in updates:
-            update.result(timeout=timeout)  # a worker whose checksum differs has raised
-        self.control.on_all(self.members, "finish_weight_update", {"weight_version": str(version)})
-        self.control.reset_prefix_cache(self.members)
-        replies = self.control.on_all(self.members, "collective_rpc", {"method": "timepro_last_update"})
-        for url, reply in zip(self.members, replies, strict=True):
-            for report in reply["results"]:
-                if report.get("version") != version or report.get("checksum") != total:
-                    raise RuntimeError(f"worker {url} reports {report}, not version {version} checksum {total}")
-                self._workers_dtype = getattr(torch, report["dtype"])
-        self.control.resume(self.members)
-
-    @staticmethod
-    def _raise_early(updates: list[Future[Any]]) -> None:
-        for update in updates:
-            if update.done():
-                update.result()
-                raise RuntimeError("a worker said it was done before the stream ended")
-
     def _agree(self, error: str, what: str) -> None:
         """Tell every rank how rank 0 fared; raise the same error on all."""
         if not distributed.any_rank(bool(error)):
             return
+        self._sent_version = None
         if distributed.is_first():
             self.checksum_failures += "checksum" in error
-            self._abort_group()
-            self.control.abort_update(self.members)
+            self._meeting.abort()
+            self.control.abort_update(self._meeting.members)
         raise SyncError(f"{what}: {error or 'see rank 0'}")
-
-    def _abort_group(self) -> None:
-        group, self._group = self._group, None
-        if group is not None:
-            group.abort()

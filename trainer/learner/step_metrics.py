@@ -89,6 +89,7 @@ def step_metrics(step: Step, part_names: Sequence[str], version: int) -> dict[st
     if step.sync is not None:
         metrics |= {"sync/bytes": float(step.sync.bytes), "sync/workers": float(step.sync.workers)}
         metrics |= {"sync/seconds": step.sync.seconds, "sync/gather_seconds": step.sync.gather_seconds}
+        metrics |= {"sync/paused_seconds": step.sync.paused_seconds, "sync/delta": float(step.sync.mode == "delta")}
         if step.sync.arrived is not None:
             metrics["sync/arrived_share"] = step.sync.arrived
     return metrics | {f"time/{phase}": seconds for phase, seconds in slowest.items()} | step.report.as_metrics()

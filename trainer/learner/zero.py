@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollout.delta import share_of
 from trainer.learner import distributed
 from trainer.learner.loading import partition
 from trainer.learner.merging import Narrowing
@@ -29,12 +30,8 @@ def compute_dtype(config: ZeroConfig) -> torch.dtype:
     Raises:
         ValueError: a dtype that is neither float32 nor bfloat16.
     """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     config.check()
-    name = config.dtype
-    if name == "auto":
-        name = "bfloat16" if distributed.device().type == "cuda" else "float32"
-    return known[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.resolved_dtype]
 
 
 def import_deepspeed() -> Any:
@@ -215,6 +212,23 @@ def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:
     """Context in which every rank sees the parameters whole. A collective: all ranks enter it alike."""
     deepspeed = import_deepspeed()
     return deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
+
+
+def own_slice(parameter: torch.nn.Parameter) -> tuple[int, Tensor]:
+    """What this rank keeps of a parameter: the first flat index, and the numbers (N,), in the optimiser's own memory.
+
+    Without padding. A parameter that ZeRO-3 has not taken apart is whole.
+    """
+    part = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return 0, parameter.detach().view(-1)
+    first, end = share_of(parameter.ds_numel, distributed.rank(), distributed.world_size())
+    if part.ds_numel != share_of(parameter.ds_numel, 0, distributed.world_size())[1]:
+        raise RuntimeError(
+            f"ZeRO-3 keeps {part.ds_numel:,} numbers of a parameter of {parameter.ds_numel:,} on each of "
+            f"{distributed.world_size()} ranks: not an equal share; set sync.mode=dense, or leave zero.extra alone"
+        )
+    return first, part.detach()[: end - first]
 
 
 def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:

@@ -56,3 +56,8 @@ class ExperimentConfig:
             for named in (self.learner.gpus, self.rollout.gpus)
         )
         return bool(learner and workers) and not learner & workers  # who names none takes what is visible
+
+    @property
+    def sends_deltas(self) -> bool:
+        """Whether the weight stream may bring deltas."""
+        return self.sync.resolved_mode(self.lora.rank > 0, self.zero.resolved_dtype) == "delta"

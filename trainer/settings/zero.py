@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from timepro.config.marks import Count, Natural, Positive
+from timepro.system import device
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -20,6 +21,11 @@ class ZeroConfig:
     offload_optimiser: bool = False  # float32 weights and AdamW's moments in main memory; AdamW then runs on the CPU
     collective_timeout_s: Positive = 1800.0
     extra: dict[str, Any] = field(default_factory=dict)  # merged into DeepSpeed's configuration, key by key
+
+    @property
+    def resolved_dtype(self) -> str:
+        """float32 or bfloat16."""
+        return self.dtype if self.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
 
     def check(self) -> None:
         """Raises ValueError for a dtype that the learner does not compute in."""

@@ -143,6 +143,14 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("grpo.groups.order=trainer.learner.order:X", "module 'trainer.learner.order' has no 'X'"),
         ("grpo.objective.name=nomod:f", "grpo.objective.name: cannot import module 'nomod'"),
         ("sync.transport=ngloo", "sync.transport is 'ngloo'; it must be auto, gloo or nccl"),
+        ("sync.mode=some", "sync.mode is 'some'; it must be one of auto, dense, delta, adapters"),
+        ("sync.mode=adapters", "sync.mode=adapters, but lora.rank=0 trains all weights"),
+        (
+            "sync.mode=dense lora.rank=8",
+            "sync.mode=dense sends whole weights, which the workers of a run with lora.rank",
+        ),
+        ("sync.mode=delta rollout.dtype=bfloat16 zero.dtype=float32", "set both alike, or sync.mode=auto"),
+        ("sync.mode=delta rollout.tensor_parallel=2", "sync.mode=delta needs workers of one process"),
         ("sft.label_times=foo", "sft.label_times is 'foo'; it must be auto, exact or annotated"),
         ("zero.dtype=fp8", "zero.dtype is 'fp8'; it must be auto, float32 or bfloat16"),
         ("rollout.dtype=fp99", "rollout.dtype is 'fp99'; it must be one of auto, float32, float16, bfloat16"),
@@ -154,6 +162,19 @@ def test_what_only_the_learner_uses_is_checked_too(override: str, said: str) -> 
     config = load_experiment("sed_grpo", override.split(), ExperimentConfig, EXPERIMENTS)
     with pytest.raises(ValueError, match=re.escape(said)):
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "way"),
+    [
+        ([], False), (["zero.dtype=bfloat16"], True), (["zero.dtype=bfloat16", "sync.mode=dense"], False),
+        (["sync.mode=delta"], True), (["lora.rank=8", "zero.dtype=bfloat16"], False),
+    ],
+)  # fmt: skip
+def test_workers_keep_weights_for_deltas_where_deltas_may_come(overrides: list[str], way: bool) -> None:
+    config = load_experiment("sed_grpo", overrides, ExperimentConfig, EXPERIMENTS)
+    check(config)
+    assert config.sends_deltas is way
 
 
 def test_an_order_of_ones_own_passes_the_check() -> None:

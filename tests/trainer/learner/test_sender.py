@@ -6,76 +6,12 @@ The stand-ins receive over a real gloo group; the learner is one rank with plain
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import nn
 
-from rollout import control
-from trainer.learner import zero
-from trainer.learner.lora import Streamed
-from trainer.learner.sender import SyncError, WeightSender
-from trainer.settings.sync import SyncConfig
+from trainer.learner.sender import SyncError
 
-from .stand_in_workers import StandInWorker
-
-
-@pytest.fixture
-def workers():
-    started = [StandInWorker() for _ in range(2)]
-    yield started
-    for worker in started:
-        worker.close()
-
-
-class Policy:
-    """Tensors of several types, which a slow learner gathers one after the other."""
-
-    adapter_scale = None
-
-    def __init__(self, gather_s=0.0):
-        draw, self.gather_s = torch.Generator().manual_seed(0), gather_s
-        shapes = [("embed", (300, 8)), ("norm", (8,)), ("up", (64, 33)), ("head", (300, 8))]
-        self.tensors = {name: nn.Parameter(torch.randn(shape, generator=draw)) for name, shape in shapes}
-        self.tensors["norm"].data = self.tensors["norm"].data.to(torch.bfloat16)
-
-    def streamed(self):
-        for name, tensor in self.tensors.items():
-            yield Streamed(name, [tensor], lambda t=tensor: self._slowly(t))
-
-    def _slowly(self, tensor):
-        time.sleep(self.gather_s)
-        return tensor.data
-
-
-@pytest.fixture
-def send(alone, workers, monkeypatch):
-    """A sender of one rank; its policy."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setattr(control, "_ASK_S", 1.0)
-    monkeypatch.setattr(zero, "gathered", lambda engine, parameters: nullcontext())
-    made = []
-
-    def make(gather_s=0.0, min_workers=1, **settings):
-        policy = Policy(gather_s)
-        config = SyncConfig(**{"timeout_s": 10.0, "bucket_mib": 0.01, **settings})
-        engine, urls = SimpleNamespace(module=policy), [worker.url for worker in workers]
-        made.append(WeightSender(engine, urls, "token", config, own_gpus=False, min_workers=min_workers))
-        return made[-1], policy
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def has(worker, policy, version):
-    assert worker.version == str(version)
-    assert worker.weights.keys() == policy.tensors.keys()
-    assert all(torch.equal(worker.weights[name], tensor.data) for name, tensor in policy.tensors.items())
-    assert not worker.paused
-    return True
+from .stand_in_workers import has
 
 
 def urls(workers):
@@ -148,7 +84,7 @@ def test_too_few_workers_are_an_error(send, workers):
     workers[1].hangs.set()
     with pytest.raises(SyncError, match=r"1 of 2 rollout workers answer, fewer than rollout\.min_workers=2"):
         one.deliver(1)
-    assert workers[0].calls == ["timepro_group"]
+    assert workers[0].calls == ["timepro_state"]
 
 
 def test_a_worker_that_does_not_come_to_the_meeting_is_named(send, workers):

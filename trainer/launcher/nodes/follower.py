@@ -109,6 +109,7 @@ class Follower:
                     derived_token(self._node.token, self._link.session, order["set"]), f"{self._node.rank}-",
                     self._config.lora.shape, self._config.data.feature_cache.place(self._config.runs),
                     self._config.profile.folder(Path(order["logs"]).parent),
+                    self._config.sends_deltas,
                 )  # fmt: skip
                 self._node_watch.workers = self._workers
             case "end_workers":
