@@ -150,7 +150,7 @@ def _recorded_copies(
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            model.load_weights(iter(probes.items()))
+            model.load_weights(iter(probes.items()))  # type: ignore[operator]  # a vLLM model's, not a tensor
     except Exception as error:  # noqa: BLE001 - vLLM's loaders say in many ways that they have no place for a tensor
         raise NoPlaces(f"vLLM's loaders do not take them as they lie ({type(error).__name__}: {error})") from None
     found: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)

@@ -121,7 +121,8 @@ class WeightSender:
             except Exception as failure:  # noqa: BLE001 - told to every rank below
                 error = f"{type(failure).__name__}: {failure}"
         self._agree(error, "the learner and its workers could not meet")
-        self.members, self._workers_version = distributed.from_first([self._meeting.members, self._meeting.version])
+        self.members = distributed.from_first(self._meeting.members)
+        self._workers_version = distributed.from_first(self._meeting.version)
 
     def deliver(self, version: int) -> SyncReport:
         """`connect` and `send`, tried again where they failed. A collective.
