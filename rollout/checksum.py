@@ -30,10 +30,14 @@ class StreamChecksum:
     """The checksum of a stream, given in bucket after bucket; other threads do the sums (xxhash and torch let them).
 
     A context; leaving it ends the threads.
+
+    Args:
+        threads: of somebody else, who ends them; None: its own.
     """
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-checksum")
+    def __init__(self, threads: ThreadPoolExecutor | None = None) -> None:
+        self._owns = threads is None
+        self._threads = threads or checksum_threads()
         self._pending: deque[Future[bytes]] = deque()
         self._whole = hashlib.blake2b(digest_size=8)
 
@@ -43,7 +47,8 @@ class StreamChecksum:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._owns:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
     def add(self, buffer: Tensor) -> None:
         """Take in the next bucket. Waits where the sums fall behind, since a bucket that waits keeps its memory.
@@ -61,6 +66,11 @@ class StreamChecksum:
         while self._pending:
             self._whole.update(self._pending.popleft().result())
         return int.from_bytes(self._whole.digest(), "little") >> 1
+
+
+def checksum_threads() -> ThreadPoolExecutor:
+    """Threads for sums; a context."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-checksum")
 
 
 def slice_sum(part: Tensor) -> bytes:

@@ -10,14 +10,14 @@ Needs torch only, so both ends can import it.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rollout.checksum import StreamChecksum
+from rollout.checksum import StreamChecksum, checksum_threads
 
 _ALIGNMENT = 8  # bytes, within a part: any type can be viewed there
 _JOINED_BYTES = 64 << 20
@@ -91,35 +91,6 @@ def unpack(part: Tensor, dtypes: Sequence[torch.dtype]) -> Iterator[tuple[int, C
         raise ValueError(f"a part of a delta has {part.numel() - end:,} bytes behind its last number")
 
 
-def share_checksum(slices: Iterable[Tensor]) -> int:
-    """The checksum of one rank's shares.
-
-    Args:
-        slices: (N,) of every tensor, in the stream's order; contiguous, maybe empty.
-    """
-    flat = (one.view(torch.uint8) for one in slices if one.numel())
-    with StreamChecksum() as checksum:
-        for one in flat:
-            if one.device.type == "cpu":
-                checksum.add(one)
-            else:  # a GPU takes longer to begin with a small slice than to sum it
-                for joined in join(itertools.chain([one], flat), _JOINED_BYTES):
-                    checksum.add(joined)
-        return checksum.value()
-
-
-def join(pieces: Iterable[Tensor], least: int) -> Iterator[Tensor]:
-    """Pieces (N,) put together, until each but the last has so many numbers at least."""
-    waiting: list[Tensor] = []
-    for piece in pieces:
-        waiting.append(piece)
-        if sum(one.numel() for one in waiting) >= least:
-            yield torch.cat(waiting)
-            waiting = []
-    if waiting:
-        yield torch.cat(waiting)
-
-
 def by_tensor(parts: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> dict[int, Change]:
     """What all parts of a delta change, by the number of the tensor: a few long changes instead of many short ones.
 
@@ -134,6 +105,64 @@ def by_tensor(parts: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> dict[in
         number: Change(torch.cat([c.indices for c in changes]), torch.cat([c.values for c in changes]))
         for number, changes in found.items()
     }
+
+
+class ShareChecksum:
+    """The checksum of one rank's share of every tensor, given in one after the other, in the stream's order.
+
+    Other threads do the sums; slices must not be written to before `value`.
+
+    Args:
+        threads: as `StreamChecksum` has them.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._sum = StreamChecksum(threads)
+        self._waiting: list[Tensor] = []
+
+    def add(self, own: Tensor) -> None:
+        """Take in the next tensor's share: (N,), contiguous, maybe empty."""
+        if not own.numel():
+            return
+        self._waiting.append(own.view(torch.uint8))
+        # A GPU takes longer to begin with a small slice than to sum it.
+        if own.device.type == "cpu" or sum(one.numel() for one in self._waiting) >= _JOINED_BYTES:
+            self._flush()
+
+    def value(self) -> int:
+        """As a number that a signed 64-bit integer holds."""
+        self._flush()
+        return self._sum.value()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._sum.add(self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting))
+        self._waiting = []
+
+
+class StateChecksum:
+    """The checksum of the whole state, from the whole tensors, as so many ranks share them out. A context."""
+
+    def __init__(self, ranks: int) -> None:
+        self._threads = checksum_threads()
+        self._shares = [ShareChecksum(self._threads) for _ in range(ranks)]
+
+    def __enter__(self) -> StateChecksum:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, flat: Tensor) -> None:
+        """Take in the next tensor, (N,), which must not be written to before `value`."""
+        ranks = len(self._shares)
+        for rank, share in enumerate(self._shares):
+            first, end = share_of(flat.numel(), rank, ranks)
+            share.add(flat[first:end])
+
+    def value(self) -> int:
+        """The checksum."""
+        return state_checksum(share.value() for share in self._shares)
 
 
 def state_checksum(shares: Iterable[int]) -> int:

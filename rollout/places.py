@@ -10,7 +10,7 @@ vLLM's loading alone: `NoPlaces` says why.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from rollout.delta import Change, bits, share_checksum, share_of, state_checksum
+from rollout.delta import Change, StateChecksum, bits
 from rollout.kept_weights import KeptLinearMethod
 
 
@@ -87,11 +87,26 @@ class Places:
                     _renew(owner)
 
     @torch.no_grad()
-    def apply(self, name: str, change: Change) -> None:
-        """Put a tensor's changed numbers in. Layers compute with them after `renew`; `undo` takes them back."""
-        place, indices = bits(self._flat[name]), change.indices.to(self._flat[name].device, torch.int64)
-        self._applied.append(_Applied(place, indices, place.index_select(0, indices)))
-        place.index_copy_(0, indices, change.values.to(place.device))
+    def apply(self, changes: Mapping[str, Change], ranks: int, progress: Callable[[], None]) -> int:
+        """Put changed numbers in. Layers compute with them after `renew`; `undo` takes them back.
+
+        Args:
+            changes: by the tensors' names.
+            ranks: of the learner.
+            progress: called after every tensor.
+
+        Returns:
+            the checksum of all numbers as they lie in the model then, as so many ranks share them out.
+        """
+        with StateChecksum(ranks) as checksum:
+            for name, flat in self._flat.items():
+                if (change := changes.get(name)) is not None:
+                    place, indices = bits(flat), change.indices.to(flat.device, torch.int64)
+                    self._applied.append(_Applied(place, indices, place.index_select(0, indices)))
+                    place.index_copy_(0, indices, change.values.to(flat.device))
+                checksum.add(flat)
+                progress()
+            return checksum.value()
 
     def renew(self) -> None:
         """Have all layers compute with what lies in their places now."""
@@ -113,15 +128,6 @@ class Places:
     def accept(self) -> None:
         """What was applied stays."""
         self._applied = []
-
-    def checksum(self, ranks: int) -> int:
-        """The checksum of all numbers as they lie in the model now, as so many learner ranks share them out."""
-        cuts = [[share_of(flat.numel(), rank, ranks) for flat in self._flat.values()] for rank in range(ranks)]
-        shares = (
-            share_checksum(flat[a:b] for flat, (a, b) in zip(self._flat.values(), of_rank, strict=True))
-            for of_rank in cuts
-        )
-        return state_checksum(shares)
 
 
 class _Recorder(TorchDispatchMode):

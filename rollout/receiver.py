@@ -213,12 +213,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                 progress()
             received, (sent, wanted) = checksum.value(), next(buffers).tolist()
         _require_equal(f"in weight delta {update.version}", sent, received)
-        begun, dtypes = time.monotonic(), update.types
-        for number, change in delta.by_tensor(parts, dtypes).items():
-            places.apply(update.names[number], change)
-            progress()
-        found = places.checksum(len(parts))
-        progress()
+        begun, changes = time.monotonic(), delta.by_tensor(parts, update.types)
+        found = places.apply({update.names[number]: c for number, c in changes.items()}, len(parts), progress)
         _require_equal(f"over all weights after delta {update.version}", wanted, found)
         places.renew()
         return found, sum(update.part_bytes), time.monotonic() - begun

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rollout.delta import Change, bits, pack, share_checksum
+from rollout.checksum import checksum_threads
+from rollout.delta import Change, ShareChecksum, bits, pack
 from trainer.learner import zero
 
 # Bytes compared at a time: on a CPU so few that what is between does not leave the cache.
@@ -57,14 +58,17 @@ class LastSent:
         slices = self._slices()
         limit = sum(own.numel() * own.itemsize for _, own in slices)
         found: list[Change] = []
-        for (first, own), copy in zip(slices, self._copies, strict=True):
-            indices = changed(own, copy)
-            found.append(Change((indices + first).to(torch.int32), bits(own).index_select(0, indices)))
-            limit -= found[-1].bytes
-            if limit < 0:
-                return None
-        checksum = share_checksum(own for _, own in slices)
-        return Changes(pack(found), checksum, sum(change.indices.numel() for change in found), found)
+        with checksum_threads() as threads:
+            checksum = ShareChecksum(threads)
+            for (first, own), copy in zip(slices, self._copies, strict=True):
+                checksum.add(own)  # other threads sum what this one compares
+                indices = changed(own, copy)
+                found.append(Change((indices + first).to(torch.int32), bits(own).index_select(0, indices)))
+                limit -= found[-1].bytes
+                if limit < 0:
+                    return None
+            numbers = sum(change.indices.numel() for change in found)
+            return Changes(pack(found), checksum.value(), numbers, found)
 
     @torch.no_grad()
     def accept(self, changes: Changes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class Transmission:
         self._updates: list[Future[Any]] = []
         self._under_way: deque[tuple[Any, Tensor]] = deque()  # with the buffers, which must live as long
         self._checksum = StreamChecksum()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="announcement")
+        self._announced: Future[None] = Future()
         self._paused = 0.0
         self.error = ""
         self.reports: list[dict[str, Any]] = []
@@ -49,11 +51,12 @@ class Transmission:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._thread.shutdown(wait=True)
         self._checksum.__exit__(*error)
 
     def announce(self, update: Mapping[str, Any]) -> None:
-        """Pause the workers, and tell them what comes."""
-        self._attempt("", lambda: self._announce(update))
+        """Pause the workers, and tell them what comes; the learner's ranks gather meanwhile."""
+        self._announced = self._thread.submit(self._announce, update)
 
     def send(self, buffer: Tensor, where: str) -> None:
         """Begin to send the next bytes, (N,) uint8, that are not to be written to any more."""
@@ -87,6 +90,7 @@ class Transmission:
 
     def _send(self, buffer: Tensor) -> None:
         self._checksum.add(buffer)
+        self._announced.result()
         for update in self._updates:
             if update.done():
                 update.result()

@@ -173,12 +173,10 @@ class StandInWorker:
         for part in parts:
             for number, change in delta.unpack(part, dtypes):
                 delta.bits(weights[update["names"][number]])[change.indices.long()] = change.values
-        ranks = len(parts)
-        cuts = [[delta.share_of(w.numel(), rank, ranks) for w in weights.values()] for rank in range(ranks)]
-        found = delta.state_checksum(
-            delta.share_checksum(w[a:b] for w, (a, b) in zip(weights.values(), of_rank, strict=True))
-            for of_rank in cuts
-        )
+        with delta.StateChecksum(len(parts)) as checksum:
+            for one in weights.values():
+                checksum.add(one)
+            found = checksum.value()
         if found != wanted:
             raise RuntimeError("checksum mismatch over all weights")
         self.weights = {name: weights[name].view(self.weights[name].shape) for name in weights}
