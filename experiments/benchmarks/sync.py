@@ -43,6 +43,7 @@ import torch  # noqa: E402
 from experiments.benchmarks.sync_estimate import estimates  # noqa: E402
 from trainer import messages  # noqa: E402
 from trainer.settings.lora import LoraConfig  # noqa: E402
+from trainer.settings.optimiser import OptimiserConfig  # noqa: E402
 from trainer.settings.sync import SyncConfig  # noqa: E402
 from trainer.settings.zero import ZeroConfig  # noqa: E402
 
@@ -154,7 +155,7 @@ def build(folder: Path, parameters: float) -> Path:
 
 
 class Rank:
-    """A learner rank: policy under ZeRO-3, without the optimiser, which no sync touches."""
+    """A learner rank: the policy under ZeRO-3."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         from timepro.features import Processor
@@ -167,7 +168,10 @@ class Rank:
         config, lora = ZeroConfig(dtype=job["dtype"]), LORA if "adapters" in job["modes"] else None
         processor, folder = Processor(Path(job["checkpoint"])), Path(job["checkpoint"])
         policy, _ = load_policy(folder, processor.family, processor.layout, zero.compute_dtype(config), lora)
-        self.engine = zero.initialise_frozen(policy, config)
+        # No sync touches the optimiser, which would take most of the memory; that of adapters is small.
+        self.engine = (
+            zero.initialise(policy, OptimiserConfig(), config) if lora else zero.initialise_frozen(policy, config)
+        )
         self.parameters = [tensor.parameters[0] for tensor in policy.streamed()]
         self._draw = torch.Generator().manual_seed(distributed.rank())
 
