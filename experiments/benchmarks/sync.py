@@ -80,6 +80,7 @@ def main() -> int:
         for of_these in (whole, ["adapters"] if "adapters" in modes else []):
             if of_these:
                 figures |= measure(Path(folder), checkpoint, options, of_these)
+                print(f"so far: {json.dumps(figures)}", file=sys.stderr)
     figures |= ratios(figures)
     targets = {key: target for key, target in TARGETS.items() if key in figures}
     holds = all(figures[key] >= target for key, target in targets.items())
