@@ -101,6 +101,13 @@ class WeightSender:
         self._bytes = sum(sizes)
         self.members: list[str] = []
         self._mode = config.resolved_mode(adapters, str(self._tensors[0].dtype).removeprefix("torch."))
+        if self._mode == "delta" and not all(zero.shares_equally(t.parameters[0]) for t in self._tensors):
+            if config.mode == "delta":
+                raise ValueError(
+                    "sync.mode=delta needs ZeRO-3's plain slices, an equal share of each parameter in every rank's "
+                    "memory; leave zero.extra alone, or set sync.mode=dense"
+                )
+            self._mode = "dense"
         self._last_sent = LastSent([t.parameters[0] for t in self._tensors]) if self._mode == "delta" else None
         self._sent_version: int | None = None  # that `_last_sent` holds; None after any doubt
         self._workers_version: int | None = None  # that all workers in the group have

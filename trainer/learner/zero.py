@@ -223,12 +223,16 @@ def own_slice(parameter: torch.nn.Parameter) -> tuple[int, Tensor]:
     if part is None:
         return 0, parameter.detach().view(-1)
     first, end = share_of(parameter.ds_numel, distributed.rank(), distributed.world_size())
-    if part.ds_numel != share_of(parameter.ds_numel, 0, distributed.world_size())[1]:
-        raise RuntimeError(
-            f"ZeRO-3 keeps {part.ds_numel:,} numbers of a parameter of {parameter.ds_numel:,} on each of "
-            f"{distributed.world_size()} ranks: not an equal share; set sync.mode=dense, or leave zero.extra alone"
-        )
     return first, part.detach()[: end - first]
+
+
+def shares_equally(parameter: torch.nn.Parameter) -> bool:
+    """Whether each rank has an equal share of a parameter in memory: `zero.extra` can ask for other ways."""
+    part = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return True
+    size = share_of(parameter.ds_numel, 0, distributed.world_size())[1]
+    return bool(part.ds_numel == size and part.numel() == size)
 
 
 def whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:

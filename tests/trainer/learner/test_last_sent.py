@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -82,10 +80,11 @@ def test_a_delta_as_large_as_the_weights_is_none(monkeypatch):
     assert last.changes() is None
 
 
-def test_slices_that_are_no_equal_share_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "world_size", lambda: 4)
-    parameter = SimpleNamespace(ds_numel=100, ds_tensor=torch.zeros(50))
-    parameter.ds_tensor.ds_numel = 50
-    with pytest.raises(RuntimeError, match=r"50 numbers of a parameter of 100 on each of 4 ranks.*sync\.mode=dense"):
-        zero.own_slice(parameter)
+def test_slices_that_are_no_equal_share_are_known(monkeypatch):
+    """As DeepSpeed leaves them where a group of ranks shares the parameters, or an NVMe disk has them."""
+    for size, in_memory, equal in ((25, 25, True), (50, 50, False), (25, 1, False)):
+        (parameter,) = ranks_of(monkeypatch, torch.zeros(100), 1)
+        monkeypatch.setattr(distributed, "world_size", lambda: 4)
+        parameter.ds_tensor = torch.zeros(in_memory)
+        parameter.ds_tensor.ds_numel = size
+        assert zero.shares_equally(parameter) is equal

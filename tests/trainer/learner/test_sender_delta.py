@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trainer.learner import zero
 from trainer.learner.sender import SyncError
 
 from .stand_in_workers import has
@@ -152,3 +153,14 @@ def test_workers_of_another_type_get_whole_weights(send, workers, capfd):
     for version in (1, 2):
         deliver(one, policy, workers, version, "dense")
     assert "workers keep bfloat16 and the learner sends float32" in capfd.readouterr().err
+
+
+def test_other_slices_than_zero_3s_plain_ones_go_whole_and_are_refused_where_deltas_are_asked_for(
+    send, workers, monkeypatch
+):
+    monkeypatch.setattr(zero, "shares_equally", lambda parameter: False)
+    one, policy = send(dtype=torch.bfloat16)
+    for version in (1, 2):
+        deliver(one, policy, workers, version, "dense")
+    with pytest.raises(ValueError, match=r"leave zero\.extra alone, or set sync\.mode=dense"):
+        send(mode="delta")
