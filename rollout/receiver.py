@@ -30,7 +30,6 @@ from rollout.places import NoPlaces, Places
 
 logger = init_logger("vllm.timepro.receiver")
 _LOADING_LIMIT_S = 300.0  # of one step of loading: a bucket, or preparing the layers before and after a stream
-_NOT_YET = "no whole stream has come yet"
 
 
 @dataclass(kw_only=True)
@@ -79,7 +78,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self._buffers_on = torch.device("cpu")
         self._loading: Loading | None = None
         self._places: Places | None = None
-        self._no_places = _NOT_YET
+        self._no_places = "no whole stream has come yet"
+        self._looked_for: tuple[list[str], list[list[int]], list[str]] | None = None
         self._version: int | None = None  # of the weights, where a learner has sent them and they are whole
         self._coming: int | None = None
         self._torn = False
@@ -223,12 +223,11 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         """How a whole stream gets into this model; looks for the places of its tensors."""
         if self._adapters is not None:
             return AdapterLoading(self._adapters, update.adapter_scale)
-        if self._places is not None and not self._places.holds(update.names):
-            self._places, self._no_places = None, _NOT_YET
-        if self._places is None and self._no_places == _NOT_YET:
+        asked = (update.names, update.shapes, update.dtypes)
+        if asked != self._looked_for or (self._places is not None and not self._places.holds(update.names)):
+            self._places, self._no_places, self._looked_for = None, "", asked
             try:
-                self._places = Places(self.model, update.names, update.shapes, update.types)
-                self._no_places = ""
+                self._places = Places(self.model, *asked[:2], update.types)
             except NoPlaces as reason:
                 self._no_places = str(reason)
                 logger.info("weights come whole, through vLLM's loading: %s", reason)

@@ -241,7 +241,7 @@ pool.close()
 
 
 DELTA = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from rollout.client import Prompt, RolloutPool, Sampling
@@ -292,6 +292,7 @@ if distributed.is_first():
     Path(out).write_text(json.dumps(found))
 distributed.barrier()
 sender.close()
+os._exit(0)  # as a rank of a run ends: threads of gloo can outlive what they use
 """
 
 

@@ -19,6 +19,7 @@ from vllm.model_executor.model_loader.reload import record_metadata_for_reloadin
 from rollout.kept_weights import KeptLinearMethod  # noqa: E402
 from rollout.places import NoPlaces, Places  # noqa: E402
 from rollout.receiver import GroupInfo, TorchDistReceiver  # noqa: E402
+from trainer.learner.sender import SyncError  # noqa: E402
 
 from .stand_in_workers import Policy, StandInWorker  # noqa: E402
 
@@ -183,7 +184,7 @@ def test_a_delta_that_one_worker_cannot_confirm_is_undone_and_whole_weights_foll
     workers[1].receiver.model.down.weight.data.view(torch.int32)[3, 4] ^= 1  # a bit in memory that the delta leaves
     policy.tensors["down.weight"].data.copy_(old.tensors["down.weight"].data)
     one.connect()
-    with pytest.raises(Exception, match="checksum mismatch over all weights after delta 2"):
+    with pytest.raises(SyncError, match="checksum mismatch over all weights after delta 2"):
         one.send(2)
     assert computes_as(workers[0].receiver.model, old)
     assert [worker.labels for worker in workers] == [[], []]  # of one version both, as before
@@ -193,7 +194,7 @@ def test_a_delta_that_one_worker_cannot_confirm_is_undone_and_whole_weights_foll
 
 def test_answers_of_a_worker_that_got_half_of_the_weights_are_of_no_version(send, workers):
     policy = DecoderPolicy(torch.float32)
-    one, _ = send(policy=policy, mode="dense", retries=0, bucket_mib=0.001, timeout_s=2.0)
+    one, _ = send(policy=policy, mode="dense", retries=0, bucket_mib=0.001, timeout_s=4.0)
     one.deliver(1)
     policy.train(1.0)
     add, count = workers[1].receiver._places.load, []
@@ -206,11 +207,24 @@ def test_answers_of_a_worker_that_got_half_of_the_weights_are_of_no_version(send
 
     workers[1].receiver._places.load = breaks
     one.connect()
-    with pytest.raises(Exception, match="the disk is full"):
+    with pytest.raises(SyncError):
         one.send(2)
     assert workers[1].labels == ["-2"]
     workers[1].receiver._places.load = add
     one.deliver(2)
+    assert all(computes_as(worker.receiver.model, policy) for worker in workers)
+
+
+def test_a_stream_without_places_does_not_keep_the_next_one_from_its_own(send, workers):
+    """One of another type, as a learner with other settings sends it to the same workers."""
+    one, _ = send(policy=DecoderPolicy(torch.bfloat16), mode="delta", retries=0)
+    assert [one.deliver(version).mode for version in (1, 2)] == ["dense", "dense"]
+    one.close()
+    policy = DecoderPolicy(torch.float32)
+    other, _ = send(policy=policy, mode="delta", retries=0)
+    assert other.deliver(3).mode == "dense"
+    policy.train(0.05)
+    assert other.deliver(4).mode == "delta"
     assert all(computes_as(worker.receiver.model, policy) for worker in workers)
 
 
