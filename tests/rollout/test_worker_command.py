@@ -48,12 +48,14 @@ def test_the_command_listens_on_loopback_checks_tokens_and_holds_none(gpu, tiny_
 
 
 def test_the_command_says_what_the_weight_stream_will_bring(gpu, tiny_checkpoint):
-    def given(*what):
-        return json.loads(option(worker_command(WorkerConfig(), tiny_checkpoint, 1, *what), "--additional-config"))
+    def given(*what, **named):
+        return json.loads(
+            option(worker_command(WorkerConfig(), tiny_checkpoint, 1, *what, **named), "--additional-config")
+        )
 
     shape = AdapterShape(8, ("q_proj",))
     assert given(shape) == {"timepro_adapters": {"rank": 8, "targets": ["q_proj"]}}
-    assert given(None, True) == {"timepro_keep_weights": True}
+    assert given(deltas=True) == {"timepro_keep_weights": True}
     assert "--additional-config" not in worker_command(WorkerConfig(), tiny_checkpoint, 1)
 
 
