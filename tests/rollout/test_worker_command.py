@@ -16,7 +16,7 @@ import pytest
 from rollout import alive
 from rollout.alive import FILE_VARIABLE, last_sign, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
-from rollout.settings import AdapterShape, WorkerConfig, worker_gpus
+from rollout.settings import WorkerConfig, worker_gpus
 from rollout.worker import Worker, serve_line, worker_command, worker_environment
 from timepro.system import device
 from timepro.system.processes import group_alive, log_tail
@@ -45,18 +45,6 @@ def test_the_command_listens_on_loopback_checks_tokens_and_holds_none(gpu, tiny_
     assert not any(TOKEN in part for part in command)
     assert "--api-key" not in command
     assert all(isinstance(part, str) for part in command)
-
-
-def test_the_command_says_what_the_weight_stream_will_bring(gpu, tiny_checkpoint):
-    def given(*what, **named):
-        return json.loads(
-            option(worker_command(WorkerConfig(), tiny_checkpoint, 1, *what, **named), "--additional-config")
-        )
-
-    shape = AdapterShape(8, ("q_proj",))
-    assert given(shape) == {"timepro_adapters": {"rank": 8, "targets": ["q_proj"]}}
-    assert given(deltas=True) == {"timepro_keep_weights": True}
-    assert "--additional-config" not in worker_command(WorkerConfig(), tiny_checkpoint, 1)
 
 
 def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
