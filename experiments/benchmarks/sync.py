@@ -36,11 +36,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != HERE), str(HERE)]
 
 import torch  # noqa: E402
+from sync_estimate import estimates  # noqa: E402
 
-from experiments.benchmarks.sync_estimate import estimates  # noqa: E402
 from trainer import messages  # noqa: E402
 from trainer.settings.lora import LoraConfig  # noqa: E402
 from trainer.settings.optimiser import OptimiserConfig  # noqa: E402

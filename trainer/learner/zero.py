@@ -214,10 +214,10 @@ def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:
     return deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
 
 
-def own_slice(parameter: torch.nn.Parameter) -> tuple[int, Tensor]:
+def own_slice(parameter: Any) -> tuple[int, Tensor]:
     """What this rank keeps of a parameter: the first flat index, and the numbers (N,), in the optimiser's own memory.
 
-    Without padding. A parameter that ZeRO-3 has not taken apart is whole.
+    Without padding. A parameter that ZeRO-3 has not taken apart is whole; one that it has carries DeepSpeed's attributes.
     """
     part = getattr(parameter, "ds_tensor", None)
     if part is None:
@@ -226,7 +226,7 @@ def own_slice(parameter: torch.nn.Parameter) -> tuple[int, Tensor]:
     return first, part.detach()[: end - first]
 
 
-def shares_equally(parameter: torch.nn.Parameter) -> bool:
+def shares_equally(parameter: Any) -> bool:
     """Whether each rank has an equal share of a parameter in memory: `zero.extra` can ask for other ways."""
     part = getattr(parameter, "ds_tensor", None)
     if part is None:
