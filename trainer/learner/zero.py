@@ -217,7 +217,7 @@ def gathered(engine: Any, parameters: list[torch.nn.Parameter]) -> Any:
 def own_slice(parameter: Any) -> tuple[int, Tensor]:
     """What this rank keeps of a parameter: the first flat index, and the numbers (N,), in the optimiser's own memory.
 
-    Without padding. A parameter that ZeRO-3 has not taken apart is whole; one that it has carries DeepSpeed's attributes.
+    Without padding. A parameter that ZeRO-3 has not taken apart is whole; others carry DeepSpeed's attributes.
     """
     part = getattr(parameter, "ds_tensor", None)
     if part is None:

@@ -47,7 +47,7 @@ def stand_ins(monkeypatch, tmp_path):
     """Each worker gets a folder of its own: `worker-0`, `worker-1`."""
     made = []
 
-    def command(config, folder, port, adapters=None, profile=None, deltas=False):
+    def command(config, folder, port, adapters=None, profile=None, name="0", deltas=False):
         own = tmp_path / f"worker-{len(made)}"
         own.mkdir()
         made.append(own)
