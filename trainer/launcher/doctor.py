@@ -153,7 +153,7 @@ def _memory(config: ExperimentConfig, node: Node) -> tuple[str, str]:
     )  # fmt: skip
     wanted = plan.host_gib[role]
     said = (
-        f"{plan.architecture.parameters / 1e9:.2f} billion parameters: {plan.rank.total / 2**30:.1f} GiB a rank and "
+        f"{plan.architecture.parameters / 1e6:,.1f} million parameters: {plan.rank.total / 2**30:.1f} GiB a rank and "
         f"{plan.worker.total / 2**30:.1f} a worker, {wanted:.1f} GiB of main memory in all"
     )
     if problems := plan.problems_of(role):

@@ -17,7 +17,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CONTEXT_GIB = 1.2  # of a card: CUDA's context, NCCL, cuBLAS' workspace (assumed)
 SLACK = 0.05  # of what is allocated: pieces that torch's allocator cannot use (assumed)
 _PROCESS_GIB = 3.0  # main memory of a rank's own: Python, torch, CUDA's libraries (assumed)
-_CPU_PROCESS_GIB = 0.6  # the same on a CPU, measured
+_CPU_PROCESS_GIB = 0.9  # the same on a CPU: a run of two ranks and a worker takes 5.9 GiB in all
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class RankMemory:
         stage: "SFT" or "GRPO".
         parts: of where it computes, by name; together the peak.
         moment: when the peak is.
-        host: in main memory besides.
+        host: in main memory besides: the process, one weight at a time while loading, and what is offloaded.
+        written: on rank 0 once more in main memory, when it writes the result: the decoder.
         one: the largest micro-batch.
     """
 
@@ -36,6 +37,7 @@ class RankMemory:
     parts: dict[str, float]
     moment: str
     host: float
+    written: float
     one: Pass
 
     @property
@@ -73,6 +75,7 @@ def how_of(config: ExperimentConfig, batch: BatchConfig, gpu: bool) -> How:
         adapter_rank=lora.rank,
         adapted=len(lora.targets),
         checkpointing=batch.gradient_checkpointing,
+        on_card=gpu,
     )
 
 
@@ -104,13 +107,14 @@ def rank_memory(
     parts = held(trained, architecture, how, config.zero.reduce_bucket)
     parts["encoded frames"] = _frames(batch, architecture, tokens, how.number)
     found = moments(trained, architecture, how, one, batch, config.zero.reduce_bucket)
-    found["the start"] = {"whole model": how.number * architecture.decoder.parameters - sum(parts.values())}
     moment = max(found, key=lambda name: sum(found[name].values()))
     parts |= found[moment]
     if gpu:
         parts["CUDA, allocator"] = CONTEXT_GIB * GIB + SLACK * sum(parts.values())
-    read = how.number * architecture.parameters + (_PROCESS_GIB if gpu else _CPU_PROCESS_GIB) * GIB
-    return RankMemory(stage, parts, moment, states.offloaded_bytes(trained) + read, one)
+    written = float(how.number * architecture.decoder.parameters)
+    loading = how.number * (architecture.encoder.parameters + architecture.decoder.table)
+    read = loading + (_PROCESS_GIB if gpu else _CPU_PROCESS_GIB) * GIB
+    return RankMemory(stage, parts, moment, states.offloaded_bytes(trained) + read, written, one)
 
 
 def moments(

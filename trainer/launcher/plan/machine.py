@@ -37,7 +37,7 @@ CARDS = (
     Card("H100 80 GB", 80, 79.1, 989, 3.35, 450),
     Card("H200 141 GB", 141, 139.8, 989, 4.8, 450),
 )
-# What of a data sheet's numbers programs reach; goals and peers' figures lie around them.
+# What of a data sheet's numbers programs reach. In training an H200 has shown 30 to 53 % (trainer/README.md).
 MFU_TRAINING, MFU_PREFILL = 0.35, 0.40  # share of the arithmetic
 SHARE_DECODING, SHARE_LINK = 0.6, 0.5  # share of the memory's and the link's speed
 DECODING_OVERHEAD_S = {False: 0.015, True: 0.005}  # of a step of vLLM, without and with `rollout.compile`

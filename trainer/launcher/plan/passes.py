@@ -1,7 +1,8 @@
 """What one forward and backward pass keeps in memory, counted as autograd saves it.
 
-The count follows Korthikanti et al. (arXiv 2205.05198, section 4) for this decoder as it is written in transformers:
-RMSNorm in float32, a gated feed-forward, grouped key-value heads, attention that keeps no scores. In that paper's
+The count follows Korthikanti et al. (arXiv 2205.05198, section 4) for this decoder: RMSNorm, a gated feed-forward,
+grouped key-value heads, attention that keeps no scores; on a card as its own kernels compute them, on a CPU as
+transformers does. In that paper's
 notation b is the size of a number, h the width, f the feed-forward's width.
 """
 
@@ -61,7 +62,7 @@ class How:
         whole: whether the weights themselves are trained, and not adapters.
         adapter_rank: 0 without adapters; `adapted` is how many of a layer's matrices have one.
         checkpointing: a layer's input alone is kept, and the layer computed again (arXiv 1604.06174).
-        attention: where rows are branched: "blocks" on a card, "segments" on a CPU, or "mask"
+        on_card: norms, gated feed-forwards and attention over shared prompts have kernels of their own there
             (`timepro.families.parts`).
     """
 
@@ -70,30 +71,30 @@ class How:
     adapter_rank: int = 0
     adapted: int = 0
     checkpointing: bool = False
-    attention: str = "mask"
+    on_card: bool = False
 
 
 def norm_bytes(decoder: Decoder, how: How) -> float:
-    """A token's share of one RMSNorm: the input in float32, the output, and the scaled input for the scale's gradient.
+    """A token's share of one RMSNorm: its input and its output, 2 b h.
 
-    4 h + b h + b h; the last only where the scale is trained.
+    On a CPU the input is kept in float32 and, for a trained scale's gradient, once more scaled: 4 h + b h + b h.
     """
+    if how.on_card:
+        return 2 * how.number * decoder.hidden
     return decoder.hidden * (4 + how.number + (how.number if how.whole else 0))
 
 
 def attention_bytes(decoder: Decoder, how: How, one: Pass) -> float:
     """A token's share of one attention, with queries q and keys k wide, and a number a head for the scores.
 
-    Plain: queries, keys, values, output, b (2 q + 2 k). In blocks the output is there in two orders, b (3 q + 2 k).
-    Under a mask keys and values are repeated to one a query head, b 4 q, and the mask has N numbers a token.
+    Plain: queries, keys, values, output, b (2 q + 2 k). Over shared prompts a card has the output in two orders,
+    b (3 q + 2 k); a CPU repeats keys and values to one a query head, and has those of each part beside, 5 b q and more.
     """
     queries, keys = decoder.heads * decoder.head_dim, decoder.key_value_heads * decoder.head_dim
     if not one.branched:
         numbers: float = 2 * queries + 2 * keys
-    elif how.attention == "blocks":
+    elif how.on_card:
         numbers = 3 * queries + 2 * keys
-    elif how.attention == "mask":
-        numbers = 4 * queries + one.width
     else:
         numbers = 5 * queries + _segment_numbers(queries, one) / one.width
     return how.number * numbers + _SCORES * decoder.heads
@@ -111,8 +112,8 @@ def _segment_numbers(queries: int, one: Pass) -> float:
 
 
 def feed_forward_bytes(decoder: Decoder, how: How) -> float:
-    """A token's share of one gated feed-forward: gate, its activation, up, and their product. 4 b f."""
-    return 4 * how.number * decoder.feed_forward
+    """A token's share of one gated feed-forward: gate, up, their product, 3 b f; on a CPU the gate's activation too."""
+    return (3 if how.on_card else 4) * how.number * decoder.feed_forward
 
 
 def layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
@@ -126,15 +127,16 @@ def layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
 def last_layer_bytes(decoder: Decoder, how: How, one: Pass) -> float:
     """The last layer of all rows: norm, keys and values everywhere, the rest where answers are predicted alone."""
     queries, keys = decoder.heads * decoder.head_dim, decoder.key_value_heads * decoder.head_dim
-    everywhere = norm_bytes(decoder, how) + 2 * how.number * (keys if how.attention == "blocks" else queries)
+    everywhere = norm_bytes(decoder, how) + 2 * how.number * (keys if how.on_card else queries)
     there = (
         norm_bytes(decoder, how)
-        + how.number * (2 * queries + one.width if how.attention == "mask" else 3 * queries)
+        + 3 * how.number * queries
         + feed_forward_bytes(decoder, how)
         + norm_bytes(decoder, how)  # the norm behind the layers
         + how.number * decoder.hidden  # the states that the head takes
     )
-    return one.tokens * everywhere + one.answer_tokens * there
+    parts = 0.0 if how.on_card else how.number * one.rows * _segment_numbers(queries, one)
+    return one.tokens * everywhere + one.answer_tokens * there + parts
 
 
 def kept_bytes(decoder: Decoder, how: How, one: Pass) -> float:

@@ -19,6 +19,7 @@ from trainer.launcher.plan.tokens import Tokens, tokens_of
 from trainer.settings.experiment import ExperimentConfig
 
 _WORKER_HOST_GIB = 4.0  # main memory of a worker's processes beside its card (assumed)
+_LAUNCHER_GIB = 0.5
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,20 @@ def _loads(config: ExperimentConfig, machine: Machine, roles: Roles, node: str, 
 
 
 def _host_gib(config: ExperimentConfig, counts: tuple[int, int, int], stages: Stages, gpu: bool) -> float:
-    """Of SFT's ranks alone, or of GRPO's with the workers; without GRPO the workers evaluate after SFT."""
+    """Of SFT's ranks alone, or of GRPO's with the workers; without GRPO the workers evaluate after SFT.
+
+    Rank 0 has the whole decoder there when it writes the result.
+    """
 
     def of(count: int, one: RankMemory | None) -> float:
-        return 0.0 if one is None else count * (one.host + (0.0 if gpu else one.total)) / GIB
+        if one is None or not count:
+            return 0.0
+        return (count * (one.host + (0.0 if gpu else one.total)) + one.written) / GIB
 
     ranks, workers, sft_ranks = counts
     serving = workers * (_WORKER_HOST_GIB if gpu else stages.worker.total / GIB)
     together = of(ranks, stages.rank) if config.grpo.enabled else 0.0
-    return max(together + serving, of(sft_ranks, stages.sft))
+    return _LAUNCHER_GIB + max(together + serving, of(sft_ranks, stages.sft))
 
 
 def _problems(

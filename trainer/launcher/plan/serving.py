@@ -17,7 +17,7 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _CONTEXT_GIB, _GRAPHS_GIB = 1.0, 1.0  # CUDA's context; CUDA graphs where the model is compiled (assumed)
 _FRAMES_A_CLIP = 750  # of the longest clip that vLLM tries, 30 s
 _SAMPLER_COPIES = 4  # of float32 logits of all sequences: raw, processed, sorted, probabilities
-_CPU_PROCESS_GIB = 1.4  # a worker's processes on a CPU, measured (they take 0.8 to 1.9 with a tiny model)
+_CPU_PROCESS_GIB = 2.8  # of a worker's three processes on a CPU, with a tiny model about 3 GiB in all
 
 
 @dataclass(frozen=True)

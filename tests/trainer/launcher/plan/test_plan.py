@@ -131,8 +131,8 @@ def test_without_grpo_the_worker_comes_after_the_learner() -> None:
     words = ["grpo.enabled=false", "rollout.gpu_memory_fraction=0.9"]
     assert plan("qwen2_5_omni_3b/sed_grpo", cards(1, 80), *words).problems == []
     on_cpu = plan("qwen2_5_omni_3b/sed_grpo", Machine(1, (), None), *words)
-    rank, worker = (on_cpu.rank.host + on_cpu.rank.total) / GIB, on_cpu.worker.total / GIB
-    assert on_cpu.host_gib == {"node": pytest.approx(max(rank, worker))}
+    rank, worker = (on_cpu.rank.host + on_cpu.rank.total + on_cpu.rank.written) / GIB, on_cpu.worker.total / GIB
+    assert on_cpu.host_gib == {"node": pytest.approx(0.5 + max(rank, worker))}
 
 
 def test_arithmetic_of_a_row() -> None:
@@ -207,7 +207,7 @@ def test_the_doctor_finds_a_published_checkpoint_too_large_for_this_machine(
     findings = found(config)
     assert findings["GPUs"][0] == "ok"
     state, said = findings["memory"]
-    assert state == "fail" and "8.94 billion parameters" in said and "GiB of main memory, but its processes" in said
+    assert state == "fail" and "8,937.3 million parameters" in said and "GiB of main memory, but its processes" in said
 
 
 def test_the_doctor_lets_the_embedded_model_through_and_a_huge_one_not(tmp_path: Path, without_cards: None) -> None:
