@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rollout import checksum, stream
+from rollout import checksum, delta, stream
 
 CARD = torch.device("cuda", 1)
 
@@ -67,6 +67,20 @@ def test_a_mocked_cards_bytes_are_summed_where_they_are(monkeypatch: pytest.Monk
     monkeypatch.setattr(checksum, "weighted_sums", lambda given: sums if given is on_card else None)
     found = checksum.slice_sum(on_card)  # type: ignore[arg-type]
     assert found == part.numel().to_bytes(8, "little") + sums.numpy().tobytes()
+
+
+@pytest.mark.parametrize(("where", "sizes"), [("meta", [16, 3]), ("cpu", [4, 4, 8, 3])])
+def test_small_shares_are_joined_before_they_are_summed_off_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, where: str, sizes: list[int]
+) -> None:
+    """The meta device stands for the card."""
+    summed: list[int] = []
+    monkeypatch.setattr(delta, "_JOINED_BYTES", 16)
+    share: Any = object.__new__(delta.ShareChecksum)
+    share._waiting, share._sum = [], SimpleNamespace(add=lambda part: summed.append(part.numel()), value=lambda: 7)
+    for size in (4, 4, 8, 0, 3):
+        share.add(torch.empty(size, dtype=torch.uint8, device=where))
+    assert share.value() == 7 and summed == sizes
 
 
 class TestReceiver:

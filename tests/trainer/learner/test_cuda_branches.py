@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rollout.settings import WorkerConfig
 from timepro import low_rank
-from trainer.learner import distributed, head, offload, profiling, sender, usage, zero
+from trainer.learner import distributed, head, last_sent, offload, profiling, sender, usage, zero
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.learner import LearnerConfig
 from trainer.settings.nodes import NodesConfig
@@ -170,6 +170,15 @@ def test_activations_go_through_mocked_pinned_memory(monkeypatch: pytest.MonkeyP
         assert bool(asked) is (pin is True)
     assert (3, 8) in asked
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("n", [1024, 1023])
+def test_what_has_changed_is_found_number_by_number_as_on_a_card(n: int) -> None:
+    """An odd number of them takes a card's path on a CPU, an even one the path by words."""
+    before = torch.arange(n, dtype=torch.int16)
+    now = before.clone()
+    now[[0, 5, n - 1]] += 1
+    assert last_sent.changed(now, before).tolist() == [0, 5, n - 1]
 
 
 @pytest.mark.parametrize(("where", "waits"), [(CARD, 1), (CPU, 0)])
