@@ -62,8 +62,15 @@ def trained_of(config: ExperimentConfig, architecture: Architecture, ranks: int,
         ranks=ranks,
         offload=config.zero.offload_optimiser,
         reference=grpo and config.grpo.kl.coefficient > 0 and not lora.rank,
+        deltas=grpo and sync_mode(config, gpu) == "delta",
         on_cpu=not gpu,
     )
+
+
+def sync_mode(config: ExperimentConfig, gpu: bool) -> str:
+    """dense, delta or adapters."""
+    dtype = {2: "bfloat16", 4: "float32"}[number_bytes(config, gpu)]
+    return config.sync.resolved_mode(config.lora.rank > 0, dtype)
 
 
 def how_of(config: ExperimentConfig, batch: BatchConfig, gpu: bool) -> How:
@@ -151,6 +158,7 @@ def held(trained: Trained, architecture: Architecture, how: How, bucket: int) ->
         "gradients": states.gradient_bytes(trained),
         "optimiser": states.optimiser_bytes(trained),
         "reference": states.reference_bytes(trained),
+        "weights as last sent": states.last_sent_bytes(trained),
         "gradients' bucket": states.bucket_bytes(trained, bucket),
         "audio encoder": float(how.number * architecture.encoder.parameters),  # on every rank, whole
     }

@@ -42,6 +42,7 @@ MFU_TRAINING, MFU_PREFILL = 0.35, 0.40  # share of the arithmetic
 SHARE_DECODING, SHARE_LINK = 0.6, 0.5  # share of the memory's and the link's speed
 DECODING_OVERHEAD_S = {False: 0.015, True: 0.005}  # of a step of vLLM, without and with `rollout.compile`
 SYNC_GB_S = {"nccl": 8.0, "gloo": 0.5}  # of the whole stream: gather, wire, load
+CHANGED = 0.02  # share of bfloat16 weights that a step of RL changes (about 1 % is published)
 CPU_ADAMW_NUMBERS_S = 2e8  # numbers that torch's AdamW updates in main memory
 
 

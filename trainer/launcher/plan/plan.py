@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from trainer.launcher.plan.architecture import Architecture, architecture_of
 from trainer.launcher.plan.layout import CardUse, Roles, absent_cards, card_uses, roles_of
-from trainer.launcher.plan.learner import GIB, RankMemory, number_bytes, rank_memory
-from trainer.launcher.plan.machine import Machine
+from trainer.launcher.plan.learner import GIB, RankMemory, number_bytes, rank_memory, sync_mode
+from trainer.launcher.plan.machine import CHANGED, Machine
 from trainer.launcher.plan.seconds import StepSeconds, step_seconds
 from trainer.launcher.plan.serving import WorkerMemory, worker_memory
 from trainer.launcher.plan.tokens import Tokens, tokens_of
@@ -20,6 +20,7 @@ from trainer.settings.experiment import ExperimentConfig
 
 _WORKER_HOST_GIB = 4.0  # main memory of a worker's processes beside its card (assumed)
 _LAUNCHER_GIB = 0.5
+_INDEX = 4  # bytes that say which number has changed
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,17 @@ def plan_of(config: ExperimentConfig, machine: Machine, seconds: float = 0.0) ->
 
 
 def sync_of(config: ExperimentConfig, architecture: Architecture, gpu: bool) -> tuple[str, int]:
-    """What one weight sync sends, and how many bytes: adapters in float32, or everything that is trained."""
-    decoder, lora = architecture.decoder, config.lora
-    if lora.rank:
-        return "adapters", 4 * decoder.adapter_parameters(lora.rank, lora.targets)
-    return "dense", number_bytes(config, gpu) * decoder.parameters
+    """What one weight sync sends, and how many bytes.
+
+    Adapters in float32; what has changed, an index and a number each; or everything that is trained.
+    """
+    decoder, lora, number = architecture.decoder, config.lora, number_bytes(config, gpu)
+    mode = sync_mode(config, gpu)
+    if mode == "adapters":
+        return mode, 4 * decoder.adapter_parameters(lora.rank, lora.targets)
+    if mode == "delta":
+        return mode, round((_INDEX + number) * CHANGED * decoder.parameters)
+    return mode, number * decoder.parameters
 
 
 def _stages(

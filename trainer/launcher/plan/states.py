@@ -28,6 +28,7 @@ class Trained:
         ranks: n.
         offload: the optimiser's state is in main memory.
         reference: a second, frozen model is kept (`grpo.kl`).
+        deltas: the weights are kept as they were last sent, to find what has changed.
         on_cpu: the learner computes on a CPU.
     """
 
@@ -38,6 +39,7 @@ class Trained:
     ranks: int
     offload: bool = False
     reference: bool = False
+    deltas: bool = False
     on_cpu: bool = False
 
 
@@ -64,6 +66,11 @@ def offloaded_bytes(one: Trained) -> float:
 def reference_bytes(one: Trained) -> float:
     """A rank's share of the frozen second model."""
     return one.number * (one.numbers + one.frozen) / one.ranks if one.reference else 0.0
+
+
+def last_sent_bytes(one: Trained) -> float:
+    """A rank's share of the trained weights as the workers have them."""
+    return one.number * one.numbers / one.ranks if one.deltas else 0.0
 
 
 def gathered_bytes(one: Trained) -> float:

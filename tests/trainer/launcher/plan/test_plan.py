@@ -97,6 +97,19 @@ def test_the_papers_settings_fit_eight_cards_of_eighty_gb() -> None:
     assert problem.startswith("node card 0 has 79.1 GiB, but 4 learner rank(s) of ")
 
 
+def test_what_a_sync_sends() -> None:
+    """Adapters in float32; of bfloat16 weights what has changed, for which a rank keeps them as they were sent."""
+    deltas = plan("qwen2_5_omni_7b/sed_grpo", cards(8, 80), *ALL)
+    assert (deltas.sync_mode, deltas.sync_bytes) == ("delta", round(6 * 0.02 * SEVEN_B))
+    assert deltas.rank.parts["weights as last sent"] == 2 * SEVEN_B / 4
+    assert deltas.sft is not None and "weights as last sent" not in deltas.sft.parts
+    dense = plan("qwen2_5_omni_7b/sed_grpo", cards(8, 80), *ALL, "sync.mode=dense")
+    assert (dense.sync_mode, dense.sync_bytes) == ("dense", 2 * SEVEN_B)
+    assert "weights as last sent" not in dense.rank.parts
+    on_cpu = plan("qwen2_5_omni_7b/sed_grpo", Machine(1, (), None), *ALL)
+    assert on_cpu.sync_mode == "dense"  # float32, of which a step changes every number
+
+
 def test_everybody_on_one_card() -> None:
     found = plan("qwen2_5_omni_3b/sed_grpo", cards(1, 80))
     assert found.problems == [] and found.transport == "gloo"  # NCCL refuses two processes on a card
