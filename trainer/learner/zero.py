@@ -30,8 +30,12 @@ def compute_dtype(config: ZeroConfig) -> torch.dtype:
     Raises:
         ValueError: a dtype that is neither float32 nor bfloat16.
     """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     config.check()
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.resolved_dtype]
+    name = config.dtype
+    if name == "auto":
+        name = "bfloat16" if distributed.device().type == "cuda" else "float32"
+    return known[name]
 
 
 def import_deepspeed() -> Any:

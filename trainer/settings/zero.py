@@ -24,7 +24,7 @@ class ZeroConfig:
 
     @property
     def resolved_dtype(self) -> str:
-        """float32 or bfloat16."""
+        """float32 or bfloat16, for whoever does not load torch."""
         return self.dtype if self.dtype != "auto" else ("bfloat16" if device.on_gpu() else "float32")
 
     def check(self) -> None:
