@@ -78,7 +78,9 @@ def test_a_worker_reads_audio_as_the_learner_does_and_warns_of_no_other_decoder(
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
     init_logger("vllm.multimodal.media.audio").addHandler(caplog.handler)
     samples, rate = AudioMediaIO(**given).load_file(path)
-    assert rate == 16000 and np.array_equal(samples, read_audio(path)) and not caplog.records
+    assert rate == 16000 and np.array_equal(samples, read_audio(path))
+    # What other parts of vLLM say when they are first imported is not about audio.
+    assert not [record for record in caplog.records if record.name.startswith("vllm.multimodal")]
 
 
 def test_the_command_fits_the_device(gpu, tiny_checkpoint):
