@@ -64,6 +64,7 @@ def test_gradient_does_not_depend_on_ranks_or_micro_batches(tmp_path: Path, tiny
 
 REFUSED = """
 import sys
+from pathlib import Path
 import torch
 from trainer.learner import distributed, zero
 from trainer.settings.batch import BatchConfig
@@ -76,7 +77,7 @@ from trainer.settings.zero import ZeroConfig
 
 store = distributed.join_alone()
 settings = OptimiserConfig(max_refused_steps=2)
-learner = Learner(sys.argv[1], settings, ZeroConfig(), BatchConfig(), LoraConfig())
+learner = Learner(Path(sys.argv[1]), settings, ZeroConfig(), BatchConfig(), LoraConfig())
 learner.start()
 ids = learner.processor.answer_ids("none")
 rows = [Row(ids, torch.zeros(0, 64), [AnswerTokens(ids, supervised=True)])]
