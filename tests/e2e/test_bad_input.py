@@ -65,7 +65,7 @@ def test_unknown_reward_names_near_ones() -> None:
 def test_dry_run_prints_configuration_and_plan(tmp_path: Path) -> None:
     result = train("sed_grpo", f"runs={tmp_path}", "--dry-run", "grpo.groups.group_size=4")
     assert result.returncode == 0
-    assert "group_size: 4" in result.stdout and "micro-batches a rank" in result.stdout
+    assert "group_size: 4" in result.stdout and "largest micro-batch" in result.stdout
     assert not list(tmp_path.iterdir())
 
 

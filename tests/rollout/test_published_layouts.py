@@ -37,7 +37,7 @@ class FakeGroup(SimpleNamespace):
 def environment() -> Iterator[None]:
     """vLLM's configuration sets environment variables; other tests must not see them."""
     before = dict(os.environ)
-    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TORCHDYNAMO_DISABLE": "1"}
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
     yield
     os.environ.clear()
     os.environ.update(before)

@@ -19,7 +19,10 @@ from timepro.environment import doctor
 from trainer.launcher import doctor as nodes
 from trainer.launcher.commands import doctor as doctor_command
 
-TABLES = {"train", "sweep", "doctor", "runs", "diff", "inspect", "evaluate", "check-reward", "data", "report", "errors"}
+TABLES = {
+    "train", "plan", "sweep", "doctor", "runs", "diff", "inspect", "evaluate", "check-reward", "data", "report",
+    "errors",
+}  # fmt: skip
 
 
 def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -74,6 +77,7 @@ def calls(tmp_path: Path, monkeypatch) -> dict[str, list[str]]:
         "doctor": ["doctor", f"runs={tmp_path}"],
         "evaluate": ["evaluate", str(tmp_path / "labels.tsv"), str(tmp_path / "labels.tsv"), "--resamples", "10"],
         "inspect": ["inspect", str(tmp_path / "run")],
+        "plan": ["plan", "sed_grpo", f"runs={tmp_path}"],
         "runs": ["runs", str(tmp_path / "run")],
         "train": ["train", "sed_grpo", "--dry-run", f"runs={tmp_path}"],
         "sweep": ["sweep", "sed_grpo_seeds", "--here", "--list", "--runs", str(tmp_path)],

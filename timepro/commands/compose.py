@@ -36,7 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", required=True, metavar="WHISPER", help="a folder, or a hub name")
     parser.add_argument("--decoder", required=True, metavar="LM", help=f"a folder, a hub name, or {_FRESH}")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; must not exist")
-    parser.add_argument("--family", default="", help="whose class it becomes (default: the encoder's, or qwen2_audio)")
+    parser.add_argument(
+        "--family",
+        default="",
+        help="whose class it becomes (default: the encoder's own)",
+    )
     parser.add_argument("--random-encoder", action="store_true", help="the encoder's shape, with random weights")
     parser.add_argument(
         "--encoder-window", type=int, default=0, metavar="FRAMES",
@@ -61,10 +65,11 @@ def run(options: argparse.Namespace) -> int:
             decoder = fetch(options.decoder, None)
         from timepro.composing.compose import compose
         from timepro.composing.encoder import read_audio_encoder
-        from timepro.families import family_named
+        from timepro.families import all_families, family_named
 
         found = read_audio_encoder(encoder)
-        family = family_named(options.family or found.family or "qwen2_audio", "--family")
+        as_whisper = next(family.name for family in all_families() if not family.windowed_encoder)
+        family = family_named(options.family or found.family or as_whisper, "--family")
         words, texts = _words(options)
         compose(
             found.randomly() if options.random_encoder else found, _decoder(options, decoder), family, options.out,

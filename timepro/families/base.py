@@ -91,6 +91,7 @@ class ModelFamily(ABC):
     vllm: VllmClasses
     vllm_architecture: str  # of the class with timestamps, in `config.json` and vLLM's registry
     frame_rate: float  # audio frames a second behind the encoder
+    windowed_encoder: bool = False  # attends within windows, where Whisper's encoder attends over the whole clip
     mel_margin: int = 0  # mel frames behind the clip (silence) that the encoder's convolutions see
     decoder_prefix: str  # of the decoder's parameters in the Hugging Face model
     encoder_prefixes: tuple[str, ...] = ()  # of the audio encoder's tensors in the published checkpoint, projector too

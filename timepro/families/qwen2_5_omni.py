@@ -42,6 +42,7 @@ class Qwen25Omni(ModelFamily):
     )
     vllm_architecture = "TimeProQwen2_5OmniModel"
     frame_rate = 25.0
+    windowed_encoder = True
     decoder_prefix = "model."
     encoder_prefixes = ("thinker.audio_tower.",)
     projector = "proj"

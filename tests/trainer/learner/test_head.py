@@ -87,7 +87,7 @@ def test_chunks_give_what_autograd_gives_from_all_logits() -> None:
     """With temperatures, banned tokens, and a soft target for some of the times."""
     torch.manual_seed(0)
     n, width, vocabulary = 37, 8, 50
-    soft = SoftTime(weight=0.5, sigma=0.3, first=30, size=12, stride=0.1)
+    soft = SoftTime(weight=0.5, sigma=0.3, kinds=((30, 12, 0.1),))
     linear, banned = nn.Linear(width, vocabulary, bias=False), torch.tensor([0, 7])
     hidden, targets = torch.randn(n, width, requires_grad=True), torch.randint(8, 45, (n,))
     temperatures, supervised, gains = torch.rand(n) + 0.5, torch.rand(n) < 0.5, torch.randn(n)

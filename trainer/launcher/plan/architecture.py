@@ -217,6 +217,6 @@ def _tiny(tiny: TinyModelConfig) -> Architecture:
     family = family_named(tiny.family, "model.tiny.family")
     encoder = _encoder(
         tiny.encoder_width, tiny.encoder_layers, tiny.encoder_feed_forward, 128, 1500, tiny.hidden_size,
-        family.name == "qwen2_5_omni",
+        family.windowed_encoder,
     )  # fmt: skip
     return Architecture("the model built here", family, decoder, encoder, 0, "float32")
