@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Epoch:
     times: dict[str, float]
 
 
-class Epochs:
+class Epochs(ABC):
     """Asks for epochs of steps; the kinds of systems say how a step is answered."""
 
     def __init__(self, folder: Path) -> None:
@@ -140,17 +141,17 @@ class Epochs:
         cpu = {name: value - used[name] for name, value in self.cpu_seconds().items()}
         return Epoch(len(clips) / seconds, answers, cpu, sums)
 
+    @abstractmethod
     def forget(self) -> None:
         """Drop keys and values of earlier epochs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, prompts: list[tuple[list[int], Path, int | None]]) -> tuple[list[list[list[int]]], dict[str, float]]:
         """Token ids of each prompt's answers, and timers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cpu_seconds(self) -> dict[str, float]:
         """CPU seconds until now, by kind of process."""
-        raise NotImplementedError
 
 
 class ThroughPool(Epochs):
