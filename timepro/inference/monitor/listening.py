@@ -20,8 +20,7 @@ _LEAST_S = 0.1  # what is left of a stream's end and shorter is not asked about
 class Listener:
     """Windows of one stream, each of which is believed at once: windows overlap, and what one misses another may hear.
 
-    A sound that several windows tell is one event all the same, see `Tracker`. Believing only the window that has an
-    onset in its middle found 73 % of breaking glasses where this finds 92 % (`experiments/benchmarks/detect.py`).
+    A sound that several windows tell is one event all the same, see `Tracker`.
 
     Args:
         answerer: asked about each window with sound.
