@@ -6,9 +6,7 @@ Weights are streamed from file to file (`timepro.checkpoints`), so a 7B checkpoi
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +36,7 @@ from timepro.embeddings import (
     subwords_of,
 )
 from timepro.families import ModelFamily, family_of
+from timepro.system.files import whole_folder
 from timepro.timestamps import INITIALISATIONS, TimestampVocabulary, vocabulary_of
 
 _TIMESTAMP = re.compile(r"<\d+(\.\d+)?>|<\d+|\.\d+>")  # a token of any style
@@ -95,10 +94,7 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
     vocabulary = vocabulary_of(settings.style, settings.stride, settings.duration)
     tokenizer, known = _extended_tokenizer(source, family, vocabulary, say)
     config = family.whole_config(json.loads((source / "config.json").read_text(encoding="utf-8")))
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(target) as partial:
         copy_others(source, partial, but=("config.json", _GENERATION_FILE, *_TOKENIZER_FILES, _TEMPLATE_FILE))
         tokenizer.save_pretrained(partial)
         matrices = _find(files, family)
@@ -112,9 +108,6 @@ def init_model(source: Path, target: Path, settings: TimestampSettings, say: Say
         config = with_timestamps(config, family, layout, n_rows, tied=family.head_name not in matrices)
         (partial / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         _write_generation_config(source, partial, tokenizer, say)
-        os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # there only where something has failed
     say(f"wrote {target}; train it with model.path={target}")
 
 

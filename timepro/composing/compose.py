@@ -7,8 +7,6 @@ nothing of either part is rounded; all of them are in memory at once.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from timepro.composing.encoder import Encoder
 from timepro.embeddings import padded_rows
 from timepro.families import ModelFamily
 from timepro.families.parts.whisper import sinusoids
+from timepro.system.files import whole_folder
 from timepro.tiny.build import initialised_model, write_weights
 from timepro.tiny.config import TinyModelConfig
 from timepro.tiny.tokenizer import build_tokenizer, chat_template
@@ -64,15 +63,9 @@ def compose(
     _take_details(family.text_side_config(model_config).text_config, decoder, family)
     model = initialised_model(family, model_config, config)
     taken = _take_encoder(model, encoder, family) | _take_decoder(model, decoder, family)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(out) as partial:
         family.write_tiny(partial, model_config, tokenizer, chat_template(family.tokens))
         write_weights(partial, family, model, config, tokenizer)
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # there only where something has failed
     _report(model, taken, say)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,22 @@ def _replacing(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)  # there only where the block has failed
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill that gets the name ``target``, which must not exist, once the block has ended well.
+
+    It lies beside the target until then; after an exception nothing is left of it.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # there only where something has failed
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
