@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FILE_VARIABLE = "TIMEPRO_ALIVE_FILE"
@@ -66,13 +66,15 @@ class _Signs:
     def end(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._own.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._own.unlink()
 
     def _run(self) -> None:
         while True:
             now = time.monotonic()
             if now - self._progress < self._limit_s:
-                self._own.write_text(repr(now), encoding="utf-8")
-                os.replace(self._own, self._path)  # never seen half-written
+                with suppress(OSError):  # a disk that is full for a moment: a later sign still comes in time
+                    self._own.write_text(repr(now), encoding="utf-8")
+                    os.replace(self._own, self._path)  # never seen half-written
             if self._ended.wait(_EVERY_S):
                 return

@@ -353,6 +353,16 @@ def test_signs_of_life_end_without_progress(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_signs_of_life_go_on_after_a_disk_that_could_not_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "later" / "worker.alive"
+    monkeypatch.setenv(FILE_VARIABLE, str(path))
+    with signs_of_life(60.0):
+        time.sleep(0.3)
+        path.parent.mkdir()
+        wait_for(path.exists)
+        assert time.monotonic() - last_sign(path) < 5.0
+
+
 def test_several_processes_give_signs_in_one_file(tmp_path, monkeypatch):
     """The processes of a tensor-parallel worker; a reader never finds it empty or half-written."""
     path = tmp_path / "worker.alive"

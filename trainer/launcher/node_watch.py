@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
@@ -81,7 +82,8 @@ class NodeWatch:
         self._now.set()
         self._thread.join(timeout=10)
         self._ranks, self.workers = (0, ()), None
-        self._write(_how_it_ended(error))
+        with self._faults_said():
+            self._write(_how_it_ended(error))
 
     # --- what the launcher tells
 
@@ -140,7 +142,19 @@ class NodeWatch:
             self._now.wait(self._interval_s)
             self._now.clear()
             if not self._stop.is_set():
-                self.look()
+                with self._faults_said():
+                    self.look()
+
+    @contextmanager
+    def _faults_said(self) -> Iterator[None]:
+        """A fault of the watching ends neither the watching nor the run: it is said once, and the next look may do."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a driver, a process table or a file system may raise
+            said = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            if said != self._problem:
+                self._problem = said
+                print(f"  timepro status will not know of this node: {said}", file=sys.stderr, flush=True)
 
     def look(self) -> None:
         """Take one sample. One during which the peak was taken belongs to what was before."""
@@ -170,13 +184,8 @@ class NodeWatch:
             cpu=psutil.cpu_percent() / 100, cards=tuple(cards), busy_minute=tuple(map(self._busy_minute, cards)),
             processes=tuple(self._processes(used or {})), stage=self._stage, problem=self._cards.problem, ended=ended,
         )  # fmt: skip
-        try:
-            write_node(self._run, report)
-            self._unwritten, self._problem = 0, ""
-        except OSError as error:  # a full disk must not end the watching, nor the run
-            if str(error) != self._problem:
-                self._problem = str(error)
-                print(f"  timepro status will not know of this node: {error}", file=sys.stderr, flush=True)
+        write_node(self._run, report)
+        self._unwritten, self._problem = 0, ""
 
     def _busy_minute(self, card: CardReport) -> float:
         found = [other.busy for _, cards in self._busy for other in cards if other.index == card.index]

@@ -94,6 +94,28 @@ def test_the_last_word_says_how_it_ended(tmp_path: Path, error: Exception | None
     assert report.ended.startswith(said)
 
 
+@pytest.mark.parametrize("error", [psutil.AccessDenied(1), ValueError("a driver's odd answer"), OSError("disk full")])
+def test_a_fault_of_the_watching_is_said_once_and_ends_nothing(tmp_path: Path, monkeypatch, capfd, error) -> None:
+    looks: list[float] = []
+
+    def virtual_memory():
+        looks.append(time.monotonic())
+        if len(looks) <= 3:
+            raise error
+        return there()
+
+    there = psutil.virtual_memory
+    monkeypatch.setattr(psutil, "virtual_memory", virtual_memory)
+    with NodeWatch(interval_s=0.01) as watch:
+        watch.report_to(tmp_path)
+        deadline = time.monotonic() + 10
+        while not read_nodes(tmp_path):
+            assert time.monotonic() < deadline, "the thread has ended"
+            time.sleep(0.01)
+    said = capfd.readouterr().err
+    assert said.count("timepro status will not know of this node") == 1 and str(error) in said
+
+
 def test_a_stages_peak_counts_every_node(tmp_path: Path) -> None:
     watch = NodeWatch(nodes=2, interval_s=1000.0)
     watch.report_to(tmp_path)
