@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rollout import alive
-from rollout.alive import FILE_VARIABLE, last_sign, signs_of_life
+from rollout.alive import FILE_VARIABLE, signs_of_life
 from rollout.auth import TOKEN_VARIABLE
 from rollout.settings import WorkerConfig, worker_gpus
 from rollout.worker import Worker, serve_line, worker_command, worker_environment
@@ -338,45 +337,6 @@ def test_a_worker_that_takes_in_weights_gives_signs_of_life_instead(server, monk
         assert not server.complaint(**LIMITS)
     time.sleep(0.6)
     assert "has not answered for" in server.complaint(**LIMITS)
-
-
-def test_signs_of_life_end_without_progress(tmp_path, monkeypatch):
-    path = tmp_path / "worker.alive"
-    monkeypatch.setenv(FILE_VARIABLE, str(path))
-    with signs_of_life(0.6) as progress:
-        for _ in range(5):
-            time.sleep(0.3)
-            progress()
-        assert time.monotonic() - last_sign(path) < 0.6
-        time.sleep(1.5)
-        assert time.monotonic() - last_sign(path) > 0.7
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-
-
-def test_signs_of_life_go_on_after_a_disk_that_could_not_be_written(tmp_path, monkeypatch):
-    path = tmp_path / "later" / "worker.alive"
-    monkeypatch.setenv(FILE_VARIABLE, str(path))
-    with signs_of_life(60.0):
-        time.sleep(0.3)
-        path.parent.mkdir()
-        wait_for(path.exists)
-        assert time.monotonic() - last_sign(path) < 5.0
-
-
-def test_several_processes_give_signs_in_one_file(tmp_path, monkeypatch):
-    """The processes of a tensor-parallel worker; a reader never finds it empty or half-written."""
-    path = tmp_path / "worker.alive"
-    monkeypatch.setenv(FILE_VARIABLE, str(path))
-    monkeypatch.setattr(alive, "_EVERY_S", 0.0005)
-    program = "import time; from rollout import alive; alive._EVERY_S = 0.0005\n"
-    program += "with alive.signs_of_life(60): time.sleep(3)"
-    other = subprocess.Popen([sys.executable, "-c", program])
-    with signs_of_life(60.0):
-        wait_for(path.exists)
-        until = time.monotonic() + 1.0
-        while time.monotonic() < until:
-            assert time.monotonic() - last_sign(path) < 5.0
-    assert other.wait(20) == 0
 
 
 def test_a_worker_that_never_gets_ready_is_complained_of(tmp_path):
