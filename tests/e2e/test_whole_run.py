@@ -19,6 +19,7 @@ import miniature
 from reference_models import shortfall
 from timepro.card import read_card
 from timepro.status.read import status_of
+from trainer.learner.trace import read_trace
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -39,6 +40,7 @@ OVERRIDES = [
     "grpo.kl.coefficient=0.01",  # a reference model under ZeRO-3 of its own
     "wandb.mode=offline",
 ]
+PROFILE = ["profile.steps=1", "profile.after=2", "profile.every_rank=true"]
 CONTROL = ["control.enabled=true", "control.max_steps=4", "control.validate_every=3"]
 
 
@@ -73,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(runs: Path) -> Iterator[Path]:
     """An unbroken run."""
-    code = finish(start(runs, f"runs={runs}", "name=whole", *CONTROL), runs)
+    code = finish(start(runs, f"runs={runs}", "name=whole", *CONTROL, *PROFILE), runs)
     assert code == 0, (runs / "log.txt").read_text()[-4000:]
     yield runs / "whole"
 
@@ -128,6 +130,29 @@ def test_the_control_trains_on_the_clips_of_grpo_and_ends_with_its_best_step(who
     assert gain["over"] == "control" and summary["gain_over_sft"][metric]["over"] == "sft"
     text = (whole.parent / "log.txt").read_text()
     assert "SFT on GRPO's clips (control)" in text and "GRPO over SFT:" in text
+
+
+def test_a_step_was_profiled_in_learner_and_worker(whole: Path) -> None:
+    folder = whole / "profile"
+    page = (folder / "summary.md").read_text()
+    assert page.startswith("# Where the time of steps 3 to 3 went")
+    for row in (
+        "generate",
+        "score",
+        "rows",
+        "reference",
+        "train",
+        "&nbsp;&nbsp;forward",
+        "&nbsp;&nbsp;backward",
+        "sync",
+    ):
+        assert f"| {row} | " in page
+    for name in ("learner rank 0", "worker 0"):
+        assert f"## Top operators, {name} (" in page
+    assert page.count("`aten::") > 10
+    for rank in (0, 1):
+        assert read_trace(folder / f"learner-{rank}.trace.json.gz").gather > 0
+    assert list((folder / "worker-0").glob("*.pt.trace.json.gz"))
 
 
 def test_the_status_of_a_finished_run(whole: Path) -> None:
