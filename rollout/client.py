@@ -36,13 +36,13 @@ class Prompt:
     Args:
         id: comes back with the group.
         token_ids: with ONE audio placeholder a clip; the worker expands it.
-        audio: a path that the workers can read, or the bytes of a WAV file.
+        audio: a path that the workers can read, or the bytes of a WAV file; several clips in their order.
         seed: of this group's sampling; None leaves it to the worker.
     """
 
     id: str
     token_ids: list[int]
-    audio: Path | bytes
+    audio: Path | bytes | tuple[Path | bytes, ...]
     seed: int | None = None
 
 
@@ -264,13 +264,6 @@ def choose_worker(
 
 def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     """The JSON body of one group's request."""
-    audio: dict[str, str]
-    if isinstance(prompt.audio, bytes):
-        audio = {"url": "data:audio/wav;base64," + base64.b64encode(prompt.audio).decode()}
-    else:
-        # The uuid lets the worker keep a clip's features; a file that changed is another clip.
-        status = prompt.audio.stat()
-        audio = {"url": prompt.audio.as_uri(), "uuid": f"{prompt.audio}:{status.st_mtime_ns}:{status.st_size}"}
     parameters: dict[str, Any] = {
         "n": sampling.n,
         "temperature": sampling.temperature,
@@ -285,7 +278,16 @@ def request_body(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     }
     if prompt.seed is not None and sampling.temperature > 0:
         parameters["seed"] = prompt.seed
-    return {"token_ids": prompt.token_ids, "audio": audio, "sampling": parameters}
+    clips = prompt.audio if isinstance(prompt.audio, tuple) else (prompt.audio,)
+    return {"token_ids": prompt.token_ids, "audio": [_clip(clip) for clip in clips], "sampling": parameters}
+
+
+def _clip(audio: Path | bytes) -> dict[str, str]:
+    if isinstance(audio, bytes):
+        return {"url": "data:audio/wav;base64," + base64.b64encode(audio).decode()}
+    # The uuid lets the worker keep a clip's features; a file that changed is another clip.
+    status = audio.stat()
+    return {"url": audio.as_uri(), "uuid": f"{audio}:{status.st_mtime_ns}:{status.st_size}"}
 
 
 def read_group(prompt_id: str, body: dict[str, Any], n: int, worker: str, seconds: float) -> AnswerGroup:

@@ -31,7 +31,7 @@ def greedy_answers(
         the answers' texts, in the order of the samples.
     """
     sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, stop_token_ids=(processor.eos_token_id,))
-    prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio) for s in samples]
+    prompts = [_prompt(processor, sample) for sample in samples]
     groups = pool.generate(prompts, sampling, progress, version)
     return [processor.answer_text(group.answers[0].token_ids) for group in groups]
 
@@ -51,9 +51,15 @@ def drawn_answers(
         the answers' texts, `n` a sample, in the order of the samples.
     """
     sampling = Sampling(n, temperature, max_tokens, (processor.eos_token_id,))
-    prompts = [Prompt(s.id, processor.prompt_ids(s.question), s.audio, seed) for seed, s in enumerate(samples)]
+    prompts = [_prompt(processor, sample, seed) for seed, sample in enumerate(samples)]
     groups = pool.generate(prompts, sampling, progress)
     return [[processor.answer_text(answer.token_ids) for answer in group.answers] for group in groups]
+
+
+def _prompt(processor: Processor, sample: Sample, seed: int | None = None) -> Prompt:
+    clips = sample.audio if sample.earlier is None else (sample.earlier, sample.audio)
+    n_clips = 1 if sample.earlier is None else 2
+    return Prompt(sample.id, processor.prompt_ids(sample.question, sample.before, n_clips), clips, seed)
 
 
 def evaluate(

@@ -24,10 +24,10 @@ _numbers = itertools.count()
 
 
 class Asked(msgspec.Struct):
-    """One group's request. audio: a URL and, for a file, the name under which its features are kept."""
+    """One group's request. audio: of each clip a URL and, for a file, the name under which its features are kept."""
 
     token_ids: list[int]
-    audio: dict[str, str | None]
+    audio: list[dict[str, str | None]]
     sampling: dict[str, Any]
 
 
@@ -91,7 +91,9 @@ async def _generated(engine: Any, asked: Asked) -> dict[str, Any]:
     # One output, when the last answer has ended; parts of n answers would be put together in vain.
     parameters = SamplingParams(**asked.sampling, output_kind=RequestOutputKind.FINAL_ONLY)
     tracker = AsyncMultiModalItemTracker(engine.model_config)
-    tracker.create_parser().parse_audio(asked.audio["url"], asked.audio.get("uuid"))
+    parser = tracker.create_parser()
+    for clip in asked.audio:
+        parser.parse_audio(clip["url"], clip.get("uuid"))
     data, names = await tracker.resolve_items()
     prompt = {"prompt_token_ids": asked.token_ids, "multi_modal_data": data, "multi_modal_uuids": names}
     (rendered,) = await engine.renderer.render_cmpl_async([prompt])

@@ -24,6 +24,7 @@ class WorkerConfig:
     dtype: str = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
     max_model_len: Count = 2048
     max_sequences: Count = 256
+    clips_per_prompt: Count = 1  # at most; the learner's prompts have one, `evaluation.conditions` may ask with two
     max_batched_tokens: Count = 32768  # a prompt in one chunk: on a CPU, seeded sampling does not survive chunks
     kv_cache_mib: Count = 512  # on a CPU; a GPU takes its share of memory instead
     # Leaves room for a learner on the same card; 0.85 where a worker has its own.

@@ -85,7 +85,7 @@ def engine_arguments(config: WorkerConfig, folder: Path) -> list[str]:
     command += ["--max-num-seqs", str(config.max_sequences)]
     command += ["--max-num-batched-tokens", str(config.max_batched_tokens)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel)]
-    command += ["--limit-mm-per-prompt", json.dumps({"audio": 1, "image": 0, "video": 0})]
+    command += ["--limit-mm-per-prompt", json.dumps({"audio": config.clips_per_prompt, "image": 0, "video": 0})]
     # As the learner reads audio. Left to choose, vLLM tries a decoder that may not be there, with a warning a clip.
     command += ["--media-io-kwargs", json.dumps({"audio": {"audio_backend": "soundfile"}})]
     # Log-probabilities of what was really sampled from: after temperature and bans.

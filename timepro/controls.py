@@ -58,12 +58,14 @@ class Control:
         sample: with the other audio, and with the answer that would be right: for silent and swapped audio that of the
             sample itself, by which the answers are scored all the same.
         shift: of shifted audio.
+        other: the right answer about another clip that is in the prompt, too (`timepro.conditions`).
     """
 
     kind: str
     index: int
     sample: Sample
     shift: Shift | None = None
+    other: tuple[Event, ...] | None = None
 
 
 def find_shift(reference: Sequence[Event], duration: float) -> Shift | None:
@@ -152,13 +154,14 @@ def control_report(
     Returns:
         beside the metrics: `answered`, the share of answers that name events; for shifted audio also `moved` and
         `stayed`, the main metric against the model's own answers, moved as the audio was and as they were, and
-        `shift`: n events found both times, and by how much their moves miss the audio's in the median (s).
+        `shift`: n events found both times, and by how much their moves miss the audio's in the median (s); with another
+        clip in the prompt, `of_other`: the main metric against that clip's events.
     """
     parsed = list(map(parse_answer, texts))
     report: dict[str, dict[str, dict[str, Any]]] = {}
     for name in dict.fromkeys(sample.task for sample in samples):
         task = find_task(name)
-        for kind in KINDS:
+        for kind in dict.fromkeys(control.kind for control in controls):
             own = [(c, a) for c, a in zip(controls, parsed, strict=True) if (c.kind, c.sample.task) == (kind, name)]
             if not own:
                 continue
@@ -167,6 +170,9 @@ def control_report(
             found["answered"] = sum(answer.ok and bool(answer.events) for answer in heard) / len(heard)
             if kind == "shifted":
                 found |= _following(name, samples, answers, own)
+            if all(control.other is not None for control, _ in own):
+                others = [control.other or () for control, _ in own]
+                found["of_other"] = float(micro_f1(task.counts(others, heard).sum(axis=0)))
             report.setdefault(name, {})[kind] = found
     return report
 

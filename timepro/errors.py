@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,19 @@ def error_report(lines: Sequence[Evaluated]) -> dict[str, Any]:
         "absent_questions": n_absent,
         **{f"by_{group}": bias_by(boundaries, group) for group in GROUPS},
     }
+
+
+def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as `error_report` gives it, ready for JSON: numbers of six digits after the point, no objects."""
+    return {key: _plain(value) for key, value in report.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Bias):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def reports_of(path: Path) -> dict[str, dict[str, dict[str, Any]]]:

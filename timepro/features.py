@@ -71,9 +71,13 @@ class Processor:
         kept = torch.tensor(features.mel[:, : n_frames + self.family.mel_margin])
         return nn.functional.pad(kept, (0, n_frames + self.family.mel_margin - kept.shape[1]))
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """Token ids of a prompt with one audio placeholder: what a worker is sent, which expands it itself."""
-        return prompt_ids(self.tokenizer, self.family.tokens, question)
+    def prompt_ids(self, question: str, before: str = "", clips: int = 1) -> list[int]:
+        """Token ids of a prompt with one audio placeholder a clip: what a worker is sent, which expands it itself.
+
+        Args:
+            before, clips: as `timepro.chat.messages` takes them.
+        """
+        return prompt_ids(self.tokenizer, self.family.tokens, question, before, clips)
 
     def expanded_prompt(self, question: str, n_frames: int) -> list[int]:
         """Token ids of a prompt with its placeholder expanded, as the worker expands it.

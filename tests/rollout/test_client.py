@@ -40,15 +40,23 @@ def test_a_path_is_sent_as_an_address_with_a_key_that_changes_with_the_file(tmp_
     path.write_bytes(b"one")
     body = request_body(Prompt("p", [1, 9, 2], path, seed=3), SAMPLING)
     assert body["token_ids"] == [1, 9, 2]
-    assert body["audio"]["url"] == path.as_uri()
+    (clip,) = body["audio"]
+    assert clip["url"] == path.as_uri()
     assert request_body(Prompt("q", [1], path), SAMPLING)["audio"] == body["audio"]
     path.write_bytes(b"other")
-    assert request_body(Prompt("p", [1, 9, 2], path), SAMPLING)["audio"]["uuid"] != body["audio"]["uuid"]
+    assert request_body(Prompt("p", [1, 9, 2], path), SAMPLING)["audio"][0]["uuid"] != clip["uuid"]
 
 
 def test_bytes_are_sent_inline():
-    audio = request_body(Prompt("p", [1], b"RIFF"), SAMPLING)["audio"]
+    (audio,) = request_body(Prompt("p", [1], b"RIFF"), SAMPLING)["audio"]
     assert audio == {"url": "data:audio/wav;base64," + base64.b64encode(b"RIFF").decode()}
+
+
+def test_several_clips_are_sent_in_their_order(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one")
+    clips = request_body(Prompt("p", [9, 9], (b"RIFF", path)), SAMPLING)["audio"]
+    assert [clip["url"][:5] for clip in clips] == ["data:", "file:"]
 
 
 def test_sampling_is_plain_and_asks_for_log_probabilities():

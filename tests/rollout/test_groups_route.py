@@ -67,17 +67,17 @@ def call(monkeypatch, tmp_path):
         """vLLM's needs a whole model's configuration; what it makes of a URL is asked of our connector."""
 
         def __init__(self, config):
-            self.item = None
+            self.items = []
 
         def create_parser(self):
             def parse(url, uuid):
-                self.item = (url, uuid)
+                self.items.append((url, uuid))
 
             return SimpleNamespace(parse_audio=parse)
 
         async def resolve_items(self):
-            url, uuid = self.item
-            return {"audio": [rollout.media_connector._file_clip(url)]}, {"audio": [uuid]}
+            clips = [rollout.media_connector._file_clip(url) for url, _ in self.items]
+            return {"audio": clips}, {"audio": [uuid for _, uuid in self.items]}
 
     monkeypatch.setattr(groups_route, "AsyncMultiModalItemTracker", Tracker)
 
@@ -130,9 +130,19 @@ def test_a_group_is_what_the_client_reads(call, body):
     ]
     (((_, prompt), parameters, _),) = engine.asked
     assert prompt["prompt_token_ids"] == [1, 9, 2]
-    assert prompt["multi_modal_uuids"] == {"audio": [body["audio"]["uuid"]]}
+    assert prompt["multi_modal_uuids"] == {"audio": [body["audio"][0]["uuid"]]}
     assert (parameters.n, parameters.seed, parameters.stop_token_ids, parameters.max_tokens) == (2, 3, [7], 16)
     assert parameters.output_kind.name == "FINAL_ONLY"
+
+
+def test_a_prompt_may_have_several_clips(call, tmp_path):
+    clips = tuple(tmp_path / f"{name}.wav" for name in "ab")
+    for clip in clips:
+        soundfile.write(clip, [0.0] * 160, 16000)
+    engine = Engine(SimpleNamespace(prompt_token_ids=[1], outputs=[output(0, [7])]))
+    call(engine, request_body(Prompt("p", [9, 9], clips), SAMPLING))
+    (((_, prompt), _, _),) = engine.asked
+    assert [clip.path for clip in prompt["multi_modal_data"]["audio"]] == list(clips)
 
 
 def test_requests_have_names_of_their_own(call, body):
@@ -150,14 +160,14 @@ def test_a_mistake_of_the_request_is_told_from_one_of_the_worker(call, body, err
     assert str(error) in json.loads(content["body"])["error"]
 
 
-@pytest.mark.parametrize("bad", [b"not json", b"{}", b'{"token_ids": ["x"], "audio": {}, "sampling": {}}'])
+@pytest.mark.parametrize("bad", [b"not json", b"{}", b'{"token_ids": ["x"], "audio": [], "sampling": {}}'])
 def test_what_is_no_request_is_refused(call, bad):
     start, _ = call(Engine(None), bad)
     assert start["status"] == 400
 
 
 def test_a_file_outside_of_the_workers_folders_is_refused(call, body):
-    body["audio"]["url"] = "file:///etc/passwd"
+    body["audio"][0]["url"] = "file:///etc/passwd"
     start, content = call(Engine(None), body)
     assert start["status"] == 400 and "none of the folders" in json.loads(content["body"])["error"]
 

@@ -52,6 +52,8 @@ def test_the_command_scores_what_was_sampled(gpu, tiny_checkpoint):
     assert option(command, "--generation-config") == "vllm"  # else the checkpoint's own sampling defaults apply
     assert json.loads(option(command, "--hf-overrides")) == {"architectures": ["TimeProQwen2_5OmniModel"]}
     assert json.loads(option(command, "--limit-mm-per-prompt"))["audio"] == 1
+    two = worker_command(WorkerConfig(clips_per_prompt=2), tiny_checkpoint, 4321)
+    assert json.loads(option(two, "--limit-mm-per-prompt"))["audio"] == 2
 
 
 def test_the_line_that_serves_a_checkpoint_is_vllms_own_command(gpu, tmp_path):

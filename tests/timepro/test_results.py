@@ -138,7 +138,8 @@ def test_an_unfinished_run_is_not_kept(tmp_path: Path) -> None:
 def test_any_change_to_the_code_that_decides_the_numbers_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before, read = code_digest({}), Path.read_bytes
     for name in ("trainer/learner/losses.py", "rewards/miou.py", "timepro/metrics/matching.py", "rollout/receiver.py",
-                 "timepro/tasks/ag.py", "trainer/launcher/pipeline.py", "timepro/data/sounds.py"):  # fmt: skip
+                 "timepro/tasks/ag.py", "trainer/launcher/pipeline.py", "timepro/data/sounds.py",
+                 "timepro/conditions.py", "trainer/launcher/conditions.py"):  # fmt: skip
         changed = ROOT / name
         monkeypatch.setattr(Path, "read_bytes", lambda p, c=changed: read(p) + (b"#" if p == c else b""))
         assert code_digest({}) != before, name
@@ -184,7 +185,8 @@ def test_whatever_keeps_a_result_writes_the_page_also_side_by_side(study) -> Non
         thread.join(60)
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n") and "old" not in text
-    assert text.count("| b-seed1 |") == text.count("| a-seed0 |") == 1 and "**s, task sed" in text
+    # A row of the main metric, and one a stage of where answers err.
+    assert text.count("| b-seed1 |") == text.count("| a-seed0 |") == 3 and "**s, task sed" in text
     assert text.index("| b |") < text.index("| a |")  # the order of the sweep
     page.write_text(f"{BEGIN}\n")
     with pytest.raises(ValueError, match=r"README\.md: the lines .* must stand in it once each"):

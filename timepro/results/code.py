@@ -24,9 +24,10 @@ TRAINED_BY = (
     "timepro.data.synth", "timepro.data.soundbank", "timepro.tiny", "timepro.families", "timepro.tasks",
     "trainer.learner.sft_job", "trainer.learner.grpo_job", "rewards", "rollout.plugin", "rollout.serve",
     "rollout.vllm_models", "rollout.receiver", "rollout.adapters", "rollout.serving", "rollout.clip_features",
-    "rollout.evaluation",
+    "rollout.evaluation", "timepro.conditions",
 )  # fmt: skip
-_STAGES = "trainer.launcher.pipeline"  # alone: of the launcher only the order and the inputs of the stages count
+# Alone: of the launcher only the order and the inputs of the stages count, and what is asked again.
+_STAGES = ("trainer.launcher.pipeline", "trainer.launcher.conditions")
 _OUTSIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):[A-Za-z_]\w*")  # an import path, module:object
 _PARTS = "+"  # between the digests of a run that another code has resumed
 
@@ -37,8 +38,8 @@ def code_digest(settings: Mapping[str, Any]) -> str:
     Args:
         settings: the trial's; what they name by import path (`module:object`) counts, too.
     """
-    stages = module_file(_STAGES)
-    files = [*import_closure(*TRAINED_BY), *([stages] if stages else []), *outside_sources(), *_named(settings)]
+    stages = [path for name in _STAGES if (path := module_file(name)) is not None]
+    files = [*import_closure(*TRAINED_BY), *stages, *outside_sources(), *_named(settings)]
     h = hashlib.sha256()
     for path in files:
         h.update(path.read_bytes())

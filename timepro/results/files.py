@@ -1,8 +1,9 @@
 """A finished trial as a file: `experiments/results/SWEEP/TRIAL.json`.
 
 It holds what a table needs and what says where the numbers come from: settings, digests of settings and code, machine,
-seconds, metrics, and per test sample what the main metric counts, so that trials of different days and machines are
-compared sample by sample. No weights, no audio, no answers; about 10 KB for 2,048 clips and three stages.
+seconds, metrics, per test sample what the main metric counts, so that trials of different days and machines are
+compared sample by sample, what answers in other conditions are worth, and where answers err. No weights, no audio, no
+answers; about 20 KB for 2,048 clips and three stages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from timepro.tasks import find_task
 
 _VERSION = 1
 _KINDS = ("<i2", "<f8")
+_ADDED = ("conditions", "errors")  # which files of older versions lack
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Result:
         seconds: of each stage; 0 where the stage was kept from another run.
         metrics: by stage and task.
         counts: by stage and task.
+        conditions: by stage, task and kind (`timepro.conditions`); empty where nothing was asked again.
+        errors: by stage and task (`timepro.errors`), with `answer_tokens`, what decoding an answer takes; empty in a
+            file of an older version.
     """
 
     sweep: str
@@ -74,6 +79,8 @@ class Result:
     peak_memory_gib: float
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     counts: Mapping[str, Mapping[str, TaskCounts]]
+    conditions: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def result_path(results: Path, sweep: str, trial: str) -> Path:
@@ -101,7 +108,7 @@ def write_result(result: Result, results: Path) -> Path:
     """Write a result's file; returns its path."""
     raw = {
         "version": _VERSION,
-        **{field.name: getattr(result, field.name) for field in fields(Result)},
+        **{own.name: getattr(result, own.name) for own in fields(Result)},
         "settings_digest": settings_digest(result.settings),
         "counts": {
             stage: {task: _packed(counts) for task, counts in tasks.items()} for stage, tasks in result.counts.items()
@@ -129,7 +136,8 @@ def read_result(path: Path) -> Result:
             for stage in STAGES
             if stage in raw["counts"]
         }
-        result = Result(**{field.name: raw[field.name] for field in fields(Result)})
+        raw = {name: {} for name in _ADDED} | raw
+        result = Result(**{own.name: raw[own.name] for own in fields(Result)})
         if path != result_path(path.parents[1], result.sweep, result.trial):
             raise ValueError(f"it says that it is {result.sweep}/{result.trial}.json; give it that name again")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:

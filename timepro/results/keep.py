@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timepro.conditions import conditions_of
 from timepro.data.soundbank.layout import read_layout
+from timepro.errors import error_report, plain_report
 from timepro.names import require_run
 from timepro.results.files import Result, count_tasks, result_path, write_result
 from timepro.results.tables import write_page
 from timepro.run_settings import portable_settings
-from timepro.runs import STAGES, read_evaluation, read_identity, read_settings, read_summary
+from timepro.runs import STAGES, Evaluated, read_evaluation, read_identity, read_settings, read_summary
 from timepro.sweeps import SEED, Sweep, Trial, expand, naming_words, trial_name
 
 
@@ -108,7 +110,34 @@ def result_of_run(run: Path, place: Place) -> Result:
         peak_memory_gib=float(summary.get("peak_memory_gib", 0.0)), counts=counts,
         # The summary of a run of one task does not name it.
         metrics={stage: {tasks[0]: evaluated[stage]} if len(tasks) == 1 else evaluated[stage] for stage in counts},
+        conditions=conditions_of(run), errors=errors_of(run, list(counts)),
     )  # fmt: skip
+
+
+def errors_of(run: Path, stages: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By stage and task: where answers err (`timepro.errors.error_report`), ready for JSON.
+
+    With it `answer_tokens`: what decoding takes, in tokens an answer in the mean, its end among them; None where the
+    run keeps no tokenizer.
+    """
+    tokenizer = run / "checkpoint" / "tokenizer.json"
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in stages:
+        lines = read_evaluation(run / "eval" / f"{stage}.jsonl")
+        for task in dict.fromkeys(line.task for line in lines):
+            own = [line for line in lines if line.task == task]
+            report = plain_report(error_report(own)) | {"answer_tokens": _mean_tokens(tokenizer, own)}
+            found.setdefault(stage, {})[task] = report
+    return found
+
+
+def _mean_tokens(tokenizer: Path, lines: Sequence[Evaluated]) -> float | None:
+    if not tokenizer.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    encoded = Tokenizer.from_file(str(tokenizer)).encode_batch([line.text for line in lines], add_special_tokens=False)
+    return sum(len(one.ids) + 1 for one in encoded) / len(lines)
 
 
 def manifest_digests(settings: Mapping[str, Any]) -> dict[str, str]:

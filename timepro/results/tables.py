@@ -16,6 +16,7 @@ from timepro.compare import Arm, compared, comparison_tables
 from timepro.progress import clock
 from timepro.results.code import code_digest, shown_machine
 from timepro.results.files import Result, TaskCounts, read_results, settings_digest
+from timepro.results.more_tables import condition_tables, error_tables
 from timepro.runs import Counts
 from timepro.system.files import write_text
 from timepro.table_formats import as_markdown
@@ -42,7 +43,8 @@ def _as_counts(counts: TaskCounts) -> Counts:
 
 
 def tables_of(sweep: str, results: Sequence[Result], mark_changed: bool = False) -> list[Table]:
-    """A sweep's tables, one a task, with the time a trial took, the code and the machines behind it.
+    """A sweep's tables, one a task, with the time a trial took, the code and the machines behind it; then what
+    answers are worth in other conditions and where they err, as far as that is kept.
 
     Args:
         results: of this sweep alone.
@@ -54,7 +56,8 @@ def tables_of(sweep: str, results: Sequence[Result], mark_changed: bool = False)
         "code": {arm: _codes(own, mark_changed) for arm, own in arms.items()},
         "machine": {arm: "; ".join(_once(shown_machine(one.machine) for one in own)) for arm, own in arms.items()},
     }
-    return comparison_tables(sweep, arms_of_results(results), more)
+    tables = comparison_tables(sweep, arms_of_results(results), more)
+    return [*tables, *condition_tables(sweep, results), *error_tables(sweep, results)]
 
 
 def code_state(result: Result) -> str:
@@ -73,6 +76,7 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
                 "trial": one.trial, "arm": one.arm, "seed": one.seed, "settings": settings_digest(one.settings),
                 "code": one.code, "code_state": code_state(one), "commit": one.commit, "started": one.started,
                 "machine": one.machine, "seconds": one.seconds, "metrics": one.metrics,
+                "conditions": one.conditions, "errors": one.errors,
             }
             for one in own
         ]  # fmt: skip

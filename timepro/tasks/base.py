@@ -26,7 +26,8 @@ class Sample:
     """One question about one clip, with the right answer.
 
     `reference` are the exact times, `target` what a supervised answer is trained on: the same, or an annotator's
-    lagged version of them. `task` is the task's short name, `duration` is in seconds.
+    lagged version of them. `task` is the task's short name, `duration` is in seconds. `before` is text in front of the
+    clip and `earlier` another clip in front of it, where a test puts some there (`timepro.conditions`).
     """
 
     id: str
@@ -36,6 +37,8 @@ class Sample:
     question: str
     reference: tuple[Event, ...]
     target: tuple[Event, ...]
+    before: str = ""
+    earlier: Path | None = None
 
 
 class Column(NamedTuple):

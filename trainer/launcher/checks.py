@@ -151,7 +151,7 @@ def _check_data(config: ExperimentConfig) -> None:
     if any(named) and not all(named):
         missing = [f"data.{split}" for split, path in zip(SPLITS, named, strict=True) if not path]
         raise ValueError(f"some manifests are named and others are not; set {', '.join(missing)} too, or none at all")
-    limits = _limits(config)
+    limits = limits_of(config)
     if not all(named):
         if problem := limits.clip_problem(config.data.soundscape.max_duration):
             raise ValueError(f"data.soundscape.max_duration: the longest clip {problem}")
@@ -217,7 +217,8 @@ def audio_folders(manifests: Mapping[str, Path]) -> list[Path]:
     return media_folders(clip.audio for path in splits for clip in iter_manifest(path, check_audio=False))
 
 
-def _limits(config: ExperimentConfig) -> ModelLimits:
+def limits_of(config: ExperimentConfig) -> ModelLimits:
+    """What bounds clips and answers of the model that a run starts from. Raises ValueError for wrong settings of it."""
     if config.model.path:
         return ModelLimits.of_checkpoint(Path(config.model.path))
     if not config.model.tiny.from_scratch:

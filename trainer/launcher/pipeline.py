@@ -26,8 +26,9 @@ from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_te
 from timepro.tiny.base import build_on_base
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
-from trainer.launcher.checks import audio_folders, total_ranks, total_workers
+from trainer.launcher.checks import audio_folders, limits_of, total_ranks, total_workers
 from trainer.launcher.clips import class_words, write_clips
+from trainer.launcher.conditions import Conditions
 from trainer.launcher.console import console
 from trainer.launcher.forecast import Forecast, clips_in, forecast, parts_of, write_rates
 from trainer.launcher.jobs import run_learner
@@ -94,6 +95,7 @@ class Pipeline:
         self.config, self.nodes, self.run, self.resume = config, nodes, run, resume
         self.cache, self.log = Path(config.runs) / "cache", StageLog(nodes.watch.take_peak_gib, nodes.watch.at)
         self.data: dict[str, Path] = {}
+        self.conditions = Conditions(config, run)
         self.forecast = self._forecast()
         seconds = self.forecast.seconds
         data = {name: s for name, s in seconds.items() if name.startswith("data-")}
@@ -105,6 +107,7 @@ class Pipeline:
         if not self.resume:
             console.print(f"[bold]{config.name}[/]  {self.forecast.as_text()}")
         self.prepare_data()
+        self.conditions.prepare(self.data["test"], limits_of(config), self.cache, self.log)
         tasks = task_weights(config.task)
         if any(find_task(task).labels_are_classes for task in tasks):
             record_classes(self.run, self.data.values(), tasks)
@@ -236,6 +239,9 @@ class Pipeline:
         )
         started = self.log.begin("grpo")
         checkpoint, adapter = self._adapter_start(start)
+        if adapter and self.conditions.asks:  # the workers below have the base alone until the first sync
+            with self._workers(start) as workers:
+                self.conditions.ask("sft", workers, start)
         with self._workers(checkpoint) as workers:
             job = JobSpec(
                 kind="grpo",
@@ -252,7 +258,9 @@ class Pipeline:
                 workers=workers.urls,
                 resume=self.resume,
             )
+            self.conditions.ask("sft", workers, start)
             run_learner(job, self.config, workers, nodes)
+            self.conditions.ask("grpo", workers, start)
         self.log.done("grpo", time.monotonic() - started)
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
@@ -269,6 +277,7 @@ class Pipeline:
                     scored = evaluate(pool, Processor(checkpoint), samples, most, bar.advance)
             finally:
                 pool.close()
+            self.conditions.ask(name, workers, checkpoint)
             save_scored(scored, self.run / "eval" / f"{name}.jsonl")
         self.log.done(f"evaluate-{name}", time.monotonic() - started)
 
@@ -337,7 +346,8 @@ class Pipeline:
     @contextmanager
     def _workers(self, checkpoint: Path) -> Iterator[Fleet]:
         """The rollout workers, from the moment they serve; ended whatever happens."""
-        workers = Fleet(self.config, checkpoint.resolve(), audio_folders(self.data), self.run / "logs", self.nodes)
+        media = [*audio_folders(self.data), *self.conditions.folders]
+        workers = Fleet(self.config, checkpoint.resolve(), media, self.run / "logs", self.nodes)
         with ExitStack() as undo:
             undo.callback(workers.end)
             model = self.config.model.path or "tiny"
