@@ -26,6 +26,7 @@ from timepro.tasks.samples import evaluation_samples, task_weights, tokenizer_te
 from timepro.tiny.base import build_on_base
 from timepro.tiny.build import build_tiny_checkpoint
 from timepro.tiny.config import TinyModelConfig
+from trainer.launcher.answer_lengths import note_answer_lengths
 from trainer.launcher.checks import audio_folders, limits_of, total_ranks, total_workers
 from trainer.launcher.clips import class_words, write_clips
 from trainer.launcher.conditions import Conditions
@@ -112,6 +113,7 @@ class Pipeline:
         if any(find_task(task).labels_are_classes for task in tasks):
             record_classes(self.run, self.data.values(), tasks)
         base, base_key = self.prepare_model()
+        note_answer_lengths(config, self.data, base)
         own = self.own_start() if self.resume and config.sft.enabled else None
         start, start_key = own or self.fine_tune(base, base_key)
         bind_start(self.run, start_key)
