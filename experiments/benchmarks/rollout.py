@@ -58,6 +58,7 @@ from timepro.tasks import find_task  # noqa: E402
 
 TARGETS = {"base": 0.75, "50m": 0.9}  # of_straight, at least, cold and warm
 STEPS = {"base": 4, "50m": 1}  # of an epoch
+REPEATS = {"base": 3, "50m": 1}  # an epoch takes 3 and 24 s
 PROMPTS, ANSWERS, TOKENS = 24, 8, 20
 SETTLE_S = 2.5  # a file that changed just now is not yet known by its times
 START_S = 600.0
@@ -70,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
-    parser.add_argument("--repeats", type=int, default=3, help="warm epochs, of which the median counts")
+    parser.add_argument("--repeats", type=int, help="warm epochs, of which the median counts (base: 3, 50m: 1)")
     options = parser.parse_args()
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
@@ -239,6 +240,7 @@ class StraightProcesses:
     def __exit__(self, *_: object) -> None:
         for connection in self._connections:
             connection.close()  # which ends them
+        self._listener.close()  # while its folder is there
         for process in self._processes:
             try:
                 process.wait(30)
@@ -263,7 +265,7 @@ def measure(folder: Path, part: str, options: argparse.Namespace) -> dict[str, A
             workers.wait()
             straight.wait()
             through = ThroughPool(checkpoint, workers)
-            found = beside_each_other(through, straight, audio, options.repeats)
+            found = beside_each_other(through, straight, audio, options.repeats or REPEATS[model])
             through.pool.close()
             if inside is not None:
                 inside.wait()
