@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from timepro.cli import main
 from timepro.conditions import FOLDER, conditions_of, write_controls
 from timepro.controls import Control
 from timepro.evaluation import save_scored, score
@@ -86,6 +87,23 @@ def test_tables_show_means_over_seeds(kept: Path) -> None:
     row = cells(errors)["arm", "after GRPO"]
     assert row["onset bias (s)"] == "+0.250" and row["TBI (s)"] == "+0.250"
     assert row["absent-event rate"] == "100.0%" and row["tokens an answer"] == "3.0"
+
+
+def test_a_kept_result_shows_the_errors_that_its_run_does(kept: Path, tmp_path: Path, capsys) -> None:
+    shown = []
+    for where in (tmp_path / "run0", kept / "s" / "arm,seed=0.json"):
+        assert main(["errors", str(where), "--format", "markdown"]) == 0
+        shown.append(capsys.readouterr().out.splitlines()[1:])  # the title has the path
+    assert shown[0] == shown[1] and any("TBI (s)" in line for line in shown[0])
+
+
+def test_a_result_of_an_older_version_has_no_errors_to_show(kept: Path, capsys) -> None:
+    path = kept / "s" / "arm,seed=0.json"
+    raw = json.loads(path.read_text())
+    del raw["errors"]
+    path.write_text(json.dumps(raw))
+    assert main(["errors", str(path)]) == 2
+    assert "s/arm,seed=0 keeps no errors" in capsys.readouterr().err
 
 
 def test_a_file_of_an_older_version_is_read_and_makes_no_table_of_these(kept: Path) -> None:

@@ -1,9 +1,9 @@
 """Show where and how answers err: how early or late, where in the clip, in which clips, for which events.
 
-For each stage of a run, or for a file of answers that `timepro evaluate --checkpoint` has kept: onset and offset bias
-(answer minus reference, so that late is above 0) and mean error of events that were found, by place in the clip, by
-length of the clip and of the event; the temporal bias index (arXiv 2510.12185); and how often an answer names events
-where there are none.
+For each stage of a run or of a kept result, or for a file of answers that `timepro evaluate --checkpoint` has kept:
+onset and offset bias (answer minus reference, so that late is above 0) and mean error of events that were found, by
+place in the clip, by length of the clip and of the event; the temporal bias index (arXiv 2510.12185); and how often an
+answer names events where there are none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from timepro.hints import fail
 EXAMPLES = """\
   timepro errors runs/sed_grpo                       before and after RL
   timepro errors answers.jsonl --json                a file of answers, for a program
+  timepro errors experiments/results/SWEEP/TRIAL.json    a kept result, without its run
 """
+_WHAT = "a run's folder, a file of answers (.jsonl), or a kept result (.json)"
 _BIAS = [
     ("onset_bias", "onset bias (s)", "+.3f", ""), ("offset_bias", "offset bias (s)", "+.3f", ""),
     ("onset_error", "onset error (s)", ".3f", "-"), ("offset_error", "offset error (s)", ".3f", "-"),
@@ -28,7 +30,7 @@ _BIAS = [
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments, and name what runs it."""
-    parser.add_argument("answers", type=Path, metavar="RUN|FILE", help="a run's folder, or a file of answers (.jsonl)")
+    parser.add_argument("answers", type=Path, metavar="RUN|FILE", help=_WHAT)
     add_output(parser)
     parser.set_defaults(command=run)
 
@@ -36,9 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the tables; returns 0, or 2 for what the user can put right."""
     try:
-        from timepro.errors import reports_of
-
-        reports = reports_of(options.answers)
+        reports = _reports(options.answers)
     except (ValueError, OSError) as error:
         return fail(str(error), 2)
     if options.json:
@@ -47,6 +47,18 @@ def run(options: argparse.Namespace) -> int:
     for task, stages in reports.items():
         _print_task(f"{options.answers}, task {task}", stages, options.format)
     return 0
+
+
+def _reports(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Errors by task and stage. Raises ValueError for what is none of the three."""
+    if path.suffix == ".json" and path.is_file():
+        from timepro.results.files import read_result
+        from timepro.results.more_tables import error_reports
+
+        return error_reports(read_result(path))
+    from timepro.errors import reports_of
+
+    return reports_of(path)
 
 
 def _print_task(title: str, stages: Mapping[str, Mapping[str, Any]], form: str) -> None:

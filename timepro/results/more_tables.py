@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from timepro.conditions import KINDS, PLAIN
+from timepro.errors import GROUPS, Bias
 from timepro.results.files import Result
 from timepro.runs import STAGES
 from timepro.tables import plain_table
@@ -26,6 +27,7 @@ _FOLLOWING = (
     ("a clip in front: that clip's events", "clip_first", "of_other", ".3f"),
 )
 _BIAS = ("onset_bias", "offset_bias", "onset_error", "offset_error")
+_GROUPED = tuple(f"by_{group}" for group in GROUPS)
 _ERRORS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("events found", ".1%", lambda report: report["found"]),
     *((f"{key.replace('_', ' ')} (s)", "+.3f" if "bias" in key else ".3f", lambda report, key=key: report["all"][key])
@@ -68,6 +70,28 @@ def error_tables(sweep: str, results: Sequence[Result]) -> list[Table]:
         title = f"{sweep}, task {task}: errors of answers (late is above 0), mean over seeds"
         tables.append(_table(title, columns, rows))
     return tables
+
+
+def error_reports(result: Result) -> dict[str, dict[str, dict[str, Any]]]:
+    """A kept result's errors by task and stage, as `timepro.errors.reports_of` gives those of a run.
+
+    Raises:
+        ValueError: a result of an older version, which has none.
+    """
+    if not result.errors:
+        raise ValueError(f"{result.sweep}/{result.trial} keeps no errors: it was kept by an older version")
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in STAGES:
+        for task, report in result.errors.get(stage, {}).items():
+            objects: dict[str, Any] = {"all": _bias(report["all"])}
+            objects |= {key: {name: _bias(raw) for name, raw in report[key].items()} for key in _GROUPED}
+            numbers = {key: float("nan") if value is None else value for key, value in report.items()}
+            found.setdefault(task, {})[STAGES[stage]] = {**numbers, **objects}
+    return found
+
+
+def _bias(raw: Mapping[str, float | None]) -> Bias:
+    return Bias(**{key: float("nan") if value is None else value for key, value in raw.items()})  # type: ignore[arg-type]
 
 
 def _getter(kind: str, key: str) -> Callable[[Mapping[str, Any]], Any]:
