@@ -195,6 +195,21 @@ def test_whatever_keeps_a_result_writes_the_page_also_side_by_side(study) -> Non
     assert write_page(results) is None and page.read_text() == "a page of somebody's own\n"
 
 
+def test_any_arm_may_be_the_one_that_others_are_compared_with(tmp_path: Path, capsys, monkeypatch) -> None:
+    for position, arm in enumerate(("a", "bbb")):
+        run = write_run(tmp_path / f"{arm}-seed0", 0, rewards=arm)
+        keep_run(run, Place(tmp_path / "experiments" / "results", "s", f"{arm},seed=0", arm, position))
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for words in ([], ["--against", "bbb"]):
+        assert main(["report", "--results", "--json", *words]) == 0
+        told.append(json.loads(capsys.readouterr().out)["s"]["tasks"]["sed"])
+    (a, b), (b_first, a_after) = told
+    assert [row["arm"] for row in (a, b, b_first, a_after)] == ["a", "bbb", "bbb", "a"]
+    assert a["over_first"] is None and b_first["over_first"] is None
+    assert a_after["over_first"]["value"] == pytest.approx(-b["over_first"]["value"]) and b["over_first"]["value"]
+
+
 def test_results_are_reported_and_changed_code_is_marked(study, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(study[1].parents[1])
     assert main(["report", "--results"]) == 0
@@ -212,6 +227,8 @@ def test_results_are_reported_and_changed_code_is_marked(study, capsys, monkeypa
         (["--results", "ss"], "no result of a sweep ss is kept (did you mean s?)"),
         ([], "or give --results"),
         (["x", "--json"], "--json and --format are about --results"),
+        (["x", "--against", "a"], "--against is about --results"),
+        (["--results", "--against", "aa"], "there is no arm aa (did you mean a?); arms: b, a"),
     ):
         assert main(["report", *words]) == 2
         assert message in capsys.readouterr().err

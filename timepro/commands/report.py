@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from timepro.commands.output import add_output, print_json
 from timepro.config import experiment_folders
@@ -15,12 +16,16 @@ from timepro.hints import fail
 from timepro.names import near, require_run
 from timepro.plots.files import default_name, page_path
 
+if TYPE_CHECKING:
+    from timepro.results.files import Result
+
 EXAMPLES = """\
   timepro report runs/sed_grpo                             one run, before and after RL: runs/sed_grpo/report.html
   timepro report runs/a runs/b --out compare.html          the last stage of each run
   timepro report runs/a --audio 200                        put more clips in with their sound
   timepro report --results                                 tables of all kept results
   timepro report --results sed_grpo_seeds --format latex   those of one sweep, for a paper
+  timepro report --results rl_choices --against experiment=rl_pays--soft     against another arm than the first
 """
 
 
@@ -30,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="*", type=Path, help="folders of finished runs, tested on the same samples; with --results sweeps"
     )
     parser.add_argument("--results", action="store_true", help="print tables of kept results; no page is written")
+    parser.add_argument(
+        "--against",
+        metavar="ARM",
+        help="with --results: the arm that the others are compared with (default: the first)",
+    )
     parser.add_argument(
         "--out", type=page_path, help="the page, .html (default: in the first run's folder, report.html for one run)"
     )
@@ -44,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     """Write the page, or print tables; returns 0, or 2 for what the user can put right."""
     if options.results:
         return _print_results(options)
+    if options.against:
+        return fail("--against is about --results", 2)
     if not options.runs:
         return fail("name the folders of finished runs, or give --results for tables of kept results", 2)
     if options.json or options.format != "text":
@@ -77,6 +89,8 @@ def _print_results(options: argparse.Namespace) -> int:
             if name not in known:
                 raise ValueError(f"no result of a sweep {name} is kept{near(name, known)}; kept: {', '.join(known)}")
         chosen = [one for one in kept if not wanted or one.sweep in wanted]
+        if options.against:
+            chosen = _with_first(chosen, options.against)
         if options.json:
             print_json(as_json(chosen))
             return 0
@@ -86,3 +100,12 @@ def _print_results(options: argparse.Namespace) -> int:
     except ValueError as error:
         return fail(str(error), 2)
     return 0
+
+
+def _with_first(results: list[Result], arm: str) -> list[Result]:
+    """The results of those sweeps that have an arm, which comes first. Raises ValueError where none has it."""
+    sweeps = {one.sweep for one in results if one.arm == arm}
+    if not sweeps:
+        arms = list(dict.fromkeys(one.arm for one in results))
+        raise ValueError(f"--against: there is no arm {arm}{near(arm, arms)}; arms: {', '.join(arms)}")
+    return sorted((one for one in results if one.sweep in sweeps), key=lambda one: (one.sweep, one.arm != arm))
