@@ -79,15 +79,15 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="timepro-controls-") as scratch:
         controls = _controls(samples, Path(scratch)) if options.controls else []
         # A question about a clip that was asked before has its answer already.
-        known = {(sample.audio, sample.question): index for index, sample in enumerate(samples)}
-        more = [control.sample for control in controls if (control.sample.audio, control.sample.question) not in known]
+        known = {_asked(sample): index for index, sample in enumerate(samples)}
+        more = [control.sample for control in controls if _asked(control.sample) not in known]
         answers = _backend(options.backend)(options, samples, more, limits)
     scored = score(samples, answers.greedy)
     save_scored(scored, out, home=out.parent, drawn=answers.drawn)
     report = _report(scored, answers, options.resamples)
     if controls:
         rest = iter(answers.more)
-        places = [known.get((control.sample.audio, control.sample.question)) for control in controls]
+        places = [known.get(_asked(control.sample)) for control in controls]
         texts = [next(rest) if place is None else answers.greedy[place] for place in places]
         for name, found in control_report(samples, scored.answers, controls, texts).items():
             report[name]["controls"] = found
@@ -97,6 +97,11 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     else:
         _print(options, scored, report, out)
     return 0
+
+
+def _asked(sample: Sample) -> tuple[Path, str, str]:
+    """What an answer depends on."""
+    return sample.audio, sample.before, sample.question
 
 
 def _name(options: argparse.Namespace, tasks: Sequence[str]) -> str:
@@ -135,7 +140,7 @@ def _through_worker(
 
 def worker_settings(samples: Sequence[Sample], limits: ModelLimits, max_tokens: int) -> WorkerConfig:
     """A worker with a card of its own and room for the longest prompt and its answer, in one chunk."""
-    longest = max(limits.audio_tokens(s.duration) + limits.question_tokens(s.question) for s in samples)
+    longest = max(limits.audio_tokens(s.duration) + limits.question_tokens(s.before + s.question) for s in samples)
     room = -(-(longest + max_tokens) // _ROUND) * _ROUND
     plain = WorkerConfig()
     most = max(room, plain.max_batched_tokens)
@@ -165,6 +170,8 @@ def _in_process(
 ) -> Answers:
     from timepro.inference.model import Model
 
+    if behind := next((sample for sample in samples if sample.before), None):
+        raise ValueError(f"task {behind.task} puts text in front of a clip, which --backend vllm alone can ask")
     model = Model(options.checkpoint, kept=kept_features(options.checkpoint))
     greedy, drawn, most = [], [], options.max_tokens
     with ProgressBar(f"asking {options.checkpoint}", len(samples) + len(more), "clips") as bar:

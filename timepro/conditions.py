@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,16 +22,12 @@ from timepro.events import Event
 from timepro.runs import STAGES, Evaluated, path_from, path_in, read_evaluation
 from timepro.system.files import replacing
 from timepro.tasks import Sample, find_task
+from timepro.tasks.behind_text import front_text
 from timepro.tasks.registry import recorded, recorded_task
 
 PLAIN, LONGER = "plain", "longer"
 KINDS = (*CONTROLS, "text_first", "clip_first", LONGER)
 FOLDER = "conditions"  # in a run's folder: a file a stage
-_TEXT = (
-    "this was recorded on a quiet morning by somebody who walked along the road and did not say what there is to hear "
-    "so please listen to all of it before you answer"
-)
-_MOST_WORDS = 60
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -59,10 +54,8 @@ def make_conditions(
         ValueError: as `make_controls`.
     """
     found = make_controls(samples, folder, progress)
-    drawing = random.Random(0)
     for index, sample in enumerate(samples):
-        words = drawing.choices(_TEXT.split(), k=drawing.randint(1, _MOST_WORDS))
-        found.append(Control("text_first", index, replace(sample, before=" ".join(words) + ".\n")))
+        found.append(Control("text_first", index, replace(sample, before=front_text(f"again {sample.id}"))))
     swapped = [control for control in found if control.kind == "swapped"]
     answers = {(sample.task, sample.audio): sample.reference for sample in samples}
     for control in swapped if two_clips else ():

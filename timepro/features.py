@@ -79,16 +79,17 @@ class Processor:
         """
         return prompt_ids(self.tokenizer, self.family.tokens, question, before, clips)
 
-    def expanded_prompt(self, question: str, n_frames: int) -> list[int]:
+    def expanded_prompt(self, question: str, n_frames: int, before: str = "") -> list[int]:
         """Token ids of a prompt with its placeholder expanded, as the worker expands it.
 
         Args:
             n_frames: F, audio frames of the clip.
+            before: text in front of it.
 
         Returns:
             T token ids, F audio placeholders among them and, with ASTP on, timestamps between those.
         """
-        ids = self.prompt_ids(question)
+        ids = self.prompt_ids(question, before)
         return expand_prompt(ids, [n_frames], self.audio_token_id, self.layout, self.family.frame_rate)
 
     def answer_ids(self, text: str) -> list[int]:

@@ -139,7 +139,7 @@ def scripted_learner(case: Case) -> Any:
         time.sleep(case.train)
         return Updated({"loss": 0.0}, 1.0, False, 1)
 
-    processor = SimpleNamespace(expanded_prompt=lambda question, frames: [7])
+    processor = SimpleNamespace(expanded_prompt=lambda question, frames, before: [7])
     return SimpleNamespace(
         frames=lambda paths: [torch.zeros(1, 4) for _ in paths], processor=processor, fitting=list, update=update
     )
@@ -167,7 +167,7 @@ def step_seconds(case: Case, ahead: int, steps: int) -> tuple[float, float]:
     samples = [Sample(f"clip-{i}", "sed", Path(f"/{i}.flac"), 5.0, "?", (EVENT,), (EVENT,)) for i in range(PROMPTS)]
     texts = ["dog 0.40-1.20", "dog 3.00-4.00"]
     processor: Any = SimpleNamespace(
-        eos_token_id=0, prompt_ids=lambda question: [7], answer_text=lambda ids: texts[ids[0]]
+        eos_token_id=0, prompt_ids=lambda question, before: [7], answer_text=lambda ids: texts[ids[0]]
     )
 
     def deliver(version: int) -> SyncReport:

@@ -17,23 +17,23 @@ from timepro.conditions import FOLDER, conditions_of, write_controls
 from timepro.controls import Control
 from timepro.evaluation import save_scored, score
 from timepro.events import Event
-from timepro.results.files import read_result, read_results
+from timepro.results.files import read_result, read_results, settings_digest
 from timepro.results.keep import Place, keep_run
 from timepro.results.tables import tables_of
 from timepro.table_formats import as_markdown
-from timepro.tasks import Sample, find_task
+from timepro.tasks import Sample, find_task, registry
 
 REFERENCE = (Event(1.0, 2.0, "x"),)
 RIGHT, LATE, NONE = "x 1.00-2.00", "x 1.50-2.50", "none"
 
 
-def sample(name: str, reference=REFERENCE) -> Sample:
-    return Sample(name, "sed", Path(f"/a/{name}.wav"), 4.0, find_task("sed").question(), reference, reference)
+def sample(name: str, task: str, reference=REFERENCE) -> Sample:
+    return Sample(name, task, Path(f"/a/{name}.wav"), 4.0, find_task("sed").question(), reference, reference)
 
 
-def write_run(folder: Path, seed: int, silent: str, answer: str) -> Path:
+def write_run(folder: Path, seed: int, silent: str, answer: str, task: str = "sed") -> Path:
     """A finished run of four clips, the last of them empty, asked again about two of them."""
-    samples = [sample("a"), sample("b"), sample("c"), sample("d", ())]
+    samples = [*(sample(name, task) for name in "abc"), sample("d", task, ())]
     (folder / "eval").mkdir(parents=True)
     (folder / FOLDER).mkdir()
     controls = [Control("silent", i, one) for i, one in enumerate(samples[:2])]
@@ -104,6 +104,29 @@ def test_a_result_of_an_older_version_has_no_errors_to_show(kept: Path, capsys) 
     path.write_text(json.dumps(raw))
     assert main(["errors", str(path)]) == 2
     assert "s/arm,seed=0 keeps no errors" in capsys.readouterr().err
+
+
+def test_a_result_of_a_task_by_import_path_is_shown_in_another_process(
+    tmp_path: Path, known_tasks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = "timepro.tasks.behind_text:DetectionBehindText"
+    name = find_task(spec).name
+    run = write_run(tmp_path / "run", 0, RIGHT, RIGHT, name)
+    (run / "config.yaml").write_text(yaml.safe_dump({"name": "run", "seed": 0, "task": spec}))
+    keep_run(run, Place(tmp_path / "results", "s", "arm,seed=0", "arm", 0))
+    forgotten = {task: entry for task, entry in registry._registry.items() if task != name}
+    monkeypatch.setattr(registry, "_registry", forgotten)
+    assert len(tables_of("s", read_results(tmp_path / "results"))) == 3
+    path = tmp_path / "results" / "s" / "arm,seed=0.json"
+    monkeypatch.setattr(registry, "_registry", forgotten)
+    raw = json.loads(path.read_text())
+    raw["settings"]["task"] = "nowhere.at_all:Task"
+    raw["settings_digest"] = settings_digest(raw["settings"])
+    path.write_text(json.dumps(raw))
+    with pytest.raises(
+        ValueError, match=r"seed=0\.json: .*nowhere.*; a result is shown where its task can be imported"
+    ):
+        read_result(path)
 
 
 def test_a_file_of_an_older_version_is_read_and_makes_no_table_of_these(kept: Path) -> None:

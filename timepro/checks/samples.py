@@ -177,9 +177,10 @@ def _wrong(
 
 def _too_long(sample: Sample, max_tokens: int, limits: ModelLimits, key: str, room: int) -> list[str]:
     audio = limits.audio_tokens(sample.duration)
-    if audio + limits.most_question_tokens(sample.question) + max_tokens <= room:
+    text = sample.before + sample.question
+    if audio + limits.most_question_tokens(text) + max_tokens <= room:
         return []
-    question = limits.question_tokens(sample.question)
+    question = limits.question_tokens(text)
     total = audio + question + max_tokens
     if total <= room:
         return []

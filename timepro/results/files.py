@@ -23,6 +23,7 @@ import numpy as np
 from timepro.runs import STAGES, Evaluated
 from timepro.system.files import write_text
 from timepro.tasks import find_task
+from timepro.tasks.samples import task_weights
 
 _VERSION = 1
 _KINDS = ("<i2", "<f8")
@@ -142,6 +143,10 @@ def read_result(path: Path) -> Result:
             raise ValueError(f"it says that it is {result.sweep}/{result.trial}.json; give it that name again")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"{path} is not a kept result ({type(error).__name__}: {error}); remove it") from None
+    try:
+        task_weights(result.settings.get("task", "sed"))  # one of an import path is then known by its short name
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; a result is shown where its task can be imported") from None
     return result
 
 

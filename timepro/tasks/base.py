@@ -27,7 +27,7 @@ class Sample:
 
     `reference` are the exact times, `target` what a supervised answer is trained on: the same, or an annotator's
     lagged version of them. `task` is the task's short name, `duration` is in seconds. `before` is text in front of the
-    clip and `earlier` another clip in front of it, where a test puts some there (`timepro.conditions`).
+    clip and `earlier` another clip in front of it, where a task or a test puts some there (`timepro.conditions`).
     """
 
     id: str

@@ -195,7 +195,8 @@ class GroupSampler:
         settings = self.settings
         eos = (self.processor.eos_token_id,)
         prompts = [
-            Prompt(s.id, self.processor.prompt_ids(s.question), s.audio, self._seed_of(step, s.id)) for s in samples
+            Prompt(s.id, self.processor.prompt_ids(s.question, s.before), s.audio, self._seed_of(step, s.id))
+            for s in samples
         ]
         return prompts, Sampling(settings.group_size, settings.temperature, settings.max_tokens, eos)
 

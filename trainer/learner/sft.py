@@ -31,7 +31,7 @@ def target_row(processor: Processor, sample: Sample, frames: Tensor, weight: flo
     Args:
         exact: take the reference instead of the (perhaps lagged) target.
     """
-    prompt = processor.expanded_prompt(sample.question, len(frames))
+    prompt = processor.expanded_prompt(sample.question, len(frames), sample.before)
     return Row(prompt, frames, [target_answer(processor, sample, weight, exact)], sample.id)
 
 

@@ -80,7 +80,7 @@ def build_rows(
             answers.append(target_answer(learner.processor, group.sample, exact=True))
         if not answers:
             continue
-        prompt = learner.processor.expanded_prompt(group.sample.question, len(clip))
+        prompt = learner.processor.expanded_prompt(group.sample.question, len(clip), group.sample.before)
         if prompt != group.prompt_token_ids:
             raise RuntimeError(
                 f"learner and worker expand the prompt of {group.sample.id} differently "

@@ -63,7 +63,9 @@ class ScriptedPool:
         return future
 
 
-PROCESSOR = SimpleNamespace(eos_token_id=0, prompt_ids=lambda question: [7], answer_text=lambda ids: TEXT[ids[0]])
+PROCESSOR = SimpleNamespace(
+    eos_token_id=0, prompt_ids=lambda question, before: [7], answer_text=lambda ids: TEXT[ids[0]]
+)
 
 
 def sampler(names, pool, monkeypatch, ranks=1, rank=0, **settings) -> GroupSampler:

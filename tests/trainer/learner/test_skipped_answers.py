@@ -58,7 +58,7 @@ def config_of(parts=None, **settings):
 
 
 def rows_of(groups, parts=None, **settings):
-    processor = SimpleNamespace(expanded_prompt=lambda question, n_frames: [7])
+    processor = SimpleNamespace(expanded_prompt=lambda question, n_frames, before: [7])
     learner = SimpleNamespace(
         frames=lambda audio: [torch.zeros(1, 2)] * len(audio), processor=processor, fitting=lambda rows: rows
     )

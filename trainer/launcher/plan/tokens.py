@@ -133,7 +133,7 @@ def _data(config: ExperimentConfig, style: str, seconds: float) -> _Data:
     samples = [sample for task in task_weights(config.task) for sample in samples_of(some, task)]
     return _Data(
         [clip.duration for clip in clips],
-        _question_tokens([sample.question for sample in samples] or asks),
+        _question_tokens([sample.before + sample.question for sample in samples] or asks),
         _mean([answer_tokens(sample.reference, style) for sample in samples]) or ASSUMED_ANSWER,
         len(clips),
         f"{len(clips):,} clips of {named}",
