@@ -40,11 +40,6 @@ class Conditions:
         self._controls: list[Control] = []
         self.folders: list[Path] = []
 
-    @property
-    def asks(self) -> bool:
-        """Whether there is anything to ask."""
-        return bool(self._controls)
-
     def prepare(self, test: Path, limits: ModelLimits, cache: Path, log: StageLog) -> None:
         """Choose the samples and make their audio, kept for other runs on the same test set.
 
@@ -65,10 +60,11 @@ class Conditions:
             return self._make(folder, test, seconds, two_clips, cache)
 
         what = f"{wanted} test samples in other conditions (silence, text in front, longer clips and others)"
-        key = digest(inputs, import_closure("timepro.conditions"))
+        key = digest(inputs, [*import_closure("timepro.conditions"), Path(__file__)])
         folder, _ = cached_stage("conditions", cache, key, work, log, what)
         controls, _ = read_controls(folder / _QUESTIONS)
-        self._controls = [control for control in controls if self._fits(control, limits)]
+        earlier = max(control.sample.duration for control in controls)
+        self._controls = [control for control in controls if self._fits(control, limits, earlier)]
         if left := len(controls) - len(self._controls):
             console.print(f"  {left} of {len(controls)} questions are left out: longer than rollout.max_model_len")
         self.folders = [folder.resolve()]
@@ -91,17 +87,26 @@ class Conditions:
         write_controls(controls, folder / _QUESTIONS)
         return {"questions": len(controls)}
 
-    def _fits(self, control: Control, limits: ModelLimits) -> bool:
+    def _fits(self, control: Control, limits: ModelLimits, earlier_s: float) -> bool:
         config, sample = self._config, control.sample
-        audio = limits.audio_tokens(sample.duration) * (1 if sample.earlier is None else 2)
+        audio = limits.audio_tokens(sample.duration)
+        if sample.earlier is not None:
+            audio += limits.audio_tokens(earlier_s)
         text = limits.most_question_tokens(sample.question + sample.before)
         return audio + text + config.evaluation.max_tokens <= config.rollout.max_model_len
 
+    def lacks(self, stage: str) -> bool:
+        """Whether a stage is still to be asked."""
+        return bool(self._controls) and not self._path(stage).is_file()
+
+    def _path(self, stage: str) -> Path:
+        return self._run / FOLDER / f"{stage}.jsonl"
+
     def ask(self, stage: str, workers: Fleet, checkpoint: Path) -> None:
         """Ask the workers, with the weights that they have now, and keep the answers in the run's folder."""
-        path, rollout = self._run / FOLDER / f"{stage}.jsonl", self._config.rollout
-        if not self.asks or path.is_file():
+        if not self.lacks(stage):
             return
+        path, rollout = self._path(stage), self._config.rollout
         path.parent.mkdir(exist_ok=True)
         pool = RolloutPool(
             workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries

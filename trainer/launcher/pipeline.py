@@ -233,6 +233,9 @@ class Pipeline:
         run, groups, nodes = self.run, self.config.grpo.groups, self.nodes
         if (run / "eval" / "grpo.jsonl").is_file() and (run / "checkpoint").is_dir():
             console.print("[bold]grpo[/]  already finished in this run")
+            if self.conditions.lacks("grpo"):
+                with self._workers(run / "checkpoint") as workers:
+                    self.conditions.ask("grpo", workers, run / "checkpoint")
             return
         console.print(
             f"[bold]grpo[/]  {total_workers(self.config, nodes.node.count)} rollout worker(s), "
@@ -241,7 +244,7 @@ class Pipeline:
         )
         started = self.log.begin("grpo")
         checkpoint, adapter = self._adapter_start(start)
-        if adapter and self.conditions.asks:  # the workers below have the base alone until the first sync
+        if adapter and self.conditions.lacks("sft"):  # the workers below have the base alone until the first sync
             with self._workers(start) as workers:
                 self.conditions.ask("sft", workers, start)
         with self._workers(checkpoint) as workers:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from trainer.launcher import conditions
 from trainer.launcher.checks import limits_of
 from trainer.launcher.clips import write_clips
 from trainer.launcher.conditions import Conditions, longest_seconds
+from trainer.launcher.pipeline import Pipeline
 from trainer.launcher.stages import StageLog
 from trainer.settings.experiment import ExperimentConfig
 
@@ -70,6 +73,28 @@ def test_a_stage_is_asked_once_and_its_answers_are_kept(prepared, tmp_path: Path
     assert asked(found, tmp_path / "run", monkeypatch, "grpo")
 
 
+def test_a_run_that_ended_before_the_last_questions_asks_them_when_it_is_resumed(
+    prepared, tmp_path: Path, monkeypatch
+) -> None:
+    found, run = prepared(), tmp_path / "run"
+    (run / "eval").mkdir(parents=True)
+    (run / "eval" / "grpo.jsonl").touch()
+    (run / "checkpoint").mkdir()
+    served: list[Path] = []
+
+    @contextmanager
+    def workers(checkpoint: Path):
+        served.append(checkpoint)
+        yield SimpleNamespace(urls=["http://127.0.0.1:1"], token="t")
+
+    monkeypatch.setattr(conditions, "greedy_answers", lambda pool, processor, own, *rest: ["none"] * len(own))
+    monkeypatch.setattr(conditions, "Processor", lambda folder: None)
+    finished: Any = SimpleNamespace(run=run, config=configured(), nodes=None, conditions=found, _workers=workers)
+    for _ in range(2):
+        Pipeline.post_train(finished, tmp_path / "start")
+    assert served == [run / "checkpoint"] and not found.lacks("grpo")
+
+
 def test_the_audio_is_made_once_for_all_runs_on_a_test_set(prepared) -> None:
     first, second, third = StageLog(), StageLog(), StageLog()
     prepared(log=first)
@@ -80,7 +105,7 @@ def test_the_audio_is_made_once_for_all_runs_on_a_test_set(prepared) -> None:
 
 def test_nothing_is_asked_or_made_without_the_setting(prepared, tmp_path: Path, monkeypatch) -> None:
     found = prepared("evaluation.conditions=0")
-    assert not found.asks and found.folders == [] and not (tmp_path / "cache").exists()
+    assert not found.lacks("sft") and found.folders == [] and not (tmp_path / "cache").exists()
     assert asked(found, tmp_path / "run", monkeypatch) == []
 
 
