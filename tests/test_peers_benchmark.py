@@ -114,16 +114,26 @@ def test_results_of_another_workload_are_not_compared(tmp_path: Path) -> None:
     for part, setting, speed in (("ours", "here", 100.0), ("swift", "here", 16.0), ("trl", "elsewhere", 30.0)):
         figures = {"samples_s": speed, "peak_mib": 2000.0}
         (tmp_path / f"{part}.json").write_text(json.dumps({"setting": setting, "figures": figures}))
-    ratios = peers.ratios_of(peers.kept_results(tmp_path, "here"))
+    ratios = peers.ratios_of(peers.kept_results(tmp_path, "here", 0.6))
     assert ratios == {"of_swift": 6.25, "memory_of_swift": 1.0}
     assert not peers.holds_all(ratios)  # TRL's is missing
     assert peers.holds_all(ratios | {"of_trl": 3.0}) and not peers.holds_all(ratios | {"of_trl": 2.9})
 
 
+def test_a_part_that_is_cut_off_keeps_what_it_has(tmp_path: Path) -> None:
+    peers, path = script("peers"), tmp_path / "swift.json"
+    peers.keep(path, {}, {"reason": "of another day"}, time.time(), anew=False)
+    peers.keep(path, {}, {"samples_s": 16.0, "peak_mib": 900.0}, time.time(), anew=True)
+    peers.keep(path, {}, {"curve": a_run(2.0, [0.6] * 6)}, time.time() - 120, anew=False)
+    kept = peers.kept_results(tmp_path, {}, 0.6)["swift"]
+    assert kept["samples_s"] == 16.0 and kept["minutes"] == 2.0 and "reason" not in kept and "curve" not in kept
+    assert kept["time_to"]["steps"] == 5 and kept["time_to"]["training_s"] == 10.0
+
+
 def test_a_peer_without_figures_is_told_with_its_reason(tmp_path: Path) -> None:
     peers = script("peers")
     (tmp_path / "swift.json").write_text(json.dumps({"setting": 1, "figures": {"reason": "pip could not"}}))
-    kept = peers.kept_results(tmp_path, 1)
+    kept = peers.kept_results(tmp_path, 1, 0.6)
     assert kept["swift"]["reason"] == "pip could not" and peers.ratios_of(kept) == {}
 
 
@@ -165,3 +175,61 @@ def test_a_command_is_watched_to_its_end(tmp_path: Path) -> None:
         watch.watched([sys.executable, "-c", code], {}, tmp_path / "log", cores, 60.0)
     with pytest.raises(watch.Failed, match="not done within 0.5 s"):
         watch.watched(["sleep", "60"], {}, tmp_path / "log", cores, 0.5)
+
+
+STAND_IN = """#!{python}
+import json, sys, time
+if sys.argv[1] == "-c":
+    print("9.9")
+    sys.exit()
+job = json.loads(sys.argv[2])
+if job["kind"] == "audio":
+    sys.exit("it takes no audio")
+speed = 40.0 if "swift" in sys.argv[1] else 80.0
+ends = [job["seed"] + 96 / speed * (n + 1) for n in range(job["steps"])]
+calls = dict(sampling=0, training=0)
+found = dict(began=0.0, ends=ends, rewards=[0.9] * len(ends), tokens=[6.0] * len(ends), encoder_calls=calls)
+open(job["result"], "w").write(json.dumps(found))
+time.sleep(0.3)
+"""
+OURS = """
+import json, sys, time
+path = open(sys.argv[1], "a")
+for n in range(int(sys.argv[2])):
+    line = {"step": n + 1, "elapsed_s": 0.4 * (n + 1), "step_time": 0.4, "reward": 0.9, "completions/mean_length": 6.0}
+    line |= {f"time/{phase}": 0.1 for phase in ("generate", "rows", "train", "sync")}
+    path.write(json.dumps(line) + chr(10))
+path.flush()
+time.sleep(0.4)
+"""
+
+
+def test_all_parts_are_measured_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With stand-ins for the three systems: ours 240 samples a second, ms-swift 40, TRL 80."""
+    peers, ours = script("peers"), script("peers_ours")
+    for peer in ("swift", "trl"):
+        place = tmp_path / "environments" / peer
+        (place / "bin").mkdir(parents=True)
+        (place / "installed.txt").write_text("\n".join(script("peers_install").wanted(peer)))
+        (place / "bin" / "python").write_text(STAND_IN.format(python=sys.executable))
+        (place / "bin" / "python").chmod(0o755)
+
+    def command(experiment: Path) -> list[str]:
+        values = json.loads(experiment.read_text())
+        metrics = ours.metrics_file(Path(values["runs"]))
+        metrics.parent.mkdir(parents=True)
+        return [sys.executable, "-c", OURS, str(metrics), str(values["grpo"]["max_steps"])]
+
+    monkeypatch.setattr(ours, "command", command)
+    monkeypatch.setattr(peers, "prepare", lambda *_: {"clips": 36})
+    arguments = ["--folder", str(tmp_path), "--steps", "3", "--repeats", "2", "--long-steps", "6", "--until", "0.8"]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *arguments])
+    peers.main()  # its exit code says nothing here: stand-ins take what memory they take
+    told = json.loads(capsys.readouterr().out)
+    figures = told["figures"]
+    assert (figures["ours"]["samples_s"], figures["swift"]["samples_s"], figures["trl"]["samples_s"]) == (240, 40, 80)
+    assert (figures["of_swift"], figures["of_trl"]) == (6.0, 3.0) and told["targets"]["of_swift"] == 5.0
+    assert "it takes no audio" in figures["trl"]["audio_part"]["reason"]
+    assert figures["swift"]["time_to"]["steps"] == figures["ours"]["time_to"]["steps"] == 5

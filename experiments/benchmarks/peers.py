@@ -14,10 +14,10 @@ trained on, with the weights handed back to what generates.
   as the others do, and is spared features and encoder. `text_part` has the others' token ids, and hears nothing.
 
 By part: `samples_s`, `step_s`, `start_s` (from the command to the first step), `peak_mib` (PSS of all processes),
-`answer_tokens`; `time_to`, in one more run: until the mean reward of five steps is `--until`. ms-swift and TRL are
+`answer_tokens`; `time_to`, from a longer run: until the mean reward of five steps is `--until`. ms-swift and TRL are
 installed into environments of their own under the folder. A part's result is kept there, so parts may be measured one
 after another: the last line has all that are there, for the same workload and cores. What could not be installed or
-run has a `reason` in place of figures.
+run has a `reason` in place of figures. `--model grown` does the same with ten times the parameters.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from timepro import __version__  # noqa: E402
 PARTS = ("ours", "swift", "trl")
 TARGETS = {"of_swift": 5.0, "of_trl": 3.0, "memory_of_swift": 1.0}  # at least, at least, at most
 # Answers of a micro-batch: the fastest of 24, 48 and 96 for each.
-BATCH = {"swift": 48, "trl": 48}
+BATCH = {"swift": 24, "trl": 24}
+OTHER_STEPS = 4
 RUN_S = 400.0
 
 
@@ -70,15 +71,15 @@ def main() -> int:
     }
     for part in options.parts:
         began = time.time()
-        try:
-            found = measured(part, folder, cores, options)
-        except (NotInstalled, Failed) as error:
-            found = {"reason": str(error)}
-        found |= {"minutes": round((time.time() - began) / 60, 1), "date": date.today().isoformat()}
-        result = json.dumps({"setting": setting, "figures": found}, indent=1)
-        (results / f"{part}.json").write_text(result, encoding="utf-8")
-        say(f"{part}: {json.dumps(found)}")
-    kept = kept_results(results, setting)
+        for stage in (measured, other_kinds, learnt):
+            try:
+                found = stage(part, folder, cores, options)
+            except (NotInstalled, Failed) as error:
+                found = {"reason": str(error)}
+            keep(results / f"{part}.json", setting, found, began, anew=stage is measured)
+            if "reason" in found:
+                break
+    kept = kept_results(results, setting, options.until)
     ratios = ratios_of(kept)
     holds = holds_all(ratios)
     figures = {**setting, **kept, **ratios}
@@ -97,15 +98,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, nargs="+", help="the first two of this process; threads: as many")
-    parser.add_argument("--until", type=float, default=0.8, help="the mean reward whose time is taken; 0: not taken")
-    parser.add_argument("--until-steps", type=int, default=80, help="of that run, at most")
-    parser.add_argument("--until-seconds", type=float, default=240, help="of a peer's training in that run, at most")
+    parser.add_argument("--until", type=float, default=0.85, help="the mean reward whose time is told")
+    parser.add_argument("--long-steps", type=int, default=60, help="of the run whose rewards are told; 0: no such run")
+    parser.add_argument("--long-seconds", type=float, default=240, help="of a peer's training in that run, at most")
     parser.add_argument("--batch", type=int, help="answers of a peer's micro-batch, in place of its best")
     return parser.parse_args()
 
 
+def keep(path: Path, setting: dict[str, Any], found: dict[str, Any], began: float, anew: bool) -> None:
+    """Write what has been found of a part so far, so that a run that is cut off keeps it."""
+    before = {} if anew or not path.is_file() else json.loads(path.read_text(encoding="utf-8"))["figures"]
+    told = {"minutes": round((time.time() - began) / 60, 1), "date": date.today().isoformat()}
+    figures = {**before, **found, **told}
+    path.write_text(json.dumps({"setting": setting, "figures": figures}, indent=1), encoding="utf-8")
+    said = {name: value for name, value in found.items() if name != "curve"}
+    say(f"{path.stem}: {json.dumps({**said, **told})}")
+
+
 def measured(part: str, folder: Path, cores: list[int], options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one part.
+    """The figures of one part, over all repeats.
 
     Raises:
         NotInstalled: its environment could not be made.
@@ -121,17 +132,26 @@ def measured(part: str, folder: Path, cores: list[int], options: argparse.Namesp
     for name in ("seconds", "encoder_calls"):
         if name in runs[0]:
             found[name] = runs[0][name]
-    if part == "trl":
-        found["audio_part"] = other_kind("audio", folder, cores, options, 2)
-        found["text_part"] = other_kind("text", folder, cores, options, options.steps)
-    if options.until:
-        longer = one_run(part, folder, cores, options, options.repeats, options.until_steps, options.until)
-        found["time_to"] = time_to(longer, options.until)
     return found
 
 
+def other_kinds(part: str, folder: Path, cores: list[int], options: argparse.Namespace) -> dict[str, Any]:
+    """What TRL makes of a message with audio, and of the audio's token ids alone; nothing for others."""
+    if part != "trl" or options.model != "base":
+        return {}
+    return {f"{kind}_part": other_kind(kind, folder, cores, options) for kind in ("audio", "text")}
+
+
+def learnt(part: str, folder: Path, cores: list[int], options: argparse.Namespace) -> dict[str, Any]:
+    """The rewards of one longer run, and when each step ended; nothing where that is not asked for."""
+    if not options.long_steps:
+        return {}
+    run = one_run(part, folder, cores, options, options.repeats, options.long_steps)
+    return {"curve": {name: run[name] for name in ("started", "began", "ends", "rewards")}}
+
+
 def one_run(
-    part: str, folder: Path, cores: list[int], options: argparse.Namespace, seed: int, steps: int, until: float = 0.0,
+    part: str, folder: Path, cores: list[int], options: argparse.Namespace, seed: int, steps: int,
     kind: str = "frames",
 ) -> dict[str, Any]:  # fmt: skip
     """Start a system, let it train, and return its run as `figures_of` wants it."""
@@ -146,8 +166,8 @@ def one_run(
         return our_run(place, workload, cores, steps, seed)
     result = place / "result.json"
     job = {
-        "folder": str(workload), "result": str(result), "output": str(place / "output"), "until": until, "seed": seed,
-        "seconds": options.until_seconds, "steps": steps, "batch": options.batch or BATCH[part], "kind": kind,
+        "folder": str(workload), "result": str(result), "output": str(place / "output"), "seed": seed,
+        "seconds": options.long_seconds, "steps": steps, "batch": options.batch or BATCH[part], "kind": kind,
     }  # fmt: skip
     python = folder / "environments" / part / "bin" / "python"
     command = [str(python), str(HERE / f"peers_{part}.py"), json.dumps(job)]
@@ -171,10 +191,10 @@ def our_run(place: Path, workload: Path, cores: list[int], steps: int, seed: int
     return {"started": started, "peak_mib": peak, **peers_ours.steps_of(metrics, first_seen)}
 
 
-def other_kind(kind: str, folder: Path, cores: list[int], options: argparse.Namespace, steps: int) -> dict[str, Any]:
-    """What TRL makes of a message with audio, or of the audio's token ids alone, or why it makes nothing of it."""
+def other_kind(kind: str, folder: Path, cores: list[int], options: argparse.Namespace) -> dict[str, Any]:
+    """A short run of TRL on prompts of another kind, or why there was none."""
     try:
-        run = one_run("trl", folder, cores, options, 0, steps, kind=kind)
+        run = one_run("trl", folder, cores, options, 0, OTHER_STEPS, kind)
     except Failed as error:
         return {"reason": str(error)}
     figures = figures_of(run)
@@ -182,7 +202,7 @@ def other_kind(kind: str, folder: Path, cores: list[int], options: argparse.Name
     return {**named, "encoder_calls": run["encoder_calls"]}
 
 
-def kept_results(folder: Path, setting: dict[str, Any]) -> dict[str, Any]:
+def kept_results(folder: Path, setting: dict[str, Any], until: float) -> dict[str, Any]:
     """Figures of all parts that were measured with the same workload on the same kind of cores."""
     found = {}
     for part in PARTS:
@@ -191,6 +211,8 @@ def kept_results(folder: Path, setting: dict[str, Any]) -> dict[str, Any]:
             result = json.loads(path.read_text(encoding="utf-8"))
             if result["setting"] == setting:
                 found[part] = result["figures"]
+                if curve := found[part].pop("curve", None):
+                    found[part]["time_to"] = time_to(curve, until)
     return found
 
 

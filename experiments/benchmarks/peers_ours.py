@@ -30,7 +30,8 @@ def settings(workload: Path, runs: Path, steps: int, threads: int, seed: int) ->
         "data": {**manifests, "test": str(workload / "test" / "test.jsonl")},
         "model": {"path": str(workload / "checkpoint")},
         "learner": {"ranks": 1, "threads": threads},
-        "rollout": {"workers": 1, "threads": threads, "max_model_len": 1024},
+        # Unseeded, since a seed for each request is something that the peers do not have.
+        "rollout": {"workers": 1, "threads": threads, "max_model_len": 1024, "seeded": False},
         "sft": {"enabled": False, "label_times": "exact"},
         "control": {"enabled": False},
         "grpo": {

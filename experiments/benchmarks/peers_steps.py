@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from peers_task import reached_at
 from transformers import TrainerCallback
 
 
@@ -16,12 +15,11 @@ class StepClock(TrainerCallback):
 
     Args:
         path: of the JSON file, written at the end.
-        until: the reward at which training may stop; 0: never.
         seconds: of training, after which it stops.
     """
 
-    def __init__(self, path: Path, until: float, seconds: float) -> None:
-        self._path, self._until, self._seconds = path, until, seconds
+    def __init__(self, path: Path, seconds: float) -> None:
+        self._path, self._seconds = path, seconds
         self.found: dict[str, Any] = {"ends": [], "rewards": [], "tokens": []}
         self._encoded = {"sampling": 0, "training": 0}
 
@@ -42,8 +40,7 @@ class StepClock(TrainerCallback):
             return
         self.found["rewards"].append(float(logs["reward"]))
         self.found["tokens"].append(float(logs["completions/mean_length"]))
-        done = self._until and reached_at(self.found["rewards"], self._until)
-        if done or time.time() - self.found["began"] > self._seconds:
+        if time.time() - self.found["began"] > self._seconds:
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

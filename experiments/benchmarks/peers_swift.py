@@ -30,7 +30,7 @@ def main() -> None:
     """Train as the job on the command line says."""
     job = json.loads(sys.argv[1])
     folder = Path(job["folder"])
-    clock = StepClock(Path(job["result"]), job["until"], job["seconds"])
+    clock = StepClock(Path(job["result"]), job["seconds"])
     callbacks_map["clock"] = lambda args, trainer: clock
     orms["in_order"] = InOrder
     settings = {

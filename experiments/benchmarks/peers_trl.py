@@ -45,7 +45,7 @@ def main() -> None:
     model, tokens, prompts = MODELS[job["kind"]](folder)
     trainer = GRPOTrainer(
         model, reward, settings, Dataset.from_list(prompts), processing_class=tokens,
-        callbacks=[StepClock(Path(job["result"]), job["until"], job["seconds"])],
+        callbacks=[StepClock(Path(job["result"]), job["seconds"])],
     )  # fmt: skip
     trainer.train()
 
