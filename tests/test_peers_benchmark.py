@@ -113,19 +113,23 @@ def test_results_of_another_workload_are_not_compared(tmp_path: Path) -> None:
     peers = script("peers")
     for part, setting, speed in (("ours", "here", 100.0), ("swift", "here", 16.0), ("trl", "elsewhere", 30.0)):
         figures = {"samples_s": speed, "peak_mib": 2000.0}
-        (tmp_path / f"{part}.json").write_text(json.dumps({"setting": setting, "figures": figures}))
-    ratios = peers.ratios_of(peers.kept_results(tmp_path, "here", 0.6))
+        result = {"setting": {"steps": 8, "place": setting}, "figures": figures}
+        (tmp_path / f"{part}.json").write_text(json.dumps(result))
+    ratios = peers.ratios_of(peers.kept_results(tmp_path, {"steps": 8, "place": "here"}, 0.6))
     assert ratios == {"of_swift": 6.25, "memory_of_swift": 1.0}
     assert not peers.holds_all(ratios)  # TRL's is missing
     assert peers.holds_all(ratios | {"of_trl": 3.0}) and not peers.holds_all(ratios | {"of_trl": 2.9})
+    assert not peers.holds_all(ratios | {"of_trl": 3.0, "later_of_swift": 4.9})
 
 
 def test_a_part_that_is_cut_off_keeps_what_it_has(tmp_path: Path) -> None:
     peers, path = script("peers"), tmp_path / "swift.json"
-    peers.keep(path, {}, {"reason": "of another day"}, time.time(), anew=False)
-    peers.keep(path, {}, {"samples_s": 16.0, "peak_mib": 900.0}, time.time(), anew=True)
-    peers.keep(path, {}, {"curve": a_run(2.0, [0.6] * 6)}, time.time() - 120, anew=False)
-    kept = peers.kept_results(tmp_path, {}, 0.6)["swift"]
+    setting = {"steps": 2}
+    peers.keep(path, setting, {"reason": "of another day"}, time.time(), anew=False)
+    peers.keep(path, setting, {"samples_s": 16.0, "peak_mib": 900.0}, time.time(), anew=True)
+    peers.keep(path, setting, {"curve": a_run(2.0, [0.6] * 6)}, time.time() - 120, anew=False)
+    kept = peers.kept_results(tmp_path, setting, 0.6)["swift"]
+    assert kept["later_samples_s"] == 48.0
     assert kept["samples_s"] == 16.0 and kept["minutes"] == 2.0 and "reason" not in kept and "curve" not in kept
     assert kept["time_to"]["steps"] == 5 and kept["time_to"]["training_s"] == 10.0
 

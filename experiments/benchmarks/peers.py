@@ -13,7 +13,8 @@ trained on, with the weights handed back to what generates.
   decoder as a text model, on prompts of as many tokens, with the encoder's frames as ready-made words. So it answers
   as the others do, and is spared features and encoder. `text_part` has the others' token ids, and hears nothing.
 
-By part: `samples_s`, `step_s`, `start_s` (from the command to the first step), `peak_mib` (PSS of all processes),
+By part: `samples_s`, `step_s` of steps on clips that nobody has seen before, `later_samples_s` of later epochs (here
+features and encoded audio are kept), `start_s` (from the command to the first step), `peak_mib` (PSS of all processes),
 `answer_tokens`; `time_to`, from a longer run: until the mean reward of five steps is `--until`. ms-swift and TRL are
 installed into environments of their own under the folder. A part's result is kept there, so parts may be measured one
 after another: the last line has all that are there, for the same workload and cores. What could not be installed or
@@ -41,7 +42,7 @@ sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != H
 import peers_ours  # noqa: E402
 from peers_install import NotInstalled, install, installed_version, say  # noqa: E402
 from peers_task import PROMPTS  # noqa: E402
-from peers_watch import Failed, figures_of, medians, time_to, watched  # noqa: E402
+from peers_watch import Failed, figures_of, later_epochs, medians, time_to, watched  # noqa: E402
 from peers_workload import prepare  # noqa: E402
 
 from timepro import __version__  # noqa: E402
@@ -212,6 +213,7 @@ def kept_results(folder: Path, setting: dict[str, Any], until: float) -> dict[st
             if result["setting"] == setting:
                 found[part] = result["figures"]
                 if curve := found[part].pop("curve", None):
+                    found[part] |= later_epochs(curve, setting["steps"])
                     found[part]["time_to"] = time_to(curve, until)
     return found
 
@@ -221,16 +223,18 @@ def ratios_of(kept: dict[str, Any]) -> dict[str, float]:
     ours, found = kept.get("ours", {}), {}
     for peer in ("swift", "trl"):
         theirs = kept.get(peer, {})
-        if "samples_s" in ours and "samples_s" in theirs:
-            found[f"of_{peer}"] = round(ours["samples_s"] / theirs["samples_s"], 2)
-            found[f"memory_of_{peer}"] = round(ours["peak_mib"] / theirs["peak_mib"], 2)
+        for name, figure in (("", "samples_s"), ("later_", "later_samples_s"), ("memory_", "peak_mib")):
+            if figure in ours and figure in theirs:
+                found[f"{name}of_{peer}"] = round(ours[figure] / theirs[figure], 2)
     return found
 
 
 def holds_all(ratios: dict[str, float]) -> bool:
-    """Whether all targets have a figure and are met."""
-    least = all(ratios.get(name, 0.0) >= TARGETS[name] for name in ("of_swift", "of_trl"))
-    return least and ratios.get("memory_of_swift", float("inf")) <= TARGETS["memory_of_swift"]
+    """Whether all targets have a figure and are met, for clips that nobody has seen and for seen ones."""
+    least = {name: TARGETS[name] for name in ("of_swift", "of_trl")}
+    least |= {f"later_{name}": value for name, value in least.items() if f"later_{name}" in ratios}
+    fast = all(ratios.get(name, 0.0) >= value for name, value in least.items())
+    return fast and ratios.get("memory_of_swift", float("inf")) <= TARGETS["memory_of_swift"]
 
 
 def processor() -> str:

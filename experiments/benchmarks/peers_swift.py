@@ -13,9 +13,9 @@ from typing import Any
 
 from peers_steps import StepClock
 from peers_task import ANSWERS, LEARNING_RATE, PROMPTS, TOKENS, in_order
-from swift import rlhf_main
-from swift.callbacks import callbacks_map
-from swift.rewards import ORM, orms
+from swift import rlhf_main  # type: ignore[import-not-found]
+from swift.callbacks import callbacks_map  # type: ignore[import-not-found]
+from swift.rewards import ORM, orms  # type: ignore[import-not-found]
 
 
 class InOrder(ORM):

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset  # type: ignore[import-not-found]
 from peers_steps import StepClock
 from peers_task import ANSWERS, AUDIO, LEARNING_RATE, PROMPTS, QUESTION, TOKENS, in_order, read_lines
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration, Qwen2ForCausalLM
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found]
 
 
 def reward(completions: list[Any], wanted: list[str], **_: Any) -> list[float]:
@@ -57,6 +57,8 @@ class WordsAndFrames(nn.Module):
         words: the model's own embeddings, (V, H).
         frames: of all clips, (F, H).
     """
+
+    frames: Tensor
 
     def __init__(self, words: nn.Embedding, frames: Tensor) -> None:
         super().__init__()

@@ -120,6 +120,14 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {**middle, "samples_s_least": min(speeds), "samples_s_most": max(speeds)}
 
 
+def later_epochs(run: Mapping[str, Any], epoch: int) -> dict[str, float]:
+    """Samples a second behind a run's first `epoch` steps, in which every clip is new; nothing if it ends there."""
+    ends = run["ends"][epoch - 1 :]
+    if len(ends) < 2:
+        return {}
+    return {"later_samples_s": round(PROMPTS * ANSWERS * (len(ends) - 1) / (ends[-1] - ends[0]), 2)}
+
+
 def time_to(run: Mapping[str, Any], reward: float) -> dict[str, float | None]:
     """Steps and seconds until a mean reward: from the command's start, and of training; None: not in this run."""
     steps, last = reached_at(run["rewards"], reward), round(statistics.mean(run["rewards"][-5:]), 3)
