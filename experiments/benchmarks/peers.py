@@ -91,7 +91,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: tell what is kept")
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="environments, clips, results, logs")
     parser.add_argument(
         "--model", choices=("base", "grown"), default="base", help="as shipped, or 10 million parameters"
