@@ -50,16 +50,22 @@ class StreamChecksum:
         if self._owns:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, buffer: Tensor) -> None:
+    def add(self, buffer: Tensor) -> list[Future[bytes]]:
         """Take in the next bucket. Waits where the sums fall behind, since a bucket that waits keeps its memory.
 
         Args:
-            buffer: (N,) uint8, contiguous, on any device; not to be written to any more.
+            buffer: (N,) uint8, contiguous, on any device.
+
+        Returns:
+            what must be done before the bucket may be written to again.
         """
+        sums = []
         for part in buffer.split(_SLICE_BYTES):
             while len(self._pending) > 2 * _THREADS:
                 self._whole.update(self._pending.popleft().result())
-            self._pending.append(self._threads.submit(slice_sum, part))
+            sums.append(self._threads.submit(slice_sum, part))
+            self._pending.append(sums[-1])
+        return sums
 
     def value(self) -> int:
         """The checksum of all buckets so far, as a number that a signed 64-bit integer holds."""

@@ -1,6 +1,7 @@
-"""What the learner tells the workers around a change of weights: who answers, pause, announce, finish, resume.
+"""What the learner tells the workers around a change of weights: who answers, take weights in, answer with them.
 
-Only rank 0 calls the workers so. Their routes are vLLM's own; those of one worker answer for all of its processes.
+Only rank 0 calls the workers so. A worker answers for all of its processes; the two routes of every sync are its own
+(`rollout/sync_routes.py`), the others vLLM's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+UPDATE_ROUTE = "/timepro/update"
+FINISH_ROUTE = "/timepro/finish"
 _CONNECT_S = 5.0
 _ASK_S = 15.0  # an engine that does not answer for so long is not counted on
 _TORN = "-2"  # the version of weights that are of no one version
@@ -61,31 +64,24 @@ class WorkerControl:
         replies = self._threads.map(ask, self.urls)
         return {url: states for url, states in zip(self.urls, replies, strict=True) if states}
 
-    def pause(self, urls: Sequence[str]) -> None:
-        """Abort what the workers generate, and let new requests wait for `resume`.
+    def begin_update(self, urls: Sequence[str], update_info: Mapping[str, Any]) -> list[Future[Any]]:
+        """Have workers stop generating and take in what comes; each is done when it has all of it."""
+        return [self.begin(url, UPDATE_ROUTE.strip("/"), {"update_info": update_info}) for url in urls]
 
-        Changing weights below a running request ends the engine. Nobody waits for such a request: the learner has all
-        groups that it trains on before it sends weights.
-        """
-        self.on_all(urls, "pause?mode=abort&clear_cache=false")  # with it the clips' features would go, which hold on
+    def finish_update(self, urls: Sequence[str], version: int, checksum: int) -> list[dict[str, Any]]:
+        """Have workers generate again, with what they have taken in.
 
-    def resume(self, urls: Sequence[str]) -> None:
-        """Let the workers generate again."""
-        self.on_all(urls, "resume")
+        Args:
+            checksum: that each of their processes must have found.
 
-    def reset_prefix_cache(self, urls: Sequence[str]) -> None:
-        """Drop the keys and values that the workers have kept, which are the old weights'.
-
-        The encoder's frames stay: it is frozen, and no part of it is ever sent.
+        Returns:
+            what every process says of its last update.
 
         Raises:
-            RuntimeError: a worker could not, since requests hold on to them.
+            RuntimeError: one has something else, could not drop what it kept of the old weights, or did not answer.
         """
-        replies = self.on_all(urls, "reset_prefix_cache")
-        if busy := [url for url, reply in zip(urls, replies, strict=True) if not reply.get("success")]:
-            raise RuntimeError(
-                f"{', '.join(busy)} did not reset the prefix cache: a request still holds keys and values in it"
-            )
+        replies = self.on_all(urls, FINISH_ROUTE.strip("/"), {"version": version, "checksum": checksum})
+        return [report for one in replies for report in one["reports"]]
 
     def abort_update(self, urls: Sequence[str]) -> None:
         """Have the workers put their old weights back and generate again, those that can.

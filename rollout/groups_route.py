@@ -18,6 +18,7 @@ from vllm import SamplingParams
 from vllm.renderers.chat_utils import AsyncMultiModalItemTracker
 from vllm.sampling_params import RequestOutputKind
 
+from rollout.asgi import read_body, reply
 from rollout.client import GROUP_ROUTE
 
 _numbers = itertools.count()
@@ -40,33 +41,18 @@ class GroupsRoute:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != GROUP_ROUTE:
             return await self._vllm(scope, receive, send)
-        body = await _body(receive)
+        body = await read_body(receive)
         if body is None:
             return None
-        work = asyncio.ensure_future(_reply(scope["app"].state, body))
+        work = asyncio.ensure_future(_answer(scope["app"].state, body))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                status, content = work.result()
-                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": content})
+                await reply(send, *work.result())
         finally:  # nobody waits for an answer any more: the engine shall not work on it
             work.cancel()
             gone.cancel()
-
-
-async def _body(receive: Any) -> bytes | None:
-    """A request's body; None where the client has gone."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
 
 
 async def _disconnected(receive: Any) -> None:
@@ -74,7 +60,7 @@ async def _disconnected(receive: Any) -> None:
         pass
 
 
-async def _reply(state: Any, body: bytes) -> tuple[int, bytes]:
+async def _answer(state: Any, body: bytes) -> tuple[int, bytes]:
     """Status and JSON; 400 says that the request cannot be served by any worker."""
     try:
         asked = msgspec.json.decode(body, type=Asked)

@@ -17,9 +17,11 @@ class Loading(Protocol):
 
     Attributes:
         overwrites: what is loaded is in the model before the stream has been checked.
+        copies: nothing that was loaded is read later on; its memory may be written to again.
     """
 
     overwrites: bool
+    copies: bool
 
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Take some tensors in."""
@@ -35,6 +37,7 @@ class AdapterLoading:
     """Adapters wait until all of them are there."""
 
     overwrites = False
+    copies = False
 
     def __init__(self, adapters: Adapters, scale: float) -> None:
         self._adapters, self._scale = adapters, scale
@@ -53,6 +56,7 @@ class PlaceLoading:
     """Whole tensors, copied to where they lie."""
 
     overwrites = True
+    copies = True
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -69,9 +73,10 @@ class PlaceLoading:
 
 
 class LayerwiseLoading:
-    """vLLM's layer-by-layer loading, for any format."""
+    """vLLM's layer-by-layer loading, for any format, which keeps what it gets until a layer is complete."""
 
     overwrites = True
+    copies = False
 
     def __init__(self, model: nn.Module, model_config: Any) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload

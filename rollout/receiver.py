@@ -24,6 +24,7 @@ from vllm.logger import init_logger
 from rollout import delta, stream
 from rollout.adapters import Adapters
 from rollout.alive import signs_of_life
+from rollout.buffers import Buffers
 from rollout.checksum import StreamChecksum
 from rollout.loading import AdapterLoading, LayerwiseLoading, Loading, PlaceLoading, restore_half_loaded
 from rollout.places import NoPlaces, Places
@@ -83,6 +84,7 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         self._version: int | None = None  # of the weights, where a learner has sent them and they are whole
         self._coming: int | None = None
         self._torn = False
+        self._buffers: Buffers | None = None  # of whole streams
         self.last_update: dict[str, Any] = {}
 
     def init_transfer_engine(self, info: GroupInfo) -> None:
@@ -172,12 +174,13 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
         sizes = [stream.tensor_bytes(d, s) for d, s in zip(dtypes, update.shapes, strict=True)]
         buckets = stream.plan_buckets(sizes, info.bucket_bytes)
         self._loading = loading = self._way_of_loading(update)
+        used_again = self._buffers_for(info, buckets) if loading.copies else None
         with StreamChecksum() as checksum:
-            buffers = self._received([bucket.size for bucket in buckets], 1, info)
+            buffers = self._received([bucket.size for bucket in buckets], 1, info, used_again)
             for bucket, buffer in zip(buckets, buffers, strict=False):
                 progress()
                 begun = time.monotonic()
-                checksum.add(buffer)
+                sums = checksum.add(buffer)
                 if loading.overwrites:
                     self._torn, self._version = True, None
                 loading.load(
@@ -187,6 +190,8 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
                     ]
                 )
                 loading_s += time.monotonic() - begun
+                if used_again is not None:
+                    used_again.give(buffer, sums)
             received, (sent,) = checksum.value(), next(buffers).tolist()
         _require_equal(f"in weight stream {update.version}", sent, received)
         loading.check()
@@ -235,13 +240,29 @@ class TorchDistReceiver(WeightTransferEngine[GroupInfo, StreamInfo]):
             return PlaceLoading(self._places)
         return LayerwiseLoading(self.model, self.model_config)
 
-    def _received(self, sizes: Sequence[int], numbers: int, info: GroupInfo) -> Iterator[torch.Tensor]:
-        """Buffers of these sizes, then the sender's numbers, (numbers,) int64; the next ones come in meanwhile."""
+    def _buffers_for(self, info: GroupInfo, buckets: Sequence[stream.Bucket]) -> Buffers:
+        """The buffers of whole streams, kept from one to the next."""
+        usual = min(info.bucket_bytes, max(bucket.size for bucket in buckets))
+        if self._buffers is None or (self._buffers.device, self._buffers.usual) != (self._buffers_on, usual):
+            self._buffers = Buffers(self._buffers_on, usual)
+        return self._buffers
+
+    def _received(
+        self, sizes: Sequence[int], numbers: int, info: GroupInfo, buffers: Buffers | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Buffers of these sizes, then the sender's numbers, (numbers,) int64; the next ones come in meanwhile.
+
+        Args:
+            buffers: where they are taken from; None: fresh ones, which may be kept.
+        """
 
         def expect(size: int | None) -> tuple[torch.Tensor, Any]:
-            # A fresh buffer each time: layer-by-layer loading keeps views until a layer is complete.
-            shape, dtype = (size, torch.uint8) if size is not None else (numbers, torch.int64)
-            buffer = torch.empty(shape, dtype=dtype, device=self._buffers_on)
+            if size is None:
+                buffer = torch.empty(numbers, dtype=torch.int64, device=self._buffers_on)
+            elif buffers is not None:
+                buffer = buffers.take(size)
+            else:
+                buffer = torch.empty(size, dtype=torch.uint8, device=self._buffers_on)
             return buffer, stream.start_broadcast(self._group, buffer, info.timeout_s)
 
         left, coming = deque([*sizes, None]), deque[tuple[torch.Tensor, Any]]()

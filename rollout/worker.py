@@ -55,7 +55,7 @@ def worker_command(
     command = engine_arguments(config, folder)
     command += ["--served-model-name", SERVED_NAME]
     command += ["--host", config.host, "--port", str(port)]
-    command += ["--middleware", "rollout.groups_route.GroupsRoute"]
+    command += ["--middleware", "rollout.groups_route.GroupsRoute", "--middleware", "rollout.sync_routes.SyncRoutes"]
     command += ["--middleware", "rollout.auth.RequireToken"]  # the later one is the outer one: nothing gets past it
     command += ["--weight-transfer-config", json.dumps({"backend": "torch_dist"})]
     command += ["--worker-extension-cls", "rollout.receiver.WorkerExtension", "--enable-scale-out"]

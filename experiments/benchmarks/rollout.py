@@ -166,7 +166,7 @@ class ThroughPool(Epochs):
         self._sampling = Sampling(ANSWERS, 1.0, TOKENS, (self.eos,))
 
     def forget(self) -> None:
-        self._control.reset_prefix_cache(self._control.urls)
+        self._control.on_all(self._control.urls, "reset_prefix_cache")
 
     def step(self, prompts: list[tuple[list[int], Path, int | None]]) -> tuple[list[list[list[int]]], dict[str, float]]:
         asked = [Prompt(path.name, tokens, path, seed) for tokens, path, seed in prompts]

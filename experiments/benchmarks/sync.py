@@ -10,7 +10,7 @@ and met within some per cent). Stages, each alone:
 - `load`: a worker's loading of what it has received (its own count, from the syncs end to end);
 - `find`: comparing a rank's slices with what was last sent, packing what changed, summing all of it;
 - `apply`: a worker's part of a delta: putting numbers in, summing all weights, preparing layers anew (its own count);
-- `calls`: what the learner asks the workers around a sync, with nothing sent.
+- `calls`: asking the workers what they have, and of a dense sync what is before and behind their receiving.
 
 End to end, to the moment when the workers answer with the new weights: `dense`, `delta` (of `--changed` of all numbers,
 drawn at random, which is the worst for memory) and `adapters` (rank 8 on every linear layer). `paused_s` is for how
@@ -189,19 +189,22 @@ class Rank:
 
     def syncs(self, sender: Any, name: str, mode: str, before: Callable[[], object] = lambda: None) -> None:
         """Several syncs after one that is not counted."""
-        reports, loads = [], []
+        reports, loads, calls = [], [], []
         for _ in range(REPEATS + 1):
             before()
             self.version += 1
             reports.append(sender.deliver(self.version))
             if self.first:
                 replies = sender.control.on_all(self.job["urls"], "collective_rpc", {"method": "timepro_last_update"})
-                loads.append(max(reply["results"][0]["load_seconds"] for reply in replies))
+                updates = [reply["results"][0] for reply in replies]
+                loads.append(max(update["load_seconds"] for update in updates))
+                calls.append(reports[-1].seconds - max(update["seconds"] for update in updates))
         if odd := {report.mode for report in reports[1:]} - {mode}:
             raise RuntimeError(f"{name} went as {odd}")
         seconds = {
             "s": [report.seconds for report in reports], "paused_s": [report.paused_seconds for report in reports],
             "gather_s": [report.gather_seconds for report in reports], "load_s": loads or [0.0] * len(reports),
+            "calls_s": calls or [0.0] * len(reports),
         }  # fmt: skip
         self.figures |= {f"{name}_{key}": statistics.median(values[1:]) for key, values in seconds.items()}
         self.figures[f"{name}_mib"] = reports[-1].bytes / 2**20
@@ -223,7 +226,8 @@ class Rank:
         self.figures |= {"gather_s": statistics.median(gather), "load_s": self.figures["dense_load_s"]}
         if self.first:
             self.figures["wire_s"] = wire_seconds([b.size for b in sender._buckets], len(self.job["urls"]))
-            self.figures["calls_s"] = statistics.median(timed(lambda: calls(sender)) for _ in range(REPEATS))
+            asking = [timed(sender.control.answering) for _ in range(REPEATS)]
+            self.figures["calls_s"] = self.figures["dense_calls_s"] + statistics.median(asking)
         distributed.barrier()
         sender.close()
         single = self.sender(mode="dense", bucket_mib=1e-6)
@@ -270,17 +274,6 @@ def rank(job: dict[str, Any]) -> int:
     return 0
 
 
-def calls(sender: Any) -> None:
-    """What a sync asks the workers, with nothing sent."""
-    control, urls = sender.control, sender.members
-    control.answering()
-    control.pause(urls)
-    control.reset_prefix_cache(urls)
-    for _ in range(3):  # in the place of start, finish and update
-        control.on_all(urls, "collective_rpc", {"method": "timepro_last_update"})
-    control.resume(urls)
-
-
 def wire_seconds(sizes: list[int], receivers: int) -> float:
     """Seconds to broadcast buckets of these sizes to other processes, some of them under way at a time."""
     from rollout import stream
@@ -317,8 +310,10 @@ def sink(job: dict[str, Any]) -> int:
 
     store = stream.join_store("127.0.0.1", job["port"], 600.0)
     group = stream.join_group(store, "wire", job["rank"], job["world"], 600.0, torch.device("cpu"))
+    # Some that are used again, as by a worker.
+    memory = [torch.empty(max(job["sizes"]), dtype=torch.uint8) for _ in range(stream.IN_FLIGHT + 1)]
     for _ in range(REPEATS + 1):
-        broadcast(group, [torch.empty(size, dtype=torch.uint8) for size in job["sizes"]])
+        broadcast(group, [memory[number % len(memory)][:size] for number, size in enumerate(job["sizes"])])
     return 0
 
 

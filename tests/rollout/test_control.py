@@ -51,8 +51,8 @@ def worker(reply: bytes) -> Iterator[str]:
 def test_a_bad_reply_is_an_error_that_names_the_call(reply: bytes) -> None:
     with worker(reply) as url:
         control = WorkerControl([url], "token", 5.0)
-        with pytest.raises(RuntimeError, match=f"{url}/resume"):
-            control.resume([url])
+        with pytest.raises(RuntimeError, match=f"{url}/timepro/finish"):
+            control.finish_update([url], 1, 2)
         with pytest.raises(RuntimeError, match=f"{url}/finish"):
             control.begin(url, "finish", {}).result(5.0)
         control.abort_update([url])

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rollout import stream
+from rollout.buffers import Buffers
 from rollout.control import WorkerControl
 from rollout.delta import state_checksum
 from trainer.learner import distributed, zero
@@ -99,6 +100,8 @@ class WeightSender:
         sizes = [stream.tensor_bytes(t.dtype, s) for t, s in zip(self._tensors, self._shapes, strict=True)]
         self._buckets = stream.plan_buckets(sizes, int(config.bucket_mib * 2**20))
         self._bytes = sum(sizes)
+        usual = min(int(config.bucket_mib * 2**20), max(bucket.size for bucket in self._buckets))
+        self._buffers = Buffers(self._device, usual)
         self.members: list[str] = []
         self._mode = config.resolved_mode(adapters, str(self._tensors[0].dtype).removeprefix("torch."))
         if self._mode == "delta" and not all(zero.shares_equally(t.parameters[0]) for t in self._tensors):
@@ -198,7 +201,7 @@ class WeightSender:
             buffer = self._gather(bucket, wanted=line is not None and not line.error)
             gathering_s += time.monotonic() - begun
             if line is not None and buffer is not None:
-                line.send(buffer, f"bucket {number + 1} of {len(self._buckets)}")
+                line.send(buffer, f"bucket {number + 1} of {len(self._buckets)}", self._buffers)
         if line is not None:
             line.end()
         return gathering_s
@@ -272,7 +275,7 @@ class WeightSender:
         with zero.gathered(self._engine, [p for tensor in tensors for p in tensor.parameters]):
             if not wanted:
                 return None
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._device)
+            buffer = self._buffers.take(bucket.size)
             for slot, tensor in zip(bucket.slots, tensors, strict=True):
                 view = stream.view_slot(buffer, slot, tensor.dtype, self._shapes[slot.tensor])
                 view.copy_(tensor.merge())

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rollout import stream
+from rollout.buffers import Buffers
 from rollout.checksum import StreamChecksum
 from trainer.learner.meeting import Meeting
+
+_REASON_S = 1.0
+_LONGEST = 100  # characters of what is seen here of a worker's failure
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """A broadcast under way, with its buffer, which must live as long."""
+
+    work: Any
+    buffer: Tensor
+    sums: Sequence[Future[bytes]]
+    buffers: Buffers | None
 
 
 class Transmission:
@@ -37,10 +52,8 @@ class Transmission:
     def __init__(self, meeting: Meeting, version: int, timeout_s: float) -> None:
         self._meeting, self.version, self._timeout_s = meeting, version, timeout_s
         self._updates: list[Future[Any]] = []
-        self._under_way: deque[tuple[Any, Tensor]] = deque()  # with the buffers, which must live as long
+        self._under_way: deque[_Sending] = deque()
         self._checksum = StreamChecksum()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="announcement")
-        self._announced: Future[None] = Future()
         self._paused = 0.0
         self.error = ""
         self.reports: list[dict[str, Any]] = []
@@ -51,16 +64,19 @@ class Transmission:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._thread.shutdown(wait=True)
         self._checksum.__exit__(*error)
 
     def announce(self, update: Mapping[str, Any]) -> None:
-        """Pause the workers, and tell them what comes; the learner's ranks gather meanwhile."""
-        self._announced = self._thread.submit(self._announce, update)
+        """Tell the workers what comes, for which they stop generating; the learner's ranks gather meanwhile."""
+        self._attempt("", lambda: self._announce(update))
 
-    def send(self, buffer: Tensor, where: str) -> None:
-        """Begin to send the next bytes, (N,) uint8, that are not to be written to any more."""
-        self._attempt(f"{where}: ", lambda: self._send(buffer))
+    def send(self, buffer: Tensor, where: str, buffers: Buffers | None = None) -> None:
+        """Begin to send the next bytes, (N,) uint8, that are not to be written to any more.
+
+        Args:
+            buffers: who gets the buffer back once it has been sent.
+        """
+        self._attempt(f"{where}: ", lambda: self._send(buffer, buffers))
 
     def end(self, state: int | None = None) -> None:
         """Send the checksum, wait until the workers have confirmed it, and let them generate again.
@@ -76,21 +92,26 @@ class Transmission:
         try:
             work()
         except Exception as failure:  # noqa: BLE001 - told to every rank at the end
-            self.error = f"{where}{type(failure).__name__}: {failure}"
+            self.error = f"{where}{self._named(failure)}"
+
+    def _named(self, failure: Exception) -> str:
+        """With the reason of a worker that has given up, for which the group fails; it may come a moment later."""
+        wait(self._updates, _REASON_S, FIRST_EXCEPTION)
+        reasons = [error for update in self._updates if update.done() and (error := update.exception()) is not None]
+        own = f"{type(failure).__name__}: {failure}"
+        if not reasons or failure in reasons:
+            return own
+        return f"{type(reasons[0]).__name__}: {reasons[0]} (here: {own[:_LONGEST]})"
 
     def _announce(self, update: Mapping[str, Any]) -> None:
-        control, members = self._meeting.control, self._meeting.members
         if self._meeting.group is None:
             raise RuntimeError("no transfer group; connect first")
         self._paused = time.monotonic()
-        control.pause(members)
-        control.on_all(members, "start_weight_update")
-        body = {"update_info": {"version": self.version, **update}}
-        self._updates = [control.begin(url, "update_weights", body) for url in members]
+        info = {"version": self.version, **update}
+        self._updates = self._meeting.control.begin_update(self._meeting.members, info)
 
-    def _send(self, buffer: Tensor) -> None:
-        self._checksum.add(buffer)
-        self._announced.result()
+    def _send(self, buffer: Tensor, buffers: Buffers | None) -> None:
+        sums = self._checksum.add(buffer)
         for update in self._updates:
             if update.done():
                 update.result()
@@ -98,33 +119,25 @@ class Transmission:
         while len(self._under_way) >= stream.IN_FLIGHT:
             self._finish_one()
         work = stream.start_broadcast(self._meeting.group, buffer, self._timeout_s)
-        self._under_way.append((work, buffer))
+        self._under_way.append(_Sending(work, buffer, sums, buffers))
 
     def _finish_one(self) -> None:
-        work, _ = self._under_way[0]
-        stream.finish(work, self._timeout_s)
+        one = self._under_way[0]
+        stream.finish(one.work, self._timeout_s)
         self._under_way.popleft()
+        if one.buffers is not None:
+            one.buffers.give(one.buffer, one.sums)
 
     def _end(self, state: int | None) -> None:
         control, members, timeout_s = self._meeting.control, self._meeting.members, self._timeout_s
         total = self._checksum.value()
         numbers = [total] if state is None else [total, state]
-        device = self._under_way[-1][1].device
+        device = self._under_way[-1].buffer.device
         while self._under_way:
             self._finish_one()
         trailer = torch.tensor(numbers, dtype=torch.int64, device=device)
         stream.finish(stream.start_broadcast(self._meeting.group, trailer, timeout_s), timeout_s)
         for update in self._updates:
             update.result(timeout=timeout_s)  # a worker whose checksum differs has raised
-        control.on_all(members, "finish_weight_update", {"weight_version": str(self.version)})
-        control.reset_prefix_cache(members)
-        replies = control.on_all(members, "collective_rpc", {"method": "timepro_last_update"})
-        for url, reply in zip(members, replies, strict=True):
-            for report in reply["results"]:
-                if report.get("version") != self.version or report.get("checksum") != numbers[-1]:
-                    raise RuntimeError(
-                        f"worker {url} reports {report}, not version {self.version} checksum {numbers[-1]}"
-                    )
-                self.reports.append(report)
-        control.resume(members)
+        self.reports = control.finish_update(members, self.version, numbers[-1])
         self.paused_s = time.monotonic() - self._paused

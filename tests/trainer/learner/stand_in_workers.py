@@ -112,24 +112,32 @@ class StandInWorker:
             case "timepro_state":
                 group = self._info["prefix"] if self._group is not None else ""
                 return {"results": [{"group": group, "version": self._has}]}
-            case "timepro_last_update":
-                return {"results": [self._last]}
             case "timepro_abort_update":
                 self._leave()
                 return {"results": [False]}
             case "init_weight_transfer_engine":
                 self._join(body["init_info"])
-            case "update_weights":
+            case "timepro/update":
+                self.paused = True
                 self._receive(body["update_info"])
-            case "finish_weight_update":
-                self.version, self._has = body["weight_version"], int(body["weight_version"])
-            case "reset_prefix_cache":
-                return {"success": not self.busy}
+            case "timepro/finish":
+                return self._finish(body["version"], body["checksum"])
             case "resume":
                 self.paused = False
-            case _ if route.startswith("pause?mode=abort"):
-                self.paused = True
         return {}
+
+    def _finish(self, version, checksum):
+        self.version, self._has = str(version), version
+        if self.busy:
+            raise RuntimeError("the prefix cache was not reset")
+        report = self.last_update()
+        if (report["version"], report["checksum"]) != (version, checksum):
+            raise RuntimeError(f"{report} is not version {version}")
+        self.paused = False
+        return {"reports": [report]}
+
+    def last_update(self):
+        return self._last
 
     def _join(self, info):
         self._leave()
@@ -142,8 +150,6 @@ class StandInWorker:
         self._info, self._has = info, None
 
     def _receive(self, update):
-        if not self.paused:
-            raise RuntimeError("the engine died: requests may run while weights change")
         kind = "whole" if update.get("base_version") is None else "delta"
         checksum = self._receive_whole(update) if kind == "whole" else self._receive_delta(update)
         self.kinds.append(kind)

@@ -85,15 +85,13 @@ class VllmWorker(StandInWorker):
         match body.get("method", path.strip("/")):
             case "timepro_state":
                 return {"results": [self.receiver.state]}
-            case "timepro_last_update":
-                return {"results": [self.receiver.last_update]}
             case "timepro_abort_update":
                 self.receiver.restore()
                 self.receiver.shutdown()
                 return {"results": [self.receiver.torn]}
-            case "start_weight_update":
+            case "timepro/update":
                 self.receiver.start_weight_update()
-            case "finish_weight_update":
+            case "timepro/finish":
                 self.receiver.finish_weight_update()
             case "update_weight_version":
                 self.labels.append(body["new_version"])
@@ -104,6 +102,9 @@ class VllmWorker(StandInWorker):
 
     def _receive(self, update):
         self.receiver.update_weights(update)
+
+    def last_update(self):
+        return self.receiver.last_update
 
     def _leave(self):
         self.receiver.shutdown()
