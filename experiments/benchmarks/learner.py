@@ -12,7 +12,8 @@ In one run, in this process, on one ZeRO-3 rank:
   logits; each in a process of its own.
 - `loop_overhead`: seconds of our step over those of its forward and backward passes alone, without DeepSpeed, minus 1.
 
-`--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters.
+`--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters, whose plain step takes minutes:
+`--overhead-only` leaves it and the memory out.
 
     python experiments/benchmarks/learner.py --device cuda --architecture 7b
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -58,6 +60,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--overhead-only", action="store_true", help="our own step alone")
     parser.add_argument("--memory", choices=("full", "ours"), help=argparse.SUPPRESS)
     add_card_options(parser)
     options = parser.parse_args()
@@ -71,12 +74,14 @@ def main() -> int:
         print(logprob_memory(options.memory))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        figures = step_figures(Path(folder), options.width, options.layers, options.repeats)
-    figures["logprob_memory"] = memory_apart("ours") / memory_apart("full")
-    holds = figures["speedup"] >= TARGETS["speedup"] and all(
-        figures[key] <= TARGETS[key] for key in ("logprob_memory", "loop_overhead")
+        figures = step_figures(Path(folder), options.width, options.layers, options.repeats, options.overhead_only)
+    if not options.overhead_only:
+        figures["logprob_memory"] = memory_apart("ours") / memory_apart("full")
+    targets = {key: target for key, target in TARGETS.items() if key in figures}
+    holds = figures.get("speedup", math.inf) >= TARGETS["speedup"] and all(
+        figures[key] <= targets[key] for key in targets if key != "speedup"
     )
-    print(json.dumps({"benchmark": "learner", "figures": figures, "targets": TARGETS, "holds": holds}))
+    print(json.dumps({"benchmark": "learner", "figures": figures, "targets": targets, "holds": holds}))
     return 0 if holds else 1
 
 
@@ -95,8 +100,8 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     card.add_argument("--mode", help=argparse.SUPPRESS)
 
 
-def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[str, Any]:
-    """Both steps on the same groups; the least time of several, since other work only ever adds."""
+def step_figures(folder: Path, width: int, layers: int, repeats: int, alone: bool) -> dict[str, Any]:
+    """Both steps, or ours alone, on the same groups; the least time of several, since other work only ever adds."""
     from trainer.learner import distributed
     from trainer.learner.learner import Learner
     from trainer.learner.policy import load_policy
@@ -121,19 +126,20 @@ def step_figures(folder: Path, width: int, layers: int, repeats: int) -> dict[st
     learner.start()
     loss = our_step(learner, rows, rate=0.0)
     ours = least(repeats, lambda: our_step(learner, rows))
-    plain = PlainStep(checkpoint, learner.processor)
-    plain_loss = plain.step(rows, features)  # before its first update
-    theirs = least(max(1, repeats // 2), lambda: plain.step(rows, features))
-    del store
-    assert distributed.world_size() == 1
-    return {
+    figures = {
         "parameters": sum(p.ds_numel for p in learner.engine.module.parameters()),
         "tokens": n_tokens,
         "tokens_per_second": n_tokens / ours,
-        "speedup": theirs / ours,
         "loop_overhead": ours / bare - 1.0,
-        "loss_difference": abs(loss - plain_loss),
     }
+    if not alone:
+        plain = PlainStep(checkpoint, learner.processor)
+        plain_loss = plain.step(rows, features)  # before its first update
+        theirs = least(max(1, repeats // 2), lambda: plain.step(rows, features))
+        figures |= {"speedup": theirs / ours, "loss_difference": abs(loss - plain_loss)}
+    del store
+    assert distributed.world_size() == 1
+    return figures
 
 
 def build(folder: Path, width: int, layers: int) -> Path:
