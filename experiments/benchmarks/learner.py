@@ -12,8 +12,8 @@ In one run, in this process, on one ZeRO-3 rank:
   logits; each in a process of its own.
 - `loop_overhead`: seconds of our step over those of its forward and backward passes alone, without DeepSpeed, minus 1.
 
-`--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters, whose plain step takes minutes:
-`--overhead-only` leaves it and the memory out.
+`--width` 128 is the embedded model; 768 with `--layers 6` has about 50 million parameters, whose plain step takes
+minutes: `--overhead-only` leaves it and the memory out.
 
     python experiments/benchmarks/learner.py --device cuda --architecture 7b
 
