@@ -172,7 +172,7 @@ def step_seconds(case: Case, ahead: int, steps: int) -> tuple[float, float]:
 
     def deliver(version: int) -> SyncReport:
         time.sleep(case.sync)
-        return SyncReport(version, 0, case.sync, 0.0, 1, None)
+        return SyncReport(version, 0, case.sync, 0.0, 1, None, "dense", case.sync)
 
     recovery: Any = SimpleNamespace(attempt=lambda work, version: work(), deliver=deliver, checksum_failures=0, count=0)
     state = GrpoState()
