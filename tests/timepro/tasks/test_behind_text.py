@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from timepro.checks.limits import ModelLimits
@@ -21,6 +22,7 @@ from trainer.learner.groups import GroupSampler
 from trainer.learner.sft import target_row
 from trainer.settings.groups import GroupsConfig
 
+pytestmark = pytest.mark.usefixtures("known_tasks")
 CLIPS = [Clip(f"c{i}", Path(f"/a/{i}.flac"), 2.0, (ManifestEvent(0.5, 1.0, "siren"),)) for i in range(40)]
 TASK = DetectionBehindText()
 SPEC = "timepro.tasks.behind_text:DetectionBehindText"
