@@ -1,7 +1,7 @@
 """The buffers of a weight stream in the host's memory, used again and again.
 
-Memory that the system has just handed out is slow: every page is cleared and mapped when it is first written to, on both
-sides of the stream, which takes longer than copying the weights. A GPU's allocator keeps its memory itself.
+Memory that the system has just handed out is slow: every page is cleared and mapped when it is first written to, on
+both sides of the stream, which takes longer than copying the weights. A GPU's allocator keeps its memory itself.
 """
 
 from __future__ import annotations
