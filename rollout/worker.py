@@ -116,7 +116,7 @@ def worker_environment(
         media: audio files below these folders may be given by path.
         features: where their features are kept; None: nowhere.
     """
-    environment = os.environ | {
+    environment = device.environment_for_tensors() | {
         TOKEN_VARIABLE: token,
         MEDIA_VARIABLE: json.dumps([str(folder) for folder in media]),
         FEATURES_VARIABLE: features.to_text() if features is not None else "",

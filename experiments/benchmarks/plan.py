@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
+from timepro.system.device import environment_for_tensors  # noqa: E402
+
 TARGET = 0.15
 MIB = 2**20
 CASES: dict[str, dict[str, Any]] = {
@@ -41,7 +43,8 @@ def main() -> int:
     """Measure every case, print a JSON line; 1 where one is off by more than the target."""
     if "MALLOC_ARENA_MAX" not in os.environ:  # so that freed memory goes back to the system at once
         settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings | {"OMP_NUM_THREADS": "1"})
+        environment = environment_for_tensors() | settings | {"OMP_NUM_THREADS": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     figures = {name: apart(DEFAULT | case) for name, case in CASES.items()}
     worst = max(abs(figure[key] - 1) for figure in figures.values() for key in ("held_ratio", "peak_ratio"))
     found = {"benchmark": "plan", "figures": figures | {"worst": worst}, "targets": {"worst": TARGET}}

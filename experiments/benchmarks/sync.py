@@ -42,6 +42,7 @@ sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != HERE), s
 import torch  # noqa: E402
 from sync_estimate import estimates  # noqa: E402
 
+from timepro.system.device import environment_for_tensors  # noqa: E402
 from trainer import messages  # noqa: E402
 from trainer.settings.lora import LoraConfig  # noqa: E402
 from trainer.settings.optimiser import OptimiserConfig  # noqa: E402
@@ -123,7 +124,7 @@ def measure(folder: Path, checkpoint: Path, options: argparse.Namespace, modes: 
                "bucket_mib": options.bucket_mib, "dtype": options.dtype, "changed": options.changed,
                "modes": modes}  # fmt: skip
         for number in range(options.ranks):
-            environment = os.environ | {
+            environment = environment_for_tensors() | {
                 messages.RANK: str(number), messages.LOCAL_RANK: str(number),
                 messages.WORLD_SIZE: str(options.ranks), messages.STORE_HOST: "127.0.0.1",
                 messages.STORE_PORT: str(store.port), TOKEN_VARIABLE: workers.token, "GLOO_SOCKET_IFNAME": "lo",

@@ -115,6 +115,7 @@ def test_the_token_travels_in_the_environment(gpu):
     assert environment[TOKEN_VARIABLE] == TOKEN
     assert [name for name, value in environment.items() if TOKEN in value] == [TOKEN_VARIABLE]
     assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment.items() >= device.HUGE_PAGES.items()
     if gpu:
         assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     else:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rollout.client import RolloutPool
 from rollout.evaluation import greedy_answers
 from timepro.checks.limits import ModelLimits
 from timepro.conditions import FOLDER, LONGER, make_conditions, read_controls, spread, write_controls
@@ -106,18 +105,11 @@ class Conditions:
         """Ask the workers, with the weights that they have now, and keep the answers in the run's folder."""
         if not self.lacks(stage):
             return
-        path, rollout = self._path(stage), self._config.rollout
+        path, most = self._path(stage), self._config.evaluation.max_tokens
         path.parent.mkdir(exist_ok=True)
-        pool = RolloutPool(
-            workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries
-        )
         samples = [control.sample for control in self._controls]
-        try:
-            with ProgressBar(f"other conditions ({stage})", len(samples), "questions") as bar:
-                most = self._config.evaluation.max_tokens
-                texts = greedy_answers(pool, Processor(checkpoint), samples, most, bar.advance)
-        finally:
-            pool.close()
+        with workers.pool() as pool, ProgressBar(f"other conditions ({stage})", len(samples), "questions") as bar:
+            texts = greedy_answers(pool, Processor(checkpoint), samples, most, bar.advance)
         write_controls(self._controls, path, texts)
 
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rollout.client import RolloutPool
 from rollout.evaluation import evaluate
 from timepro.adapter_folder import ADAPTER_FOLDER, adapter_base
 from timepro.checks.samples import label_times
@@ -270,18 +269,12 @@ class Pipeline:
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
         """Evaluate a checkpoint through workers that load it from its folder."""
-        started, rollout = self.log.begin(f"evaluate-{name}"), self.config.rollout
+        started = self.log.begin(f"evaluate-{name}")
         samples = evaluation_samples(self.data["test"], self.config.task)
         with self._workers(checkpoint) as workers:
-            pool = RolloutPool(
-                workers.urls, workers.token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries
-            )
-            try:
-                with ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
-                    most = self.config.evaluation.max_tokens
-                    scored = evaluate(pool, Processor(checkpoint), samples, most, bar.advance)
-            finally:
-                pool.close()
+            with workers.pool() as pool, ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
+                most = self.config.evaluation.max_tokens
+                scored = evaluate(pool, Processor(checkpoint), samples, most, bar.advance)
             self.conditions.ask(name, workers, checkpoint)
             save_scored(scored, self.run / "eval" / f"{name}.jsonl")
         self.log.done(f"evaluate-{name}", time.monotonic() - started)

@@ -15,7 +15,7 @@ import psutil
 
 from rollout.auth import TOKEN_VARIABLE
 from timepro.system import guard
-from timepro.system.device import n_gpus, on_gpu
+from timepro.system.device import environment_for_tensors, n_gpus, on_gpu
 from timepro.system.network import interface_of, is_loopback
 from timepro.system.processes import group_alive, log_tail
 from trainer import messages
@@ -148,7 +148,7 @@ def end_ranks(ranks: Sequence[subprocess.Popen[bytes]], number: int, grace_s: fl
 
 def _start(plan: RankPlan, local: int, config: LearnerConfig, job: Path, token: str) -> subprocess.Popen[bytes]:
     rank = plan.first + local
-    environment = os.environ | {
+    environment = environment_for_tensors() | {
         messages.RANK: str(rank),
         messages.WORLD_SIZE: str(plan.world),
         messages.LOCAL_RANK: str(local),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from rollout.client import RolloutPool
 from rollout.phases import read_phase
 from rollout.settings import AdapterShape, WorkerConfig
 from rollout.worker import Worker, worker_command, worker_environment
@@ -149,8 +151,7 @@ class Fleet:
 
     def __init__(self, config: ExperimentConfig, folder: Path, media: Sequence[Path], logs: Path, nodes: Nodes) -> None:
         """Start them; `wait` returns when all of them serve."""
-        self._nodes, self._timeout_s = nodes, config.rollout.start_timeout_s
-        self._min_workers = config.rollout.min_workers
+        self._nodes, self._config = nodes, config.rollout
         self.token = nodes.worker_token(secrets.token_urlsafe(32))
         self.urls: list[str] = []
         rollout = replace(config.rollout, host=nodes.node.reachable(config.rollout.host))
@@ -175,7 +176,17 @@ class Fleet:
 
         if self._here is not None:
             self._here.wait(each_time)
-        self.urls = (self._here.urls if self._here else []) + self._nodes.await_workers(self._timeout_s)
+        self.urls = (self._here.urls if self._here else []) + self._nodes.await_workers(self._config.start_timeout_s)
+
+    @contextmanager
+    def pool(self) -> Iterator[RolloutPool]:
+        """A client of all of them for the block; only after `wait`."""
+        config = self._config
+        pool = RolloutPool(self.urls, self.token, config.request_timeout_s, config.max_in_flight, config.retries)
+        try:
+            yield pool
+        finally:
+            pool.close()
 
     def phase(self) -> str:
         """What this node's slowest worker is doing while it starts."""
@@ -198,8 +209,8 @@ class Fleet:
         if self._here is not None:
             self._here.tend()
             lost = [*self._here.lost, *lost]
-        if lost and len(self.urls) - len(lost) < self._min_workers:
+        if lost and len(self.urls) - len(lost) < self._config.min_workers:
             raise TooFewWorkers(
                 f"{len(self.urls) - len(lost)} of {len(self.urls)} rollout workers are left, rollout.min_workers is "
-                f"{self._min_workers}:\n" + "\n".join(lost)
+                f"{self._config.min_workers}:\n" + "\n".join(lost)
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from timepro.system import device
 from trainer.launcher import doctor, ranks
 from trainer.launcher.nodes import meeting
 from trainer.launcher.nodes.node import Node
@@ -54,6 +55,7 @@ def test_a_ranks_environment_names_its_mocked_cards_or_keeps_it_to_the_cpu(
     ranks._start(RankPlan(4, 2, 8, "127.0.0.1", 1), 1, config, tmp_path / "job.json", "token")
     (environment,) = started
     assert (environment["RANK"], environment["LOCAL_RANK"]) == ("5", "1")
+    assert environment.items() >= device.HUGE_PAGES.items()
     kept = {name: environment.get(name) for name in ("CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "OMP_NUM_THREADS")}
     if on_card:
         threads = str(max(5, (os.cpu_count() or 1) // 2))  # some number: torch must not choose one itself
