@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +55,7 @@ def asked(found: Conditions, run: Path, monkeypatch: pytest.MonkeyPatch, stage: 
     monkeypatch.setattr(conditions, "greedy_answers", answers)
     monkeypatch.setattr(conditions, "Processor", lambda folder: None)
     run.mkdir(exist_ok=True)
-    found.ask(stage, SimpleNamespace(urls=["http://127.0.0.1:1"], token="t"), run)
+    found.ask(stage, SimpleNamespace(pool=nullcontext), run)
     return samples
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_ended_before_the_last_questions_asks_them_when_it_is_resumed
     @contextmanager
     def workers(checkpoint: Path):
         served.append(checkpoint)
-        yield SimpleNamespace(urls=["http://127.0.0.1:1"], token="t")
+        yield SimpleNamespace(pool=nullcontext)
 
     monkeypatch.setattr(conditions, "greedy_answers", lambda pool, processor, own, *rest: ["none"] * len(own))
     monkeypatch.setattr(conditions, "Processor", lambda folder: None)
