@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
-from contextlib import suppress
 from typing import Any
+
+from small_tcp_server import SmallServer
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
 
 
-class SmallBroker:
+class SmallBroker(SmallServer):
     """Takes what is published.
 
     Args:
@@ -26,34 +26,10 @@ class SmallBroker:
         self.retained: dict[str, bytes] = {}
         self.users: list[tuple[str, str]] = []
         self._refuse, self._acknowledge = refuse, acknowledge
-        self._clients: list[socket.socket] = []
-        self._server = socket.create_server(("127.0.0.1", port))
-        self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listen(port)
 
     def text(self, topic: str) -> str:
         return self.retained.get(topic, b"").decode()
-
-    def cut(self) -> None:
-        """Close every connection without a word, as a broken network does."""
-        for client in self._clients:
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-
-    def stop(self) -> None:
-        self._server.close()
-        with suppress(OSError):  # wakes a thread that waits for the next client
-            socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            self._clients.append(client)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         will: tuple[str, bytes, bool] | None = None

@@ -9,11 +9,12 @@ import time
 from contextlib import suppress
 
 import numpy as np
+from small_tcp_server import SmallServer
 
 RATE, SAMPLES = 8000, 160
 
 
-class SmallCamera:
+class SmallCamera(SmallServer):
     """Plays a sound to each client, then goes on in silence until it is cut.
 
     Args:
@@ -23,30 +24,8 @@ class SmallCamera:
 
     def __init__(self, sound: np.ndarray, speed: float = 1.0, port: int = 0) -> None:
         self._sound, self._speed = np.concatenate([sound, np.zeros(RATE * 600)]), speed
-        self._server = socket.create_server(("127.0.0.1", port))
-        self.port = self._server.getsockname()[1]
+        self._listen(port)
         self.url = f"rtsp://user:secret@127.0.0.1:{self.port}/cam"
-        self._clients: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Close every connection."""
-        for client in self._clients:
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._server.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            self._clients.append(client)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError, ValueError), client, client.makefile("rb") as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2Model
+from small_qwen2 import small_qwen2
 
 from timepro.families.parts.decoder import answer_states
 from timepro.families.parts.tree import PROMPT, DenseTree, tree_mask
@@ -15,12 +15,7 @@ LENGTH = 12
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, attn_implementation="sdpa",
-    )  # fmt: skip
-    return Qwen2Model(config).eval()
+    return small_qwen2()
 
 
 SEGMENTS = {"causal": [PROMPT] * LENGTH, "tree": [PROMPT] * 4 + [0] * 4 + [1] * 4}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_qwen2 import small_qwen2
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2Model
 
 from timepro.families import family_of
 from timepro.families.parts import fused
@@ -20,12 +20,7 @@ class OnCard(Tensor):
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, attn_implementation="sdpa",
-    )  # fmt: skip
-    return Qwen2Model(config).eval()
+    return small_qwen2()
 
 
 @pytest.mark.parametrize("on_card", [False, True])

@@ -169,7 +169,7 @@ def test_sigterm_ends_events_and_keeps_what_waits_for_the_next_start(tmp_path: P
     first = Process(folder, "-", *mqtt)
     started.append(first)
     until(lambda: broker.text("timepro/monitor/availability") == "online", what="seen before its first alert")
-    broker.stop()
+    broker.close()
     first.feed(beeps(4, (1.5, 4, 1000)))
     until(lambda: lines(folder))
     assert first.terminate() == 0
@@ -182,7 +182,7 @@ def test_sigterm_ends_events_and_keeps_what_waits_for_the_next_start(tmp_path: P
     until(lambda: len([t for t, _ in back.published if t == "timepro/monitor/alerts"]) == 2)
     assert second.terminate() == 0
     assert back.text("timepro/monitor/availability") == "offline"
-    back.stop()
+    back.close()
 
 
 def test_a_second_monitor_in_the_same_folder_is_refused(tmp_path: Path, started: list[Any]) -> None:

@@ -198,7 +198,7 @@ def test_a_broker_gets_discovery_availability_states_and_alerts(deliveries: Deli
     assert broker.text("timepro/hall/availability") == "offline"
     alerts = [json.loads(body)["id"] for topic, body in broker.published if topic == "timepro/hall/alerts"]
     assert alerts == ["m1-alert", "m1-end", "l"]
-    broker.stop()
+    broker.close()
 
 
 def test_a_broken_connection_to_the_broker_means_offline_by_the_last_will() -> None:
@@ -210,7 +210,7 @@ def test_a_broken_connection_to_the_broker_means_offline_by_the_last_will() -> N
     until(lambda: b"offline" in [body for topic, body in broker.published if topic.endswith("availability")])
     until(lambda: broker.text("timepro/hall/availability") == "online", what="it connects again by itself")
     sink.close()
-    broker.stop()
+    broker.close()
 
 
 def test_while_the_broker_is_gone_messages_wait_and_arrive_once_it_is_back(deliveries: Deliveries) -> None:
@@ -218,14 +218,14 @@ def test_while_the_broker_is_gone_messages_wait_and_arrive_once_it_is_back(deliv
     delivery = deliveries.start(mqtt(broker.port))
     delivery.put(message(1))
     until(lambda: not len(delivery.spool))
-    broker.stop()
+    broker.close()
     delivery.put(message(2))
     until(lambda: delivery.trouble, what="it is noticed that the broker is gone")
     back = SmallBroker(broker.port)
     until(lambda: not len(delivery.spool))
     assert [json.loads(b)["id"] for t, b in back.published if t == "timepro/hall/alerts"] == ["m2-alert"]
     assert "homeassistant/binary_sensor/timepro_hall/stream/config" in back.retained, "a new broker knows nothing"
-    back.stop()
+    back.close()
 
 
 @pytest.mark.parametrize(("fault", "said"), [({"refuse": 5}, "refuses"), ({"acknowledge": False}, "acknowledge")])
@@ -237,4 +237,4 @@ def test_a_broker_that_refuses_or_never_acknowledges_is_named(
     delivery.put(message(1))
     until(lambda: said in delivery.trouble)
     assert len(delivery.spool) == 1
-    broker.stop()
+    broker.close()
