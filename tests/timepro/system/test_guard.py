@@ -168,7 +168,15 @@ if __name__ == "__main__":
     assert len(children) >= 2
     parent.kill()
     parent.wait()
-    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), LIMIT_S)
+    until(lambda: not any(running(child) for child in children), LIMIT_S)
+
+
+def running(process: psutil.Process) -> bool:
+    """Whether it runs; it may go between two questions about it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_this_process_protects_what_it_starts():
@@ -178,7 +186,9 @@ def test_this_process_protects_what_it_starts():
     guard.protect(child.pid)
     try:
         assert child.pid in guard._groups
-        assert Path(f"/proc/{guard._guard.pid}/cmdline").read_text().split("\0")[-3] == str(os.getpid())
+        words = Path(f"/proc/{guard._guard.pid}/cmdline")
+        until(words.read_text)  # a program that has just begun has none for a moment
+        assert words.read_text().split("\0")[-3] == str(os.getpid())
     finally:
         child.kill()
         child.wait()
