@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
 import signal
 from pathlib import Path
 
@@ -10,8 +12,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Ask the kernel to signal this process when the one that started it dies, however it dies."""
+    """Ask the kernel to signal this process when the one that started it dies, however it dies.
+
+    Where multiprocessing started it and the parent is gone already, of which the kernel does not tell, the signal comes
+    at once.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os.kill(os.getpid(), number)
 
 
 def group_alive(group: int) -> bool:

@@ -171,6 +171,32 @@ if __name__ == "__main__":
     until(lambda: not any(running(child) for child in children), LIMIT_S)
 
 
+def test_a_process_whose_parent_has_died_before_it_could_ask_the_kernel_ends(tmp_path):
+    program = """
+import multiprocessing, os, signal, time
+from timepro.system.processes import end_with_parent
+def late():
+    print(os.getpid(), flush=True)
+    multiprocessing.parent_process().join()
+    end_with_parent(signal.SIGKILL)
+    time.sleep(60)
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=late).start()
+    time.sleep(60)
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    child = psutil.Process(int(parent.stdout.readline()))
+    try:
+        parent.kill()
+        parent.wait()
+        until(lambda: not running(child), LIMIT_S)
+    finally:
+        if running(child):
+            child.kill()
+
+
 def running(process: psutil.Process) -> bool:
     """Whether it runs; it may go between two questions about it."""
     try:
