@@ -25,6 +25,8 @@ from typing import Any
 
 import aiohttp
 
+from rollout.settings import WorkerConfig
+
 GROUP_ROUTE = "/timepro/group"
 UNSYNCED = -1  # the weight version of a worker that still has the weights it loaded from its folder
 
@@ -119,6 +121,11 @@ class RolloutPool:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-pool", daemon=True)
         self._thread.start()
         self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def of(cls, config: WorkerConfig, urls: Sequence[str], token: str, rank: int = 0, ranks: int = 1) -> RolloutPool:
+        """With the deadline and the limits of a run's settings; the rest as above."""
+        return cls(urls, token, config.request_timeout_s, config.max_in_flight, config.retries, rank, ranks)
 
     def use(self, urls: Sequence[str]) -> None:
         """Ask these workers from the next request on.

@@ -42,7 +42,7 @@ def serving(
     )
     try:
         worker.wait_ready(config.start_timeout_s)
-        pool = RolloutPool([worker.url], token, config.request_timeout_s, config.max_in_flight, config.retries)
+        pool = RolloutPool.of(config, [worker.url], token)
         try:
             yield pool
         finally:

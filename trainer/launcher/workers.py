@@ -181,8 +181,7 @@ class Fleet:
     @contextmanager
     def pool(self) -> Iterator[RolloutPool]:
         """A client of all of them for the block; only after `wait`."""
-        config = self._config
-        pool = RolloutPool(self.urls, self.token, config.request_timeout_s, config.max_in_flight, config.retries)
+        pool = RolloutPool.of(self._config, self.urls, self.token)
         try:
             yield pool
         finally:

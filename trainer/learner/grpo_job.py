@@ -36,10 +36,7 @@ def run_grpo(job: JobSpec, config: ExperimentConfig, stop: distributed.StopReque
     )  # fmt: skip
     learner.start(reference=config.grpo.kl.coefficient > 0)
     token, rollout = os.environ[TOKEN_VARIABLE], config.rollout
-    pool = RolloutPool(
-        job.workers, token, rollout.request_timeout_s, rollout.max_in_flight, rollout.retries,
-        rank=distributed.rank(), ranks=distributed.world_size(),
-    )  # fmt: skip
+    pool = RolloutPool.of(rollout, job.workers, token, distributed.rank(), distributed.world_size())
     sender = WeightSender(learner.engine, job.workers, token, config.sync, config.cards_apart, rollout.min_workers)
     tracker, exit_code = tracker_of(job, config), 1
     try:
