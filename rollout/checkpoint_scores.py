@@ -19,7 +19,7 @@ from timepro.commands.inputs import require_checkpoint
 from timepro.commands.output import print_json
 from timepro.controls import Control, control_report, make_controls
 from timepro.controls_table import print_controls
-from timepro.evaluation import Scored, drawn_events, sampled_psds, save_scored, score
+from timepro.evaluation import Scored, drawn_events, drawn_scores, sampled_psds, save_scored, score
 from timepro.hints import command
 from timepro.metrics.bootstrap import bootstrap_interval
 from timepro.metrics.psds import psds_heading
@@ -51,7 +51,7 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     """Ask, score, keep the answers, print; returns the exit code.
 
     Raises:
-        ValueError: no checkpoint, a manifest that does not fit it, or PSDS without its library.
+        ValueError: no checkpoint, a manifest that does not fit it, or drawn answers with classes and no PSDS library.
         RuntimeError: a worker failed.
     """
     quiet_transformers()
@@ -60,10 +60,7 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     card = read_card(folder)
     wanted = options.task or (card.tasks if card else ("sed",))
     tasks = [find_task(task, "--task").name for task in dict.fromkeys(wanted)]
-    for_psds = [task for task in tasks if find_task(task).labels_are_classes]
-    if options.samples:
-        if not for_psds:
-            raise ValueError(f"--samples is for PSDS, which needs classes; task {', '.join(tasks)} has none")
+    if options.samples and any(find_task(task).labels_are_classes for task in tasks):
         from timepro.metrics.psds import require_library
 
         require_library()
@@ -185,13 +182,15 @@ def _in_process(
 
 
 def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[str, Any]]:
-    """By task: its metrics, the main one's interval, and PSDS where answers were drawn and labels are classes."""
+    """By task: its metrics, the main one's interval, and of drawn answers the main one, and PSDS of classes."""
     found: dict[str, dict[str, Any]] = {}
     for name, metrics in scored.metrics.items():
         task, report = find_task(name), dict[str, Any](metrics)
         if resamples:
             _, interval = bootstrap_interval(scored.counts(name), resamples)
             report["interval"] = {"of": task.main_metric, "low": interval[0], "high": interval[1]}
+        if answers.drawn is not None:
+            report["drawn"] = {"of": task.main_metric, **drawn_scores(scored, answers.drawn, name)}
         if answers.drawn is not None and task.labels_are_classes:
             own = [i for i, sample in enumerate(scored.samples) if sample.task == name]
             report["psds"] = sampled_psds(
@@ -203,20 +202,12 @@ def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[
 
 
 def _print(options: argparse.Namespace, scored: Scored, report: dict[str, dict[str, Any]], out: Path) -> None:
+    shown = "/".join(options.checkpoint.resolve().parts[-2:])
     for name, values in report.items():
-        task = find_task(name)
-        columns: list[Any] = list(task.columns)
-        if "interval" in values:
-            place = next(i for i, column in enumerate(columns) if column.key == task.main_metric)
-            columns[place + 1 : place + 1] = _INTERVAL
-        columns += [(key, psds_heading(key), ".3f", "") for key in values.get("psds", ())]
-        row = values | values.get("interval", {}) | values.get("psds", {})
         title = f"{options.checkpoint} on {options.reference}, task {name}: {values['n']} samples, exact times"
-        shown = "/".join(options.checkpoint.resolve().parts[-2:])
-        print_table(results_table(title, [(shown, row)], columns), options.format)
-        if "interval" in values:
-            note = f"interval: {task.main_heading}, 95 %, {options.resamples} bootstrap resamples of the samples"
-            print_lines([note], options.format)
+        columns, more = _columns(name, values)
+        print_table(results_table(title, [(shown, values | more)], columns), options.format)
+        print_lines(_notes(options, name, values), options.format)
         if "controls" in values:
             print_controls(name, values, options.format)
     lines = [f"answers      {out}"]
@@ -224,3 +215,27 @@ def _print(options: argparse.Namespace, scored: Scored, report: dict[str, dict[s
         psds = " --psds" if options.samples else ""
         lines.append(f"more metrics {command(f'evaluate {out} {options.reference}{psds}')}")
     print_lines(lines, options.format)
+
+
+def _columns(name: str, values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A task's columns and those of what else is known, with the latter's values."""
+    task, drawn = find_task(name), values.get("drawn", {})
+    columns: list[Any] = list(task.columns)
+    if "interval" in values:
+        place = next(i for i, column in enumerate(columns) if column.key == task.main_metric)
+        columns[place + 1 : place + 1] = _INTERVAL
+    if drawn:
+        columns += [("drawn_mean", "drawn", ".3f", ""), ("drawn_best", f"best of {drawn['n']}", ".3f", "")]
+    columns += [(key, psds_heading(key), ".3f", "") for key in values.get("psds", ())]
+    more = {f"drawn_{key}": value for key, value in drawn.items()}
+    return columns, values.get("interval", {}) | values.get("psds", {}) | more
+
+
+def _notes(options: argparse.Namespace, name: str, values: dict[str, Any]) -> list[str]:
+    heading, notes = find_task(name).main_heading, []
+    if "interval" in values:
+        notes.append(f"interval: {heading}, 95 %, {options.resamples} bootstrap resamples of the samples")
+    if "drawn" in values:
+        drawn = f"{values['drawn']['n']} answers a sample at temperature {options.temperature:g}"
+        notes.append(f"drawn: {heading} of one of {drawn}, in the mean; then of each sample's best one")
+    return notes

@@ -12,7 +12,7 @@ import numpy as np
 
 from timepro.answers import parse_answer
 from timepro.events import Event, ParsedAnswer
-from timepro.metrics.bootstrap import paired_bootstrap
+from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.runs import path_in
 from timepro.system.files import replacing
 from timepro.tasks import Sample, find_task
@@ -98,7 +98,7 @@ def save_scored(
 
     Args:
         home: the folder that audio paths are relative to; by default the run's, whose `eval/` the file is in.
-        drawn: the texts of several sampled answers to each sample, for PSDS.
+        drawn: the texts of several sampled answers to each sample.
     """
     with replacing(path) as out:
         for index, (sample, text, answer) in enumerate(zip(scored.samples, scored.texts, scored.answers, strict=True)):
@@ -122,6 +122,28 @@ def save_scored(
 def drawn_events(texts: Sequence[str]) -> list[list[Event]]:
     """The events of several answers to one sample; an unparsable one has none."""
     return [answer.events if answer.ok else [] for answer in map(parse_answer, texts)]
+
+
+def drawn_scores(scored: Scored, drawn: Sequence[Sequence[str]], task: str) -> dict[str, float]:
+    """What n drawn answers a sample are worth by the task's main metric, which `scored` has for the greedy ones.
+
+    Training that only makes a model surer of what it could answer before raises the mean towards the greedy answer and
+    leaves the best of n where it was, or lowers it (arXiv 2504.13837 asks this of RL).
+
+    Args:
+        drawn: n texts for each sample.
+
+    Returns:
+        `n`; `mean`: the metric where one drawn answer a sample counts, mean over the n; `best`: the metric where each
+        sample's best answer counts (of equal ones the one with fewer events).
+    """
+    judge, own = find_task(task), [i for i, sample in enumerate(scored.samples) if sample.task == task]
+    references = [list(scored.samples[i].reference) for i in own]
+    n = len(drawn[own[0]])
+    rows = np.stack([judge.counts(references, [judge.read(drawn[i][k]) for i in own]) for k in range(n)])  # (n, N, 3)
+    place = np.lexsort((-rows[..., 2], micro_f1(rows)), axis=0)[-1]
+    best = np.take_along_axis(rows, place[None, :, None], axis=0)[0]
+    return {"n": n, "mean": float(micro_f1(rows.sum(axis=1)).mean()), "best": float(micro_f1(best.sum(axis=0)))}
 
 
 def sampled_psds(

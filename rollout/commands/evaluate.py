@@ -16,7 +16,7 @@ from timepro.hints import fail
 EXAMPLES = (
     files.EXAMPLES
     + """\
-  timepro evaluate --checkpoint runs/sed_grpo/checkpoint test.jsonl --samples 8    ask a model, PSDS too
+  timepro evaluate --checkpoint runs/sed_grpo/checkpoint test.jsonl --samples 8    ask a model, drawn answers too
   timepro evaluate --checkpoint runs/sed_grpo/checkpoint test.jsonl --controls     does it listen?
 """
 )
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     asking.add_argument(
         "--samples", type=files.whole_number, default=0, metavar="N",
-        help="draw N answers a clip, too, for PSDS; needs sed_scores_eval",
+        help="draw N answers a clip, too: their mean, the best of them, and with classes PSDS (sed_scores_eval)",
     )  # fmt: skip
     asking.add_argument(
         "--temperature", type=_above_zero, default=1.0, metavar="T", help="of the drawn answers (default: %(default)s)"

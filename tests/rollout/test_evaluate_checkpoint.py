@@ -80,7 +80,20 @@ def test_drawn_answers_give_psds(tiny_checkpoint: Path, manifest: Path, tmp_path
     assert [len(line["samples"]) for line in lines] == [3, 3, 3]
     assert main(["evaluate", str(out), str(manifest), "--psds", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["psds"] == told["tasks"]["sed"]["psds"]
+    assert told["tasks"]["sed"]["drawn"]["n"] == 3
     assert evaluate(*words) == 0 and out.read_text() == first
+
+
+def test_drawn_answers_of_a_task_without_classes_have_their_mean_and_their_best(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys
+) -> None:
+    words = ("--checkpoint", tiny_checkpoint, manifest, "--task", "ag", "--samples", "2", "--out", tmp_path / "a.jsonl")
+    assert evaluate(*words, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["tasks"]["ag"]
+    assert told["drawn"].keys() == {"of", "n", "mean", "best"} and told["drawn"]["of"] == "miou" and "psds" not in told
+    assert evaluate(*words, "--temperature", "0.5") == 0
+    said = capsys.readouterr().out
+    assert "best of 2" in said and "drawn: mIoU of one of 2 answers a sample at temperature 0.5" in said
 
 
 def test_several_tasks_are_scored_each_by_its_own_metrics(
@@ -102,7 +115,6 @@ def test_several_tasks_are_scored_each_by_its_own_metrics(
         (["--checkpoint", "gone", "test.jsonl"], "gone does not exist"),
         (["--checkpoint", "CHECKPOINT", "gone.jsonl"], "gone.jsonl: no such manifest"),
         (["--checkpoint", "CHECKPOINT", "test.jsonl", "--task", "sedd"], "unknown task 'sedd'"),
-        (["--checkpoint", "CHECKPOINT", "test.jsonl", "--task", "ag", "--samples", "2"], "PSDS, which needs classes"),
     ],
 )
 def test_a_wrong_use_is_named(
