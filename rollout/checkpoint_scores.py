@@ -17,6 +17,7 @@ from timepro.checks.limits import ModelLimits
 from timepro.checks.samples import Purpose, check_samples, problems_text
 from timepro.commands.inputs import require_checkpoint
 from timepro.commands.output import print_json
+from timepro.constant_answer import best_constant_answer
 from timepro.controls import Control, control_report, make_controls
 from timepro.controls_table import print_controls
 from timepro.evaluation import Scored, drawn_events, drawn_scores, sampled_psds, save_scored, score
@@ -87,7 +88,8 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         places = [known.get(_asked(control.sample)) for control in controls]
         texts = [next(rest) if place is None else answers.greedy[place] for place in places]
         for name, found in control_report(samples, scored.answers, controls, texts).items():
-            report[name]["controls"] = found
+            constant = best_constant_answer(samples, name)
+            report[name]["controls"] = found if constant is None else found | {"constant": constant}
     if options.json:
         own = {"checkpoint": str(folder), "manifest": str(manifest), "predictions": str(out)}
         print_json(own | {"tasks": report})

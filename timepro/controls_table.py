@@ -8,7 +8,12 @@ from typing import Any
 from timepro.tables import print_lines, print_table, results_table
 from timepro.tasks import find_task
 
-_ROWS = {"silent": "silence", "shifted": "shifted, times to move along", "swapped": "another clip"}
+_ROWS = {
+    "silent": "silence",
+    "shifted": "shifted, times to move along",
+    "swapped": "another clip",
+    "constant": "one answer to all",
+}
 
 
 def print_controls(name: str, report: Mapping[str, Any], form: str = "text") -> None:
@@ -16,7 +21,7 @@ def print_controls(name: str, report: Mapping[str, Any], form: str = "text") -> 
 
     Args:
         name: the task's short name.
-        report: the task's metrics, and under "controls" what `control_report` gave for it.
+        report: the task's metrics, and under "controls" what `control_report` and `best_constant_answer` gave for it.
     """
     task, controls = find_task(name), report["controls"]
     columns: list[Any] = [(c.key, c.heading, c.format, "") for c in task.columns]
@@ -31,6 +36,10 @@ def print_controls(name: str, report: Mapping[str, Any], form: str = "text") -> 
 def _lines(heading: str, controls: Mapping[str, Any]) -> Iterator[str]:
     if "silent" in controls:
         yield f"silence: {controls['silent']['answered']:.1%} of the answers name events that are not there"
+    if "constant" in controls:
+        one = controls["constant"]
+        part = f"{one['from']:.0%} to {one['to']:.0%} of every clip" if one["to"] else "no events"
+        yield f"one answer to all: {part}, the best of its kind for these very questions; a model that listens beats it"
     if "shifted" not in controls:
         yield "shifted: no clip has a pause that it could be cut in"
         return

@@ -96,6 +96,20 @@ def test_drawn_answers_of_a_task_without_classes_have_their_mean_and_their_best(
     assert "best of 2" in said and "drawn: mIoU of one of 2 answers a sample at temperature 0.5" in said
 
 
+def test_controls_of_grounding_have_the_best_single_answer_to_all_questions(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys
+) -> None:
+    words = ("--checkpoint", tiny_checkpoint, manifest, "--task", "ag", "--controls", "--out", tmp_path / "a.jsonl")
+    assert evaluate(*words, "--json") == 0
+    constant = json.loads(capsys.readouterr().out)["tasks"]["ag"]["controls"]["constant"]
+    # The sound is at 0.2 to 0.6 s of clips of 1.0, 1.6 and 2.0 s.
+    assert (constant["from"], constant["to"]) == (0.2, 0.6)
+    assert constant["miou"] == pytest.approx((1 + 0.28 / 0.76 + 0.2 / 1.0) / 3)
+    assert evaluate(*words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "one answer to all: 20% to 60% of every clip" in said
+
+
 def test_several_tasks_are_scored_each_by_its_own_metrics(
     tiny_checkpoint: Path, manifest: Path, tmp_path: Path, capsys
 ) -> None:

@@ -144,8 +144,8 @@ def test_a_checkpoint_is_asked_about_other_audio(tiny_checkpoint: Path, manifest
     out = ["--out", str(tmp_path / "a.jsonl"), str(manifest), "--task", "sed", "--task", "ag", "--controls"]
     assert main([*words, *out, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["tasks"]
-    for task in ("sed", "ag"):
-        assert {kind: found["n"] for kind, found in told[task]["controls"].items()} == dict.fromkeys(KINDS, 5)
+    for task, kinds in (("sed", KINDS), ("ag", (*KINDS, "constant"))):
+        assert {kind: found["n"] for kind, found in told[task]["controls"].items()} == dict.fromkeys(kinds, 5)
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 10  # its answers to the clips themselves alone
     assert main([*words, *out]) == 0
     said = capsys.readouterr().out
