@@ -16,7 +16,7 @@ _PARTS = 5  # of a clip: an answer is a run of fifths
 def best_constant_answer(samples: Sequence[Sample], name: str) -> dict[str, Any] | None:
     """The best answer that is the same part of every clip, or nothing, for a task whose answers have no labels.
 
-    It is chosen by the main metric on the very samples that it is scored on, so no constant answer is worth more.
+    It is chosen by the main metric on the very samples that it is scored on: none of these answers is worth more.
 
     Args:
         samples: of all tasks.
