@@ -196,7 +196,7 @@ def _report(scored: Scored, answers: Answers, resamples: int) -> dict[str, dict[
         if answers.drawn is not None and task.labels_are_classes:
             own = [i for i, sample in enumerate(scored.samples) if sample.task == name]
             report["psds"] = sampled_psds(
-                [scored.samples[i].reference for i in own], [drawn_events(answers.drawn[i]) for i in own],
+                [scored.samples[i].reference for i in own], [drawn_events(name, answers.drawn[i]) for i in own],
                 [scored.samples[i].duration for i in own],
             )  # fmt: skip
         found[name] = report

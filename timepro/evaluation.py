@@ -10,7 +10,6 @@ from statistics import fmean
 
 import numpy as np
 
-from timepro.answers import parse_answer
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.runs import path_in
@@ -115,13 +114,13 @@ def save_scored(
                 "repairs": list(answer.repairs),
             }
             if drawn is not None:
-                line["samples"] = [[asdict(e) for e in events] for events in drawn_events(drawn[index])]
+                line["samples"] = [[asdict(e) for e in events] for events in drawn_events(sample.task, drawn[index])]
             out.write(json.dumps(line) + "\n")
 
 
-def drawn_events(texts: Sequence[str]) -> list[list[Event]]:
-    """The events of several answers to one sample; an unparsable one has none."""
-    return [answer.events if answer.ok else [] for answer in map(parse_answer, texts)]
+def drawn_events(task: str, texts: Sequence[str]) -> list[list[Event]]:
+    """The events of several answers to one sample, read as its task reads them; an unparsable one has none."""
+    return [answer.events if answer.ok else [] for answer in map(find_task(task).read, texts)]
 
 
 def drawn_scores(scored: Scored, drawn: Sequence[Sequence[str]], task: str) -> dict[str, float]:

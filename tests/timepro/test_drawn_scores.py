@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from timepro.evaluation import drawn_scores, score
-from timepro.events import Event
-from timepro.tasks import Sample
+from timepro.evaluation import drawn_events, drawn_scores, score
+from timepro.events import Event, ParsedAnswer
+from timepro.tasks import Sample, find_task
 
 SIREN = Event(1.0, 2.0, "siren")
 RIGHT, WRONG, TWO = "<1.00>siren<2.00>", "<3.00>siren<4.00>", "<3.00>siren<4.00><5.00>siren<6.00>"
@@ -42,3 +42,9 @@ def test_each_task_is_judged_on_its_own_samples_by_its_own_metric() -> None:
     scored = score(samples, [WRONG, "none"])
     assert drawn_scores(scored, drawn, "sed") == {"n": 2, "mean": 0.5, "best": 1.0}
     assert drawn_scores(scored, drawn, "ag") == {"n": 2, "mean": pytest.approx(0.75), "best": pytest.approx(1.0)}
+
+
+def test_drawn_answers_are_read_as_their_task_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(find_task("ag")), "read", lambda _, text: ParsedAnswer([SIREN], text != "?"))
+    assert drawn_events("ag", ["two to three", "?"]) == [[SIREN], []]
+    assert drawn_events("sed", [RIGHT, "two to three"]) == [[SIREN], []]
