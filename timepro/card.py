@@ -174,7 +174,8 @@ def _results(card: Card) -> str:
         lines += ["| | " + " | ".join(column.heading for column in columns) + " | interval |"]
         lines += ["| --- " * (len(columns) + 2) + "|"]
         for stage, metrics in rows.items():
-            cells = [format(metrics[column.key], column.format) for column in columns]
+            # A checkpoint of an older version lacks the columns that came later.
+            cells = [format(metrics[c.key], c.format) if c.key in metrics else "-" for c in columns]
             low, high = metrics["interval"]
             lines.append(f"| {stage} | " + " | ".join(cells) + f" | {low:.3f} to {high:.3f} |")
         lines.append("")

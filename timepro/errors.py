@@ -115,6 +115,8 @@ def error_report(lines: Sequence[Evaluated]) -> dict[str, Any]:
         "temporal_bias_events": n_index,
         "absent_event_rate": rate,
         "absent_questions": n_absent,
+        "unparsable": sum(not line.answer.ok for line in lines) / len(lines),
+        "mended": sum(line.answer.mended for line in lines) / len(lines),
         **{f"by_{group}": bias_by(boundaries, group) for group in GROUPS},
     }
 

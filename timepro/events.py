@@ -32,3 +32,8 @@ class ParsedAnswer:
     def clean(self) -> bool:
         """Whether the answer follows the written format (white space and number of decimals aside)."""
         return self.ok and not self.repairs
+
+    @property
+    def mended(self) -> bool:
+        """Whether events were read from it, or that there are none, though it is not written as the format says."""
+        return self.ok and bool(self.repairs)

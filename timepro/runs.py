@@ -90,7 +90,8 @@ def read_evaluation(path: Path) -> list[Evaluated]:
                 Evaluated(
                     raw["id"], task, raw.get("question", ""), path_from(run, raw.get("audio", "")),
                     float(raw.get("duration", 0.0)), tuple(Event(**e) for e in raw["reference"]),
-                    raw.get("answer", ""), ParsedAnswer([Event(**e) for e in raw["events"]], bool(raw["ok"])),
+                    raw.get("answer", ""),
+                    ParsedAnswer([Event(**e) for e in raw["events"]], bool(raw["ok"]), tuple(raw.get("repairs", ()))),
                 )
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:

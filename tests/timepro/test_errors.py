@@ -104,13 +104,15 @@ def test_a_run_and_a_file_of_answers_are_shown(tmp_path: Path, capsys) -> None:
     for stage, found in (("sft", [late]), ("grpo", [event])):
         rows = [
             {"id": "c0", "task": "sed", "duration": 4.0, "reference": [event], "events": found, "ok": True},
-            {"id": "c1", "task": "sed", "duration": 4.0, "reference": [], "events": found, "ok": True},
-        ]
+            {"id": "c1", "task": "sed", "duration": 4.0, "reference": [], "events": found, "ok": True,
+             "repairs": ["stray text"]},
+        ]  # fmt: skip
         (run / "eval" / f"{stage}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["errors", str(run)]) == 0
     said = capsys.readouterr().out
     (before,) = [row for row in said.splitlines() if row.startswith(" SFT")]
-    assert before.split()[1:] == ["1", "100.0%", "+0.300", "+0.100", "0.300", "0.100", "+0.300", "100.0%"]
+    shares = ["0.0%", "50.0%", "100.0%"]  # unparsable, mended, absent events
+    assert before.split()[1:] == ["1", "100.0%", "+0.300", "+0.100", "0.300", "0.100", "+0.300", *shares]
     assert main(["errors", str(run / "eval" / "grpo.jsonl"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)["tasks"]["sed"]["grpo"]
     assert report["all"]["onset_bias"] == 0.0 and report["by_position"]["0.25 to 0.5"]["n"] == 1

@@ -97,6 +97,18 @@ def test_a_kept_result_shows_the_errors_that_its_run_does(kept: Path, tmp_path: 
     assert shown[0] == shown[1] and any("TBI (s)" in line for line in shown[0])
 
 
+def test_a_result_without_the_share_of_mended_answers_is_shown_beside_one_with_it(kept: Path, capsys) -> None:
+    path = kept / "s" / "arm,seed=0.json"
+    raw = json.loads(path.read_text())
+    for tasks in raw["errors"].values():
+        del tasks["sed"]["mended"], tasks["sed"]["unparsable"]
+    path.write_text(json.dumps(raw))
+    assert main(["errors", str(path), "--format", "markdown"]) == 0
+    assert "mended" not in capsys.readouterr().out
+    errors = next(table for table in tables_of("s", read_results(kept)) if "errors of answers" in str(table.title))
+    assert cells(errors)["arm", "SFT"]["mended"] == "0.0%"  # of the other seed alone
+
+
 def test_a_result_of_an_older_version_has_no_errors_to_show(kept: Path, capsys) -> None:
     path = kept / "s" / "arm,seed=0.json"
     raw = json.loads(path.read_text())

@@ -70,6 +70,8 @@ def _print_task(title: str, stages: Mapping[str, Mapping[str, Any]], form: str) 
         ("reference_events", "events", "d", ""), ("found", "found", ".1%", ""), *_BIAS,
         ("temporal_bias_index", "TBI (s)", "+.3f", ""),
     ]  # fmt: skip
+    kept = [key for key in ("unparsable", "mended") if key in rows[0][1]]  # not in results of older versions
+    columns += [(key, key, ".1%", "-") for key in kept]
     absent = next(iter(stages.values()))["absent_questions"]
     if absent:
         columns.append(("absent_event_rate", "absent-event rate", ".1%", "-"))
@@ -89,6 +91,8 @@ def _print_task(title: str, stages: Mapping[str, Mapping[str, Any]], form: str) 
         "bias and error: answer minus reference, of events that an answer has with the right label and any overlap",
         "TBI: mean of onset minus the reference's onset, events paired by label and nearest onset, overlapping or not",
     ]
+    if kept:
+        lines.append("mended: answers that are not as the format says; what could not be read in them is left out")
     if absent:
         lines.append(
             f"absent-event rate: of the {absent} questions about what is not there, those answered with events"

@@ -34,6 +34,8 @@ _ERRORS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Any]], ...] = (
       for key in _BIAS),
     ("TBI (s)", "+.3f", lambda report: report["temporal_bias_index"]),
     ("absent-event rate", ".1%", lambda report: report["absent_event_rate"]),
+    # Results of older versions lack the share of mended answers.
+    ("mended", ".1%", lambda report: report.get("mended")),
     ("tokens an answer", ".1f", lambda report: report["answer_tokens"]),
 )  # fmt: skip
 

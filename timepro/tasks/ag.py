@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from timepro.data.clips import Clip, Query
 from timepro.events import Event
 from timepro.tasks.base import (
+    MENDED,
     PRECISION,
     RECALL,
     UNPARSABLE,
@@ -32,7 +33,7 @@ class AudioGrounding(Task):
     columns = (
         Column("eb_f1_micro", "Eb-F1 micro"), Column("miou", "mIoU"), Column("r_at_0.5", "R@0.5"),
         Column("r_at_0.7", "R@0.7"), Column("r_at_0.9", "R@0.9"), Column("r1_at_0.5", "R1@0.5"),
-        Column("r1_at_0.7", "R1@0.7"), Column("map", "mAP"), PRECISION, RECALL, UNPARSABLE,
+        Column("r1_at_0.7", "R1@0.7"), Column("map", "mAP"), PRECISION, RECALL, UNPARSABLE, MENDED,
     )  # fmt: skip
 
     def samples(self, clip: Clip, times: Times) -> list[Sample]:

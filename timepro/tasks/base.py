@@ -58,6 +58,7 @@ class Column(NamedTuple):
 
 PRECISION, RECALL = Column("precision", "precision"), Column("recall", "recall")
 UNPARSABLE = Column("unparsable", "unparsable", ".1%", "-")
+MENDED = Column("mended", "mended", ".1%", "-")
 
 
 class Task:
@@ -84,7 +85,7 @@ class Task:
     labels: Literal["classes", "captions", "none", "text"] = "classes"
     main_metric: str = "eb_f1_micro"
     columns: tuple[Column, ...] = (
-        Column("eb_f1_micro", "Eb-F1 micro"), Column("miou", "mIoU"), PRECISION, RECALL, UNPARSABLE,
+        Column("eb_f1_micro", "Eb-F1 micro"), Column("miou", "mIoU"), PRECISION, RECALL, UNPARSABLE, MENDED,
     )  # fmt: skip
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from timepro.data.clips import Clip
 from timepro.events import Event
-from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Column, Task, Times
+from timepro.tasks.base import MENDED, PRECISION, RECALL, UNPARSABLE, Column, Task, Times
 from timepro.tasks.types import Answers, Metrics, References
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class DenseAudioCaptioning(Task):
     main_metric = "eb_f1_time"
     columns = (
         Column("eb_f1_time", "Eb-F1 time"), Column("eb_f1_label", "Eb-F1 caption"), Column("meteor", "METEOR"),
-        Column("meteor_matched", "METEOR matched"), Column("miou", "mIoU"), PRECISION, RECALL, UNPARSABLE,
+        Column("meteor_matched", "METEOR matched"), Column("miou", "mIoU"), PRECISION, RECALL, UNPARSABLE, MENDED,
     )  # fmt: skip
 
     def events(self, clip: Clip, times: Times) -> list[Event]:

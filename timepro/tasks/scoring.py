@@ -59,8 +59,8 @@ class ScoredEvents:
     def report(self, first: Mapping[str, float | int], after_iou: Mapping[str, float | int] | None = None) -> Metrics:
         """A task's own metrics with those that every task has.
 
-        Those are n, miou, precision and recall of event-based F1, and the shares of unparsable answers and of empty
-        ones (those that say that there are no events).
+        Those are n, miou, precision and recall of event-based F1, and the shares of unparsable answers, of mended ones
+        (read, but not as written: `ParsedAnswer.repairs`) and of empty ones (those that say that there are no events).
 
         Args:
             first: metrics to stand before miou.
@@ -73,6 +73,7 @@ class ScoredEvents:
             "miou": float(np.mean(self.ious)),
             **(after_iou or {}),
             "unparsable": sum(not answer.ok for answer in self.answers) / n,
+            "mended": sum(answer.mended for answer in self.answers) / n,
             "empty": sum(answer.ok and not answer.events for answer in self.answers) / n,
             "precision": self.f1.micro.precision,
             "recall": self.f1.micro.recall,

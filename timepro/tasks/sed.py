@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timepro.tasks.base import PRECISION, RECALL, UNPARSABLE, Column, Task
+from timepro.tasks.base import MENDED, PRECISION, RECALL, UNPARSABLE, Column, Task
 
 
 class SoundEventDetection(Task):
@@ -13,5 +13,5 @@ class SoundEventDetection(Task):
     labels = "classes"
     columns = (
         Column("eb_f1_micro", "Eb-F1 micro"), Column("eb_f1_macro", "Eb-F1 macro"), Column("miou", "mIoU"),
-        PRECISION, RECALL, UNPARSABLE,
+        PRECISION, RECALL, UNPARSABLE, MENDED,
     )  # fmt: skip

@@ -19,9 +19,18 @@ def test_detection_by_hand():
     assert row["eb_f1_micro"] == pytest.approx(2 * 2 / (3 + 3))
     assert row["eb_f1_macro"] == pytest.approx((1 + 0) / 2)  # over a and b: the references know no c
     assert row["miou"] == pytest.approx((1 + 0 + 0 + 0.5) / 4)  # the unparsable one counts 0
-    assert (row["unparsable"], row["empty"]) == (0.25, 0.25)
+    assert (row["unparsable"], row["mended"], row["empty"]) == (0.25, 0, 0.25)
     assert (row["precision"], row["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert find_task("sed").counts(REFERENCES, ANSWERS).tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 1, 2]]
+
+
+@pytest.mark.parametrize("task", ["sed", "ag", "dac"])
+def test_mended_answers_are_those_read_though_not_as_written(task):
+    answers = [parse_answer(text) for text in ("a 0.00-1.00", "a 0.00-1.00; then a", "No sound occurs.", "what?")]
+    found = find_task(task)
+    row = found.metrics([[Event(0, 1, "a")], [Event(0, 1, "a")], [], []], answers)
+    assert (row["mended"], row["unparsable"]) == (0.5, 0.25)
+    assert "mended" in [column.key for column in found.columns]
 
 
 def test_grounding_by_hand():
