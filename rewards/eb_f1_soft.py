@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rewards.eb_f1 import share_read
 from rewards.group import Group
 from rewards.registry import register
 from timepro.events import Event
@@ -18,6 +19,7 @@ class SoftEventF1:
     The credit of a pair with equal labels is the product of its boundaries' credits, each a logistic curve in
     (collar - abs(error)) / width, scaled to 1 at no error. Collars are those of Eb-F1 (the offset's grows with the
     reference's length); all in seconds. As width goes to 0 this becomes Eb-F1. Both sides empty: 1; unparsable: 0.
+    count_unread as in Eb-F1.
     """
 
     def __init__(
@@ -27,17 +29,20 @@ class SoftEventF1:
         offset_ratio: float = 0.2,
         width: float = 0.08,
         use_label: bool | None = None,
+        count_unread: bool = False,
     ) -> None:
         if not width > 0:
             raise ValueError(f"width must be > 0 seconds, got {width}")
         self.onset_collar, self.offset_collar, self.offset_ratio = onset_collar, offset_collar, offset_ratio
         self.width = width
         self.use_label = use_label
+        self.count_unread = count_unread
 
     def __call__(self, group: Group) -> np.ndarray:
         labelled = group.uses_labels(self.use_label)
         answers = [completion.answer for completion in group.completions]
-        return np.array([self._score(group.reference, a.events, labelled) if a.ok else 0.0 for a in answers])
+        scores = np.array([self._score(group.reference, a.events, labelled) if a.ok else 0.0 for a in answers])
+        return scores * share_read(group) if self.count_unread else scores
 
     def _score(self, reference: Sequence[Event], estimated: Sequence[Event], labelled: bool) -> float:
         from scipy.optimize import linear_sum_assignment  # not above: a command that only looks the reward up is quick

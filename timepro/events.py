@@ -22,11 +22,13 @@ class ParsedAnswer:
         events: in the order of the text, duplicates kept (they are the model's answer).
         ok: the answer is usable: events were read, or it says that there are none.
         repairs: what had to be mended or dropped, in the order of the text.
+        unread: of a usable answer, how many parts of it are left out: events without an end, other text between them.
     """
 
     events: list[Event]
     ok: bool
     repairs: tuple[str, ...] = ()
+    unread: int = 0
 
     @property
     def clean(self) -> bool:

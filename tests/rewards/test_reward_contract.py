@@ -90,6 +90,16 @@ def test_event_f1_accepts_the_exact_collar_and_takes_its_settings():
     assert build_reward({"name": "eb_f1", "onset_collar": 0.1})(group)[0] == 0.0
 
 
+@pytest.mark.parametrize("name", ["eb_f1", "eb_f1_soft"])
+def test_unread_parts_count_as_wrong_events_where_asked(name):
+    texts = ("<0.40>dog<1.20>", "<0.40>dog<1.20><5.00>cat<6.00>", "<0.40>dog<1.20><5.00>cat", "none", "<5.00>cat")
+    lenient, strict = (build_reward({"name": name, "count_unread": count}) for count in (False, True))
+    assert lenient(group_of(*texts)) == pytest.approx([2 / 3, 2 / 4, 2 / 3, 0, 0])
+    assert strict(group_of(*texts)) == pytest.approx([2 / 3, 2 / 4, 2 / 4, 0, 0])  # half an event, as a whole one
+    assert strict(group_of("none", "no events", "<5.00>cat", reference=())) == pytest.approx([1, 1, 0])
+    assert build_reward(name)(group_of(*texts)) == pytest.approx(lenient(group_of(*texts)))  # the paper's, by default
+
+
 def test_soft_event_f1_against_all_assignments():
     rng = np.random.default_rng(5)
 

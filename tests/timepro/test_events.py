@@ -112,6 +112,26 @@ def test_loose_answers_are_mended_and_say_so(text, events, repair):
     assert any(repair in entry for entry in answer.repairs), answer.repairs
 
 
+@pytest.mark.parametrize(
+    ("text", "unread"),
+    [
+        ("<1.00>dog<2.00>", 0),
+        ("<1.00>dog<2.00><3.00>cat", 1),
+        ("<1.00>dog<2.00><3.00>cat<3.00><4.00>cow<4.00>", 2),
+        ("<1.00>dog<2.00>cat", 1),
+        ("<1.00>dog<2.00>cat<3.00>", 2),  # a label, and a time without a label
+        ("<3.40>dog<1.20>", 0),  # mended, and nothing is left out
+        ("dog 1-2; cat 3.0-", 1),
+        ("dog 1-2; cat -3-4; cow 5-5", 2),
+        ("dog from 1 to 2 seconds", 0),
+        ('[{"label": "dog", "onset": 1, "offset": 2}, {"label": "cat", "on', 1),
+        ("No events", 0),
+    ],
+)
+def test_parts_that_are_left_out_are_counted(text, unread):
+    assert parse_answer(text).unread == unread
+
+
 def test_duplicates_are_kept():
     assert parse_answer("dog 1-2; dog 1-2").events == [Event(1, 2, "dog")] * 2
 

@@ -50,7 +50,8 @@ def parse_answer(text: str) -> ParsedAnswer:
         flat = _SPACES.sub(lambda space: " | " if "\t" in space.group() else " ", body).strip()
     reader = _nearest_reader(flat)
     if reader.events:
-        return ParsedAnswer(reader.events, True, (*notes, *(reader.repairs or ["loosely written answer"])))
+        repairs = (*notes, *(reader.repairs or ["loosely written answer"]))
+        return ParsedAnswer(reader.events, True, repairs, reader.unread)
     if _says_none(flat, reader):
         return ParsedAnswer([], True, (*notes, f"other wording for {NO_EVENTS!r}"))
     return ParsedAnswer([], False, (*notes, *reader.repairs, "no readable event"))

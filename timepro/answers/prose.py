@@ -181,7 +181,7 @@ class _ProseReader(Reader):
 
     def _interval(self, segment: _Segment, interval: re.Match[str], label: str, loose: bool) -> None:
         if _is_negative(segment.text, interval):
-            self.repairs.append(f"negative time, event dropped: {excerpt(label)}")
+            self.leave_out(f"negative time, event dropped: {excerpt(label)}")
             return
         if loose or not _WRITTEN_TIMES.fullmatch(interval.group()):
             self.repairs.append(f"loosely written interval: {excerpt(interval.group())}")
@@ -211,13 +211,13 @@ class _ProseReader(Reader):
     def _no_interval(self, segment: _Segment) -> None:
         has_digits = bool(_DIGIT.search(segment.text))
         if segment.last and (self.events or has_digits):
-            self.repairs.append(f"half-finished last event dropped: {excerpt(segment.text)}")
+            self.leave_out(f"half-finished last event dropped: {excerpt(segment.text)}")
         elif _LIST_MARK.fullmatch(segment.text):
             self.repairs.append("list mark on a line of its own")
         elif segment.name():
             self._set_header(segment)
         elif has_digits:
-            self.repairs.append(f"missing end, event dropped: {excerpt(segment.text)}")
+            self.leave_out(f"missing end, event dropped: {excerpt(segment.text)}")
         else:
             self.stray(segment.text)
 

@@ -41,6 +41,12 @@ class Reader:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.repairs: list[str] = []
+        self.unread = 0
+
+    def leave_out(self, why: str) -> None:
+        """Leave out an event that was begun, or other text."""
+        self.repairs.append(why)
+        self.unread += 1
 
     def add(
         self, onset_text: str, offset_text: str, label: str, onset_unit: str | None = None, unit: str | None = None
@@ -48,9 +54,9 @@ class Reader:
         """Add an event from the text of its times; a unit behind the offset alone is the onset's too."""
         onset, offset = seconds(onset_text, onset_unit or unit), seconds(offset_text, unit or onset_unit)
         if onset is None or offset is None:
-            self.repairs.append(f"absurd time, event dropped: {excerpt(label)}")
+            self.leave_out(f"absurd time, event dropped: {excerpt(label)}")
         elif onset == offset:
-            self.repairs.append(f"interval without length dropped: {excerpt(label)} at {onset:g}")
+            self.leave_out(f"interval without length dropped: {excerpt(label)} at {onset:g}")
         else:
             if onset > offset:
                 self.repairs.append(f"reversed interval swapped: {excerpt(label)} {onset:g}-{offset:g}")
@@ -60,8 +66,10 @@ class Reader:
     def stray(self, text: str) -> None:
         """Report text that is not part of an event."""
         if stripped := text.strip(" \n"):
-            kind = "other separator" if not stripped.strip(",;.") else "stray text ignored:"
-            self.repairs.append(f"{kind} {excerpt(stripped)}")
+            if not stripped.strip(",;."):
+                self.repairs.append(f"other separator {excerpt(stripped)}")
+            else:
+                self.leave_out(f"stray text ignored: {excerpt(stripped)}")
 
 
 def tidy(label: str) -> str:

@@ -61,7 +61,7 @@ def read_stamps(text: str) -> Reader:
         inner = "" if inner.isspace() else inner
         if ";" in inner or "\n" in inner:
             reader.stray(before)
-            reader.repairs.append(f"missing end, event dropped: {excerpt(inner)}")
+            reader.leave_out(f"missing end, event dropped: {excerpt(inner)}")
             end, index = stop.start(), index + 1
             continue
         pairs.append(_Pair(start["time"], stop["time"], before, inner))
@@ -75,7 +75,7 @@ def read_stamps(text: str) -> Reader:
     for pair in pairs:
         _add(reader, pair)
     if half:
-        reader.repairs.append(f"half-finished last event dropped: {excerpt(text[half.start() :][:80])}")
+        reader.leave_out(f"half-finished last event dropped: {excerpt(text[half.start() :][:80])}")
     reader.stray(tail)
     return reader
 

@@ -85,7 +85,7 @@ class StructuredReader(Reader):
         for token in _TOKEN.finditer(text, first.start()):
             self._take(token)
         if len(self._stack) > 1:
-            self.repairs.append("brackets not closed")
+            self.leave_out("brackets not closed")
         while len(self._stack) > 1:
             self._close()
         for interval in self._loose(self._stack[0]):
@@ -145,7 +145,7 @@ class StructuredReader(Reader):
         if isinstance(onset, str) and isinstance(offset, str) and (pair := _pair(onset, offset)):
             intervals.append(pair)
         elif onset is not None or offset is not None:
-            self.repairs.append(f"times missing or unreadable, event dropped: {excerpt(label or '')}")
+            self.leave_out(f"times missing or unreadable, event dropped: {excerpt(label or '')}")
         for key, found in keyed:
             for interval in found:
                 self._add(interval, label or key.strip())
