@@ -195,6 +195,19 @@ def test_whatever_keeps_a_result_writes_the_page_also_side_by_side(study) -> Non
     assert write_page(results) is None and page.read_text() == "a page of somebody's own\n"
 
 
+@pytest.mark.parametrize(
+    ("processor", "gpus", "shown"),
+    [
+        ("Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz", [], "2 cores of Intel Xeon Gold 6338"),
+        ("Intel(R) Xeon(R) Processor", [], "2 cores of Intel Xeon"),
+        ("AMD EPYC", ["H100", "H100"], "2 cores of AMD EPYC, 2 x H100"),
+    ],
+)
+def test_a_machine_is_shown_with_its_processor(processor: str, gpus: list[str], shown: str) -> None:
+    machine = {"processor": processor, "cores": 2, "memory_gib": 24, "gpus": gpus}
+    assert code.shown_machine(machine) == shown and code.shown_machine({}) == "unknown"
+
+
 def test_any_arm_may_be_the_one_that_others_are_compared_with(tmp_path: Path, capsys, monkeypatch) -> None:
     for position, arm in enumerate(("a", "bbb")):
         run = write_run(tmp_path / f"{arm}-seed0", 0, rewards=arm)
@@ -214,7 +227,7 @@ def test_results_are_reported_and_changed_code_is_marked(study, capsys, monkeypa
     monkeypatch.chdir(study[1].parents[1])
     assert main(["report", "--results"]) == 0
     said = capsys.readouterr().out
-    assert "s, task sed: Eb-F1 micro" in said and "2 cores" in said and "2:05" in said and "changed" not in said
+    assert "s, task sed: Eb-F1 micro" in said and "2 cores of p" in said and "2:05" in said and "changed" not in said
     monkeypatch.setattr("timepro.results.tables.code_digest", lambda settings: "other")
     assert main(["report", "--results", "s", "--format", "markdown"]) == 0
     assert f"{code.code_digest({})}, changed since" in capsys.readouterr().out

@@ -62,12 +62,20 @@ def this_machine() -> dict[str, Any]:
 
 
 def shown_machine(machine: Mapping[str, Any]) -> str:
-    """A machine in a few words: "2 cores", "16 cores, NVIDIA H100 80GB HBM3"; "unknown" of an older run."""
+    """A machine in a few words: "2 cores of Intel Xeon", "16 cores of AMD EPYC, NVIDIA H100"; "unknown" of an older run.
+
+    The processor is named, since the same trial ends elsewhere on another kind: a training carries every rounding on.
+    """
     if not machine:
         return "unknown"
     gpus = list(machine["gpus"])
     counted = [f"{gpus.count(name)} x {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)]
-    return ", ".join([f"{machine['cores']} cores", *counted])
+    return ", ".join([f"{machine['cores']} cores of {_short(machine['processor'])}", *counted])
+
+
+def _short(processor: str) -> str:
+    """ "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz" as "Intel Xeon Gold 6338"."""
+    return " ".join(re.sub(r"\((?:R|TM)\)|\bProcessor\b|\bCPU\b|@.*", " ", processor).split())
 
 
 def _processor() -> str:
