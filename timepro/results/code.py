@@ -62,7 +62,7 @@ def this_machine() -> dict[str, Any]:
 
 
 def shown_machine(machine: Mapping[str, Any]) -> str:
-    """A machine in a few words: "2 cores of Intel Xeon", "16 cores of AMD EPYC, NVIDIA H100"; "unknown" of an older run.
+    """A machine in a few words: "2 cores of Intel Xeon", "16 cores of AMD EPYC, H100"; "unknown" of an older run.
 
     The processor is named, since the same trial ends elsewhere on another kind: a training carries every rounding on.
     """
