@@ -103,3 +103,23 @@ def test_arms_that_differ_in_more_than_the_setting_are_refused(script, results: 
     write_result(result(300, 0, arm="other"), results)
     assert run(script, monkeypatch, "s", "--results", str(results)) == 2
     assert "sft.max_steps=300: " in (said := capsys.readouterr().err) and "differ in more than sft.max_steps" in said
+
+
+def test_arms_are_lines_with_their_difference_from_the_first(
+    script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    for steps, arm in zip(STEPS, ("experiment=ablation--sft", "experiment=ablation--more", "own"), strict=True):
+        for seed in (0, 1) if steps == STEPS[0] else (0,):
+            write_result(result(steps, seed, arm), tmp_path / "results")
+    out = tmp_path / "arms.svg"
+    words = ("s", "--over", "arm", "--results", str(tmp_path / "results"), "--out", str(out))
+    assert run(script, monkeypatch, *words) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["arms"] == ["sft", "more", "own"] and "sft (2)" in out.read_text()
+    counts = {steps: result(steps, 0).counts["grpo"]["sed"].rows for steps in STEPS}
+    means = [micro_f1(counts[steps].sum(axis=0)) for steps in STEPS]
+    assert [point["value"] for point in told["points"]["difference"]] == pytest.approx(
+        [mean - means[0] for mean in means[1:]]
+    )
+    assert [point["x"] for point in told["points"]["grpo"]] == [0, 1, 2]
+    assert len(told["points"]["sft"][0]["seeds"]) == 2
