@@ -228,7 +228,7 @@ def _of_arms(options: argparse.Namespace, results: Sequence[Result], out: Path) 
     names = [arm.name.partition("=")[2].rpartition("--")[2] or arm.name for arm in arms]
     seeds = [len(arm.counts) for arm in arms]
     labels = [f"{name} ({n})" if max(seeds) > 1 else name for name, n in zip(names, seeds, strict=True)]
-    title = f"{options.sweep}, task {task}, {max(seeds)} seed(s)"
+    title = f"{options.sweep}, task {task}" + (" (seeds)" if max(seeds) > 1 else ", 1 seed")
     draw_arms(out, title, find_task(task).main_heading, labels, points)
     for p in points["difference"]:
         print(f"{names[round(p.x)]}: over {names[0]} {p.value:+.3f} [{p.low:+.3f}, {p.high:+.3f}]")
