@@ -101,8 +101,8 @@ def _of_clip(
     if not reference or not estimated:
         return np.full(len(THRESHOLDS), float(ok and not reference and not estimated))
     r, e = (np.array([(event.onset, event.offset) for event in side]) for side in (reference, estimated))
-    common = np.minimum(r[:, None, 1], e[None, :, 1]) - np.maximum(r[:, None, 0], e[None, :, 0])
-    iou = np.maximum(common, 0.0) / ((r[:, 1] - r[:, 0])[:, None] + (e[:, 1] - e[:, 0]) - np.maximum(common, 0.0))
-    sides = (np.stack([vectors[event.label] for event in side]) for side in (reference, estimated))
-    similarity = np.clip(np.matmul(next(sides), next(sides).T), 0.0, 1.0)
+    common = np.maximum(np.minimum(r[:, None, 1], e[None, :, 1]) - np.maximum(r[:, None, 0], e[None, :, 0]), 0.0)
+    iou = common / ((r[:, 1] - r[:, 0])[:, None] + (e[:, 1] - e[:, 0]) - common)
+    told, found = (np.stack([vectors[event.label] for event in side]) for side in (reference, estimated))
+    similarity = np.clip(told @ found.T, 0.0, 1.0)
     return np.array([np.where(iou >= t, similarity, 0.0).max(axis=1).mean() for t in THRESHOLDS])
