@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +104,19 @@ def test_an_encoders_embeddings_are_the_mean_of_its_models_states(encoder: Path)
             states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
         assert vector == pytest.approx(states.mean(dim=0).numpy(), abs=1e-5)
     assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_loading_says_nothing_on_stdout(encoder: Path) -> None:
+    code = (
+        "import sys, pathlib; from timepro.metrics.meaning import load_encoder; load_encoder(pathlib.Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(encoder)],
+        env={**os.environ, "WANDB_MODE": "offline"},
+        capture_output=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr.decode()
 
 
 def test_what_is_no_encoder_is_named(encoder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ The encoder is a folder of the package `sentence-transformers` (the extra `capti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,8 @@ def load_encoder(folder: Path) -> Encode:
         ValueError: the package is missing, or the folder holds no such model.
     """
     try:
-        from sentence_transformers import SentenceTransformer
+        with redirect_stdout(sys.stderr):  # transformers' trainer, which it imports, speaks of WANDB_MODE on stdout
+            from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ValueError(f"sentence embeddings need sentence-transformers; {install_extra('captions')}") from error
     if not (folder / "modules.json").is_file():
