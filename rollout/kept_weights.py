@@ -16,10 +16,21 @@ from rollout.settings import KEEP_WEIGHTS_KEY
 
 
 class KeptLinearMethod(UnquantizedLinearMethod):
-    """Keeps a layer's weight beside the copy that vLLM packs for a CPU, and computes with the packed one as ever."""
+    """Keeps a layer's weight beside the copy that vLLM packs for a CPU, and computes with the packed one as ever.
+
+    A processor with AMX takes small matrices in bfloat16 by a kernel whose bias is float32, and vLLM makes the layer's
+    own bias that. It stays as it is here, since a stream brings it so, and is widened (exactly) at every use.
+    """
 
     def process_weights_after_loading(self, layer: nn.Module) -> None:
+        packed: Any = layer  # what vLLM puts on it has no type
+        kept = None if getattr(layer, "bias", None) is None else packed.bias.data
         dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+        if kept is None or packed.bias.dtype == kept.dtype:
+            return
+        wide, product = packed.bias.dtype, packed.cpu_linear
+        packed.bias.data = kept
+        packed.cpu_linear = lambda x, weight, bias: product(x, weight, None if bias is None else bias.to(wide))
 
 
 class KeptWeightsMixin:
