@@ -91,6 +91,15 @@ def clip_meteor(
     return values
 
 
+def pair_ious(reference: Sequence[Event], estimated: Sequence[Event]) -> np.ndarray:
+    """IoU in time of every pair, (reference, estimated), in [0, 1]; some events on both sides."""
+    r = np.array([(event.onset, event.offset) for event in reference])[:, None]
+    e = np.array([(event.onset, event.offset) for event in estimated])[None, :]
+    common = np.minimum(r[..., 1], e[..., 1]) - np.maximum(r[..., 0], e[..., 0])
+    together = np.maximum(r[..., 1], e[..., 1]) - np.minimum(r[..., 0], e[..., 0])
+    return np.maximum(common, 0.0) / together
+
+
 def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> list[tuple[Event, Event]]:
     """Pairs (reference, estimated) of the one-to-one assignment with the largest sum of IoU that overlap."""
     from scipy.optimize import linear_sum_assignment  # not above: a command that only looks the metric up is quick
@@ -98,11 +107,7 @@ def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> l
     refs, ests = sorted(reference), sorted(estimated)
     if not refs or not ests:
         return []
-    r = np.array([(event.onset, event.offset) for event in refs])[:, None]
-    e = np.array([(event.onset, event.offset) for event in ests])[None, :]
-    common = np.minimum(r[..., 1], e[..., 1]) - np.maximum(r[..., 0], e[..., 0])
-    together = np.maximum(r[..., 1], e[..., 1]) - np.minimum(r[..., 0], e[..., 0])
-    iou = np.maximum(common, 0.0) / together
+    iou = pair_ious(refs, ests)
     rows, columns = linear_sum_assignment(iou, maximize=True)
     return [(refs[i], ests[j]) for i, j in zip(rows, columns, strict=True) if iou[i, j] > 0]
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from timepro.events import Event, ParsedAnswer
 from timepro.hints import install_extra
+from timepro.metrics.captions import pair_ious
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 Encode = Callable[[list[str]], np.ndarray]
@@ -103,9 +104,7 @@ def _of_clip(
     """A clip's values, one a threshold."""
     if not reference or not estimated:
         return np.full(len(THRESHOLDS), float(ok and not reference and not estimated))
-    r, e = (np.array([(event.onset, event.offset) for event in side]) for side in (reference, estimated))
-    common = np.maximum(np.minimum(r[:, None, 1], e[None, :, 1]) - np.maximum(r[:, None, 0], e[None, :, 0]), 0.0)
-    iou = common / ((r[:, 1] - r[:, 0])[:, None] + (e[:, 1] - e[:, 0]) - common)
+    iou = pair_ious(reference, estimated)
     told, found = (np.stack([vectors[event.label] for event in side]) for side in (reference, estimated))
     similarity = np.clip(told @ found.T, 0.0, 1.0)
     return np.array([np.where(iou >= t, similarity, 0.0).max(axis=1).mean() for t in THRESHOLDS])
