@@ -48,6 +48,8 @@ def test_an_unmatched_reference_counts_0_and_a_surplus_estimate_nothing():
 def test_a_pair_must_overlap():
     assert matched_in_time([DOG], [Event(2.0, 3.0, "a dog")]) == []
     assert matched_in_time([], [DOG]) == matched_in_time([DOG], []) == []
+    point = Event(1.0, 1.0, "a click")
+    assert matched_in_time([point], [point]) == []
 
 
 def test_matching_is_the_best_assignment_and_independent_of_the_order():

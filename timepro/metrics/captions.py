@@ -92,12 +92,15 @@ def clip_meteor(
 
 
 def pair_ious(reference: Sequence[Event], estimated: Sequence[Event]) -> np.ndarray:
-    """IoU in time of every pair, (reference, estimated), in [0, 1]; some events on both sides."""
+    """IoU in time of every pair, (reference, estimated), in [0, 1]; some events on both sides.
+
+    Two events without length have none in common.
+    """
     r = np.array([(event.onset, event.offset) for event in reference])[:, None]
     e = np.array([(event.onset, event.offset) for event in estimated])[None, :]
-    common = np.minimum(r[..., 1], e[..., 1]) - np.maximum(r[..., 0], e[..., 0])
+    common = np.maximum(np.minimum(r[..., 1], e[..., 1]) - np.maximum(r[..., 0], e[..., 0]), 0.0)
     together = np.maximum(r[..., 1], e[..., 1]) - np.minimum(r[..., 0], e[..., 0])
-    return np.maximum(common, 0.0) / together
+    return np.divide(common, together, out=np.zeros_like(common), where=together > 0)
 
 
 def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> list[tuple[Event, Event]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from timepro.events import Event
 
 Interval = tuple[float, float]
 Number = TypeVar("Number", int, float)
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+_ROUNDING = 1e-9  # far above what double precision loses, far below a step of any grid of times
 
 
 def set_iou(intervals_a: Iterable[Interval], intervals_b: Iterable[Interval]) -> float:
@@ -79,4 +82,12 @@ def recall_at(ious: Sequence[float], thresholds: Sequence[float] = THRESHOLDS) -
     """R@threshold: the share of samples whose IoU is at least the threshold. Raises ValueError for no samples."""
     if not len(ious):
         raise ValueError("recall_at: there are no IoUs to count; give at least one sample")
-    return {threshold: sum(iou >= threshold for iou in ious) / len(ious) for threshold in thresholds}
+    return {threshold: float(np.mean(reaches(np.array(ious), threshold))) for threshold in thresholds}
+
+
+def reaches(ious: np.ndarray, threshold: float) -> np.ndarray:
+    """Which IoUs are at least the threshold, an IoU at it included whatever rounding made of it; boolean, as ``ious``.
+
+    Times lie on a grid, so IoUs of exactly 0.5 are common: 0.4-0.6 in 0.4-0.8 s has 0.4999999999999999 in doubles.
+    """
+    return ious >= threshold - _ROUNDING

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timepro.metrics.intervals import Interval
+from timepro.metrics.intervals import Interval, reaches
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
 MOST = 10
@@ -45,7 +45,7 @@ def moment_scores(references: Sequence[Sequence[Interval]], answers: Sequence[Se
     first = np.array([table[0].max() if len(table) else 0.0 for table in tables])
     precision = {t: float(np.mean([_average_precision(table, t) for table in tables])) for t in THRESHOLDS}
     return {
-        **{f"r1_at_{t}": float(np.mean(first >= t)) for t in (0.5, 0.7)},
+        **{f"r1_at_{t}": float(np.mean(reaches(first, t))) for t in (0.5, 0.7)},
         **{f"map_at_{t}": precision[t] for t in (0.5, 0.75)},
         "map": float(np.mean(list(precision.values()))),
     }
@@ -65,7 +65,7 @@ def _average_precision(ious: np.ndarray, threshold: float) -> float:
     free, hits = np.ones(n_right, bool), []
     for row in ious:
         best = int(np.argmax(np.where(free, row, -1.0)))
-        hit = bool(free[best] and row[best] >= threshold)
+        hit = bool(free[best] and reaches(row[best], threshold))
         if hit:
             free[best] = False
         hits.append(hit)
