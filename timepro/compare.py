@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from rich.text import Text
 
 from timepro.metrics.bootstrap import micro_f1, paired_bootstrap
 from timepro.names import first_of
-from timepro.runs import STAGES, Counts, read_counts, read_settings
+from timepro.results.code import shown_machine
+from timepro.runs import STAGES, Counts, read_counts, read_identity, read_settings
 from timepro.sweeps import NEVER_NAMED, SEED, Trial, trial_name
 from timepro.tables import plain_table, print_table
 from timepro.tasks import find_task
@@ -37,11 +38,14 @@ class Gain:
     Args:
         interval: 95 %, of a paired bootstrap over samples.
         seeds: how many are behind it.
+        other_machine: some seed's two evaluations are of runs on unlike machines. A training carries every rounding on,
+            so the same settings end elsewhere on another processor (0.04 in Eb-F1 has been seen): as much as a seed's.
     """
 
     value: float
     interval: tuple[float, float]
     seeds: int
+    other_machine: bool = False
 
     def shown(self) -> str:
         """As text: the difference and its interval."""
@@ -53,10 +57,12 @@ class Arm:
     """Runs that differ in their seed alone.
 
     counts: by seed, stage and task.
+    machines: by seed, in a few words; a seed whose machine is not known is left out.
     """
 
     name: str
     counts: dict[str, dict[str, dict[str, Counts]]] = field(default_factory=dict)
+    machines: dict[str, str] = field(default_factory=dict)
 
     def tasks(self) -> list[str]:
         """Short names of the tasks that were evaluated."""
@@ -116,7 +122,12 @@ def arm_of_run(folder: Path) -> Arm:
     Raises:
         ValueError: an evaluation cannot be read.
     """
-    return Arm(folder.name, {str(read_settings(folder).get(SEED, 0)): _stage_counts(folder)})
+    return _arm_of(folder.name, str(read_settings(folder).get(SEED, 0)), folder, _stage_counts(folder))
+
+
+def _arm_of(name: str, seed: str, folder: Path, stages: dict[str, dict[str, Counts]]) -> Arm:
+    machine = read_identity(folder).get("machine")
+    return Arm(name, {seed: stages}, {seed: shown_machine(machine)} if machine else {})
 
 
 def _stage_counts(folder: Path) -> dict[str, dict[str, Counts]]:
@@ -129,7 +140,10 @@ def _arms(named: Sequence[tuple[str, str, Path]]) -> list[Arm]:
     for name, seed, folder in named:
         stages = _stage_counts(folder)
         if any(stage in stages for stage in FINAL):
-            arms.setdefault(name, Arm(name)).counts[seed] = stages
+            one = _arm_of(name, seed, folder, stages)
+            arm = arms.setdefault(name, Arm(name))
+            arm.counts |= one.counts
+            arm.machines |= one.machines
     return list(arms.values())
 
 
@@ -137,7 +151,9 @@ def difference(first: Arm, other: Arm, task: str) -> Gain | str:
     """How much `other` is better where both end, over the seeds that both have; or why that cannot be said."""
     seeds = [seed for seed in first.counts if seed in other.counts]
     pairs = [(first.counts[s][first.final(s)].get(task), other.counts[s][other.final(s)].get(task)) for s in seeds]
-    return _paired(pairs, "no seed in common")
+    found = _paired(pairs, "no seed in common")
+    unlike = any(len({arm.machines[seed] for arm in (first, other) if seed in arm.machines}) > 1 for seed in seeds)
+    return found if isinstance(found, str) else replace(found, other_machine=unlike)
 
 
 def _paired(pairs: Sequence[tuple[Counts | None, Counts | None]], nothing: str) -> Gain | str:
@@ -204,6 +220,10 @@ def comparison_tables(
     return tables
 
 
+def _over_first(gain: Gain) -> str:
+    return f"{gain.shown()}, {gain.seeds} seed(s)" + (", other machine" if gain.other_machine else "")
+
+
 def _cells(row: Mapping[str, Any], stages: Sequence[str], bases: Sequence[str], several: bool) -> Iterator[str]:
     yield str(len(row["seeds"]))
     for stage in stages:
@@ -214,5 +234,5 @@ def _cells(row: Mapping[str, Any], stages: Sequence[str], bases: Sequence[str], 
         yield row["gain"][base].shown() if base in row["gain"] else "-"
     if several:
         found = row["over_first"]
-        yield "" if found is None else found if isinstance(found, str) else f"{found.shown()}, {found.seeds} seed(s)"
+        yield "" if found is None else found if isinstance(found, str) else _over_first(found)
     yield row["arm"]

@@ -114,7 +114,7 @@ def test_runs_are_listed_with_state_scores_and_gain(runs: Path, capsys) -> None:
     counts = {stage: read_counts(runs / "a-seed1" / "eval" / f"{stage}.jsonl")["sed"][1] for stage in ("sft", "grpo")}
     value, interval = paired_bootstrap(counts["sft"], counts["grpo"])
     result = found["a-seed1"]["tasks"]["sed"]
-    assert result["gain"] == {"sft": {"value": value, "interval": list(interval), "seeds": 1}}
+    assert result["gain"] == {"sft": {"value": value, "interval": list(interval), "seeds": 1, "other_machine": False}}
     assert result["stages"] == {stage: float(micro_f1(own.sum(axis=0))) for stage, own in counts.items()}
     assert main(["runs", str(runs)]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "a-seed1" in line]

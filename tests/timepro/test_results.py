@@ -208,6 +208,21 @@ def test_a_machine_is_shown_with_its_processor(processor: str, gpus: list[str], 
     assert code.shown_machine(machine) == shown and code.shown_machine({}) == "unknown"
 
 
+def test_arms_of_unlike_machines_are_said_to_be(study) -> None:
+    """A rounding differs between processors, and a training carries it on: such a difference is not the arms' alone."""
+    runs, results = study
+    assert "other machine" not in results_text(read_results(results))
+    path = runs[-1] / "run.json"
+    identity = json.loads(path.read_text())
+    path.write_text(json.dumps(identity | {"machine": identity["machine"] | {"processor": "q"}}))
+    keep_run(runs[-1], Place(results, "s", "a,seed=1", "a", 1))
+    assert results_text(read_results(results)).count("2 seed(s), other machine") == 1
+    of_runs = compared(arms_of_runs(runs))["sed"]
+    assert [row["over_first"].other_machine for row in of_runs[1:]] == [True]
+    path.write_text(json.dumps({key: value for key, value in identity.items() if key != "machine"}))  # an older run
+    assert not compared(arms_of_runs(runs))["sed"][1]["over_first"].other_machine
+
+
 def test_any_arm_may_be_the_one_that_others_are_compared_with(tmp_path: Path, capsys, monkeypatch) -> None:
     for position, arm in enumerate(("a", "bbb")):
         run = write_run(tmp_path / f"{arm}-seed0", 0, rewards=arm)

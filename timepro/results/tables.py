@@ -33,7 +33,10 @@ def arms_of_results(results: Sequence[Result]) -> list[Arm]:
         counts = {
             stage: {task: _as_counts(found) for task, found in tasks.items()} for stage, tasks in one.counts.items()
         }
-        arms.setdefault(one.arm, Arm(one.arm)).counts[one.seed] = counts
+        arm = arms.setdefault(one.arm, Arm(one.arm))
+        arm.counts[one.seed] = counts
+        if one.machine:
+            arm.machines[one.seed] = shown_machine(one.machine)
     return list(arms.values())
 
 
