@@ -13,6 +13,7 @@ import numpy as np
 
 from timepro.events import Event, ParsedAnswer
 from timepro.metrics.event_based import corpus_event_f1
+from timepro.metrics.intervals import pair_ious
 from timepro.metrics.meteor import Meteor
 
 MEASURES = ("joined", "matched")
@@ -91,16 +92,9 @@ def clip_meteor(
     return values
 
 
-def pair_ious(reference: Sequence[Event], estimated: Sequence[Event]) -> np.ndarray:
-    """IoU in time of every pair, (reference, estimated), in [0, 1]; some events on both sides.
-
-    Two events without length have none in common.
-    """
-    r = np.array([(event.onset, event.offset) for event in reference])[:, None]
-    e = np.array([(event.onset, event.offset) for event in estimated])[None, :]
-    common = np.maximum(np.minimum(r[..., 1], e[..., 1]) - np.maximum(r[..., 0], e[..., 0]), 0.0)
-    together = np.maximum(r[..., 1], e[..., 1]) - np.minimum(r[..., 0], e[..., 0])
-    return np.divide(common, together, out=np.zeros_like(common), where=together > 0)
+def event_ious(reference: Sequence[Event], estimated: Sequence[Event]) -> np.ndarray:
+    """`pair_ious` of the times of events, (reference, estimated)."""
+    return pair_ious(*([(event.onset, event.offset) for event in side] for side in (reference, estimated)))
 
 
 def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> list[tuple[Event, Event]]:
@@ -110,7 +104,7 @@ def matched_in_time(reference: Sequence[Event], estimated: Sequence[Event]) -> l
     refs, ests = sorted(reference), sorted(estimated)
     if not refs or not ests:
         return []
-    iou = pair_ious(refs, ests)
+    iou = event_ious(refs, ests)
     rows, columns = linear_sum_assignment(iou, maximize=True)
     return [(refs[i], ests[j]) for i, j in zip(rows, columns, strict=True) if iou[i, j] > 0]
 

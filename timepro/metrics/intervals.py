@@ -31,6 +31,14 @@ def set_iou(intervals_a: Iterable[Interval], intervals_b: Iterable[Interval]) ->
     return min(1.0, common / together)
 
 
+def pair_ious(intervals_a: Sequence[Interval], intervals_b: Sequence[Interval]) -> np.ndarray:
+    """IoU of each interval of a with each of b, (A, B), in [0, 1]; two intervals without length have 0."""
+    a, b = np.array(intervals_a, float).reshape(-1, 1, 2), np.array(intervals_b, float).reshape(1, -1, 2)
+    common = np.maximum(np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0]), 0.0)
+    together = np.maximum(a[..., 1], b[..., 1]) - np.minimum(a[..., 0], b[..., 0])
+    return np.divide(common, together, out=np.zeros_like(common), where=together > 0)
+
+
 def merge_intervals(intervals: Iterable[tuple[Number, Number]]) -> list[tuple[Number, Number]]:
     """The union as disjoint, sorted intervals; touching ones are joined, those without length vanish.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from timepro.events import Event, ParsedAnswer
 from timepro.hints import install_extra
-from timepro.metrics.captions import pair_ious
+from timepro.metrics.captions import event_ious
 from timepro.metrics.intervals import reaches
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -105,7 +105,7 @@ def _of_clip(
     """A clip's values, one a threshold."""
     if not reference or not estimated:
         return np.full(len(THRESHOLDS), float(ok and not reference and not estimated))
-    iou = pair_ious(reference, estimated)
+    iou = event_ious(reference, estimated)
     told, found = (np.stack([vectors[event.label] for event in side]) for side in (reference, estimated))
     similarity = np.clip(told @ found.T, 0.0, 1.0)
     return np.array([np.where(reaches(iou, t), similarity, 0.0).max(axis=1).mean() for t in THRESHOLDS])

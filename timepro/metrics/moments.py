@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timepro.metrics.intervals import Interval, reaches
+from timepro.metrics.intervals import Interval, pair_ious, reaches
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
 MOST = 10
@@ -41,7 +41,7 @@ def moment_scores(references: Sequence[Sequence[Interval]], answers: Sequence[Se
     pairs = [(list(right), list(found)[:MOST]) for right, found in zip(references, answers, strict=True) if right]
     if not pairs:
         return dict.fromkeys(("r1_at_0.5", "r1_at_0.7", "map_at_0.5", "map_at_0.75", "map"), float("nan"))
-    tables = [_ious(right, found) for right, found in pairs]
+    tables = [pair_ious(found, right) for right, found in pairs]
     first = np.array([table[0].max() if len(table) else 0.0 for table in tables])
     precision = {t: float(np.mean([_average_precision(table, t) for table in tables])) for t in THRESHOLDS}
     return {
@@ -49,14 +49,6 @@ def moment_scores(references: Sequence[Sequence[Interval]], answers: Sequence[Se
         **{f"map_at_{t}": precision[t] for t in (0.5, 0.75)},
         "map": float(np.mean(list(precision.values()))),
     }
-
-
-def _ious(right: Sequence[Interval], found: Sequence[Interval]) -> np.ndarray:
-    """(P, R) overlap over union of each answered window with each right one."""
-    a, b = np.array(found, float).reshape(-1, 1, 2), np.array(right, float).reshape(1, -1, 2)
-    shared = np.clip(np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0]), 0.0, None)
-    union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _average_precision(ious: np.ndarray, threshold: float) -> float:
