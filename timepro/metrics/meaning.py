@@ -4,8 +4,8 @@ LAT-Bench (arXiv 2604.22245) scores dense captions by FENSE@IoU: for each event 
 al., "Can audio captions be evaluated with image caption metrics?", 2022) of the answer's captions whose IoU in time is
 at least 0.3, 0.5 or 0.7. FENSE is the similarity of Sentence-BERT embeddings, cut to a tenth where a classifier finds
 the caption badly written. This is the similarity alone, so the numbers are not those of FENSE: its classifier needs a
-download of its own. And here an answer that is empty or cannot be read counts
-0, where LAT-Bench's script leaves its clip out.
+download of its own. And here an answer that is empty or cannot be read counts 0, where LAT-Bench's script leaves its
+clip out.
 
 The encoder is a folder of the package `sentence-transformers` (the extra `captions`), which a user names; FENSE takes
 `paraphrase-TinyBERT-L6-v2`. Two encoders give numbers that must not be compared.
