@@ -1,4 +1,4 @@
-"""Learner ranks without a launcher: a program that every rank runs, over gloo on loopback."""
+"""Learner ranks without a launcher: a program that every rank runs over gloo on loopback, and leaves as a rank does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rollout import stream
 from trainer.messages import LOCAL_RANK, RANK, STORE_HOST, STORE_PORT, WORLD_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
+# An ordinary exit takes the interpreter down beside gloo's threads, which now and then ends in SIGABRT.
+LEAVE = "\nfrom trainer.learner import distributed\ndistributed.leave(0)\n"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def ended_ranks(program: str, *arguments: object, ranks: int = 2, timeout_s: flo
         "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu", "TIMEPRO_DEVICE": "cpu",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }  # fmt: skip
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+    command = [sys.executable, "-c", program + LEAVE, *map(str, arguments)]
     with ExitStack() as files:
         started = []
         for rank in range(ranks):

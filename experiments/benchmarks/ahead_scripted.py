@@ -193,4 +193,4 @@ def step_seconds(case: Case, ahead: int, steps: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    distributed.leave(main())

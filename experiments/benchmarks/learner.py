@@ -305,4 +305,6 @@ def logprob_memory(which: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from trainer.learner import distributed
+
+    distributed.leave(main())

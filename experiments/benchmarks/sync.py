@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ def main() -> int:
     if options.role == "sink":
         return sink(options.job)
     if options.role == "rank":
-        return rank(options.job)
+        rank(options.job)
     modes = [mode for mode in MODES if mode in options.modes.split(",")]
     figures: dict[str, Any] = {
         "ranks": options.ranks, "workers": options.workers, "dtype": options.dtype, "changed": options.changed
@@ -268,8 +268,8 @@ class Rank:
             bits(own)[places] ^= 1
 
 
-def rank(job: dict[str, Any]) -> int:
-    """One learner rank; rank 0 writes the figures."""
+def rank(job: dict[str, Any]) -> NoReturn:
+    """One learner rank; rank 0 writes the figures. Ends the process."""
     from trainer.learner import distributed
 
     one = Rank(job)
@@ -278,7 +278,7 @@ def rank(job: dict[str, Any]) -> int:
     if one.first:
         Path(job["out"]).write_text(json.dumps(one.figures))
     distributed.barrier()
-    return 0
+    distributed.leave(0)
 
 
 def wire_seconds(sizes: list[int], receivers: int) -> float:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from grid import FAMILIES, HEADS, LAYOUTS, Cell, Group, Results, cells
 from table import report
@@ -50,7 +51,6 @@ def main() -> int:
     results = Results(options.results)
     if options.group:
         measure(json.loads(options.group), results)
-        return 0
     wanted = cells(options.families, options.layouts, options.heads, not options.skip_bfloat16)
     started = time.monotonic()
     for group in dict.fromkeys(cell.group for cell in wanted):
@@ -82,13 +82,16 @@ def run_apart(group: Group, left: Sequence[Cell], results: Path) -> None:
     print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
-def measure(given: dict[str, dict[str, str] | list[list[str]]], results: Results) -> None:
-    """The process's own part."""
+def measure(given: dict[str, dict[str, str] | list[list[str]]], results: Results) -> NoReturn:
+    """The process's own part, which ends it."""
     from group import GroupRun
+
+    from trainer.learner import distributed
 
     group = Group(**dict(given["group"]))
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         GroupRun(group, Path(folder), results).run([Cell(group, *rest) for rest in given["cells"]])
+    distributed.leave(0)
 
 
 if __name__ == "__main__":

@@ -292,7 +292,6 @@ if distributed.is_first():
     Path(out).write_text(json.dumps(found))
 distributed.barrier()
 sender.close()
-os._exit(0)  # as a rank of a run ends: threads of gloo can outlive what they use
 """
 
 

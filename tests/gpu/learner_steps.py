@@ -94,3 +94,4 @@ def rows_of(learner: Learner) -> list[Row]:
 
 if __name__ == "__main__":
     main()
+    distributed.leave(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
 import random
 import sys
@@ -51,28 +49,14 @@ def main() -> NoReturn:
         )
     except WorkersLost as error:  # on every rank
         distributed.say(f"timepro: {error}; the same command with --resume continues this run")
-        _leave(128 + stop.signal if stop.signal else 1)
-    _leave(128 + signal if signal else 0)
+        distributed.leave(128 + stop.signal if stop.signal else 1)
+    distributed.leave(128 + signal if signal else 0)
 
 
 def _give_up(why: str) -> NoReturn:
     """End this rank at once: the others wait in a collective for it, and the launcher ends them."""
     print(f"learner rank {distributed.rank()}: {why}", file=sys.stderr, flush=True)
     os._exit(2)
-
-
-def _leave(code: int) -> NoReturn:
-    """End this rank, whose work is done and on disk.
-
-    Not by returning: while the interpreter is taken down, threads of gloo or OpenMP can outlive what they use, and the
-    rank then ends with SIGABRT ("terminate called without an active exception") after everything has succeeded.
-    """
-    torch.distributed.destroy_process_group()
-    logging.shutdown()
-    atexit._run_exitfuncs()  # what libraries have to tidy up: W&B's service, temporary files
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":
