@@ -43,7 +43,7 @@ from trainer.launcher.stages import StageLog, cached_stage, is_kept, require_dis
 from trainer.launcher.summary import print_results, write_summary
 from trainer.launcher.vllm_start import wait_for_vllm
 from trainer.launcher.workers import Fleet
-from trainer.messages import CHECKPOINTS, JobSpec, read_result
+from trainer.messages import CHECKPOINTS, RESULT_FILE, JobSpec, read_result
 from trainer.settings.data import SPLITS
 from trainer.settings.experiment import ExperimentConfig
 from trainer.settings.sft import UNBOUNDED
@@ -284,6 +284,14 @@ class Pipeline:
         if (self.run / "eval" / "control.jsonl").is_file():
             console.print("[bold]control[/]  already finished in this run")
             return
+        folder = self.run / "control"
+        if _is_trained(folder / "work"):  # and was interrupted while it was evaluated
+            console.print("[bold]control[/]  already trained in this run")
+        else:
+            self._train_control(start, folder)
+        self.evaluate_alone(folder / "checkpoint", "control")
+
+    def _train_control(self, start: Path, folder: Path) -> None:
         seconds, settings = float(read_result(self.run)["grpo"]["elapsed"]), self.config.control
         clips = "GRPO's clips with exact times" if settings.clips == "rl" else "SFT's clips"
         steps = f"{settings.max_steps} steps, at most " if settings.max_steps else ""
@@ -291,13 +299,12 @@ class Pipeline:
             f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took"
             f"{self._share('control')}"
         )
-        started, folder = self.log.begin("control"), self.run / "control"
+        started = self.log.begin("control")
         folder.mkdir(exist_ok=True)
         own = control_config(self.config)
         self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])
         link_records(self.run, folder / "work")
         self.log.done("control", time.monotonic() - started)
-        self.evaluate_alone(folder / "checkpoint", "control")
 
     def _adapter_start(self, start: Path) -> tuple[Path, str]:
         """Where a stage after SFT starts: its checkpoint, and the adapter over it to go on with (empty: none)."""
@@ -369,6 +376,11 @@ def control_config(config: ExperimentConfig) -> ExperimentConfig:
         keep_best=bool(control.validate_every),
     )
     return replace(config, sft=changed)
+
+
+def _is_trained(work: Path) -> bool:
+    """Whether an SFT job has ended well on all ranks: with a report, and its resumable checkpoints are removed."""
+    return (work / RESULT_FILE).is_file() and not (work / CHECKPOINTS).exists()
 
 
 def _clips_to_write(config: ExperimentConfig) -> int:
