@@ -288,12 +288,15 @@ def test_a_run_that_loses_its_worker_and_is_interrupted_ends_with_the_same_numbe
     assert not leftovers(runs)
     done = len(metrics_of(runs / "broken"))
     assert done < STEPS, "the run was over before the signal came"
+    until_signal_s = json.loads((runs / "broken" / "stages.json").read_text())["seconds"]["grpo"]
     code = finish(start(runs, *options, "--resume"), runs)
     assert code == 0, (runs / "log.txt").read_text()[-4000:]
     assert [m["step"] for m in metrics_of(runs / "broken")] == list(range(1, STEPS + 1))
     for step in range(1, STEPS + 1):
         texts = [[a["text"] for a in g["answers"]] for g in rollouts_of(whole, step)]
         assert [[a["text"] for a in g["answers"]] for g in rollouts_of(runs / "broken", step)] == texts
+    taken_s = json.loads((runs / "broken" / "summary.json").read_text())["stages"]["grpo"]
+    assert until_signal_s > 10.0 and taken_s > until_signal_s + 10.0  # vLLM alone takes as long at each start
     ids = {json.loads((runs / "broken" / "run.json").read_text())["wandb_id"]}
     parts = (runs / "broken" / "wandb").glob("offline-run-*/run-*.wandb")
     # SFT's run is there as a link.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -93,7 +92,8 @@ class Pipeline:
 
     def __init__(self, config: ExperimentConfig, nodes: Nodes, run: Path, resume: bool) -> None:
         self.config, self.nodes, self.run, self.resume = config, nodes, run, resume
-        self.cache, self.log = Path(config.runs) / "cache", StageLog(nodes.watch.take_peak_gib, nodes.watch.at)
+        self.cache = Path(config.runs) / "cache"
+        self.log = StageLog(nodes.watch.take_peak_gib, nodes.watch.at, run / "stages.json")
         self.data: dict[str, Path] = {}
         self.conditions = Conditions(config, run)
         self.forecast = self._forecast()
@@ -224,7 +224,7 @@ class Pipeline:
             return None
         folder = self.cache / f"sft-{key}"
         console.print(f"[bold]sft[/]  this run's own ({folder})")
-        self.log.seconds["sft"] = 0.0
+        self.log.kept("sft")
         return folder / "checkpoint", key
 
     def post_train(self, start: Path) -> None:
@@ -241,7 +241,11 @@ class Pipeline:
             f"{total_ranks(self.config, nodes.node.count)} learner rank(s), "
             f"{groups.prompts_per_step} x {groups.group_size} answers a step{self._share('grpo')}"
         )
-        started = self.log.begin("grpo")
+        with self.log.stage("grpo"):
+            self._run_grpo(start)
+
+    def _run_grpo(self, start: Path) -> None:
+        run, nodes = self.run, self.nodes
         checkpoint, adapter = self._adapter_start(start)
         if adapter and self.conditions.lacks("sft"):  # the workers below have the base alone until the first sync
             with self._workers(start) as workers:
@@ -265,19 +269,16 @@ class Pipeline:
             self.conditions.ask("sft", workers, start)
             run_learner(job, self.config, workers, nodes)
             self.conditions.ask("grpo", workers, start)
-        self.log.done("grpo", time.monotonic() - started)
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
         """Evaluate a checkpoint through workers that load it from its folder."""
-        started = self.log.begin(f"evaluate-{name}")
         samples = evaluation_samples(self.data["test"], self.config.task)
-        with self._workers(checkpoint) as workers:
+        with self.log.stage(f"evaluate-{name}"), self._workers(checkpoint) as workers:
             with workers.pool() as pool, ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
                 most = self.config.evaluation.max_tokens
                 scored = evaluate(pool, Processor(checkpoint), samples, most, bar.advance)
             self.conditions.ask(name, workers, checkpoint)
             save_scored(scored, self.run / "eval" / f"{name}.jsonl")
-        self.log.done(f"evaluate-{name}", time.monotonic() - started)
 
     def control_arm(self, start: Path) -> None:
         """Continue SFT, at most for as long as GRPO took, and evaluate: what its time or labels bring without RL."""
@@ -293,18 +294,17 @@ class Pipeline:
 
     def _train_control(self, start: Path, folder: Path) -> None:
         seconds, settings = float(read_result(self.run)["grpo"]["elapsed"]), self.config.control
-        clips = "GRPO's clips with exact times" if settings.clips == "rl" else "SFT's clips"
+        these = "GRPO's clips with exact times" if settings.clips == "rl" else "SFT's clips"
         steps = f"{settings.max_steps} steps, at most " if settings.max_steps else ""
         console.print(
-            f"[bold]control[/]  SFT continued on {clips} for {steps}{clock(seconds)}, as long as GRPO took"
+            f"[bold]control[/]  SFT continued on {these} for {steps}{clock(seconds)}, as long as GRPO took"
             f"{self._share('control')}"
         )
-        started = self.log.begin("control")
-        folder.mkdir(exist_ok=True)
-        own = control_config(self.config)
-        self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, self.data[settings.clips])
-        link_records(self.run, folder / "work")
-        self.log.done("control", time.monotonic() - started)
+        own, clips = control_config(self.config), self.data[settings.clips]
+        with self.log.stage("control"):
+            folder.mkdir(exist_ok=True)
+            self._sft_job(*self._adapter_start(start), folder, seconds, "SFT continued", own, clips)
+            link_records(self.run, folder / "work")
 
     def _adapter_start(self, start: Path) -> tuple[Path, str]:
         """Where a stage after SFT starts: its checkpoint, and the adapter over it to go on with (empty: none)."""

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,58 @@ _WAIT_S = 48 * 3600.0  # for another run that makes the same result; far more th
 _REPORT_S = 60.0
 
 
-@dataclass
 class StageLog:
-    """What each stage has taken.
+    """What each stage of a run has taken, since the run's first start.
 
     Args:
         peak: the most memory in GiB that one node has taken since it was last asked.
         began: told the name of each stage that is run, when it begins.
-        seconds: 0 where a kept result was used.
+        record: the file that keeps all this for a resume; None: none does.
+
+    Attributes:
+        seconds: 0 where a kept result was used; an interrupted stage's count, too.
         memory_gib: at most, of those that were run.
     """
 
-    peak: Callable[[], float] = lambda: 0.0
-    began: Callable[[str], None] = lambda name: None
-    seconds: dict[str, float] = field(default_factory=dict)
-    memory_gib: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        peak: Callable[[], float] = lambda: 0.0,
+        began: Callable[[str], None] = lambda name: None,
+        record: Path | None = None,
+    ) -> None:
+        self._peak, self._began, self._record = peak, began, record
+        known = json.loads(record.read_text(encoding="utf-8")) if record is not None and record.is_file() else {}
+        self.seconds: dict[str, float] = known.get("seconds", {})
+        self.memory_gib: dict[str, float] = known.get("memory_gib", {})
 
-    def begin(self, name: str) -> float:
-        """Note that a stage is run from now on; the time, on the clock of `time.monotonic`."""
-        self.began(name)
-        return time.monotonic()
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note what a stage takes that is run meanwhile; say so where it does not fail."""
+        self._began(name)
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # as on a full disk, of which the error at hand may tell
+                self._add(name, time.monotonic() - started)
+            raise
+        seconds = time.monotonic() - started
+        memory = self._add(name, seconds)
+        console.print(
+            f"[bold]{name}[/]  done in {clock(seconds)}" + (f", at most {memory:.1f} GiB of memory" if memory else "")
+        )
 
-    def done(self, name: str, seconds: float) -> None:
-        """Note that a stage has been run, and say so."""
-        self.seconds[name], self.memory_gib[name] = seconds, self.peak()
-        memory = f", at most {self.memory_gib[name]:.1f} GiB of memory" if self.memory_gib[name] else ""
-        console.print(f"[bold]{name}[/]  done in {clock(seconds)}{memory}")
+    def kept(self, name: str) -> None:
+        """Note that a stage's result was at hand; it may be an earlier start of this run that made it."""
+        self.seconds.setdefault(name, 0.0)
+
+    def _add(self, name: str, seconds: float) -> float:
+        memory = self._peak()
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.memory_gib[name] = max(self.memory_gib.get(name, 0.0), memory)
+        if self._record is not None:
+            write_json(self._record, {"seconds": self.seconds, "memory_gib": self.memory_gib})
+        return memory
 
 
 def is_kept(name: str, cache: Path, key: str) -> bool:
@@ -79,7 +104,7 @@ def cached_stage(
         if not marker.is_file():
             return folder, _make(name, folder, marker, work, log, what)
     console.print(f"[bold]{name}[/]  kept from an earlier run ({folder})")
-    log.seconds[name] = 0.0
+    log.kept(name)
     return folder, json.loads(marker.read_text(encoding="utf-8"))
 
 
@@ -87,11 +112,10 @@ def _make(
     name: str, folder: Path, marker: Path, work: Callable[[Path], Mapping[str, Any]], log: StageLog, what: str
 ) -> dict[str, Any]:
     console.print(f"[bold]{name}[/]  {what}")
-    started = log.begin(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = dict(work(folder))
-    write_json(marker, facts)
-    log.done(name, time.monotonic() - started)
+    with log.stage(name):
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = dict(work(folder))
+        write_json(marker, facts)
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,13 @@ def write_summary(
         node_peaks_gib: the most memory that each node has taken, by its number.
     """
     evaluations = load_evaluations(config, run, test)
-    before = run / "summary.json"
-    known: dict[str, Any] = (
-        json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {"stages": {}, "peak_memory_gib": 0.0}
-    )
     summary: dict[str, Any] = {
         "experiment": config.name,
         "seed": config.seed,
-        # A resumed run finds stages done; what they took is known from before.
-        "stages": {name: round(seconds, 1) for name, seconds in stages.seconds.items()}
-        | {name: seconds for name, seconds in known["stages"].items() if not stages.seconds.get(name)},
-        "stage_memory_gib": known.get("stage_memory_gib", {})
-        | {name: round(gib, 2) for name, gib in stages.memory_gib.items()},
+        "stages": {name: round(seconds, 1) for name, seconds in stages.seconds.items()},
+        "stage_memory_gib": {name: round(gib, 2) for name, gib in stages.memory_gib.items()},
         "eval": {name: _flat(scored.metrics) for name, scored in evaluations.items()},
-        "peak_memory_gib": round(max([*node_peaks_gib.values(), known["peak_memory_gib"]]), 2),
+        "peak_memory_gib": round(max([*node_peaks_gib.values(), *stages.memory_gib.values()]), 2),
     }
     if len(node_peaks_gib) > 1:
         summary["node_memory_gib"] = {str(node): round(gib, 2) for node, gib in sorted(node_peaks_gib.items())}

@@ -13,6 +13,7 @@ from trainer.launcher.nodes.node import Node
 from trainer.launcher.pipeline import Pipeline
 from trainer.launcher.runfolder import open_run
 from trainer.launcher.signals import Interrupted
+from trainer.launcher.stages import StageLog
 from trainer.messages import CHECKPOINTS, JobSpec, write_result
 from trainer.settings.experiment import ExperimentConfig
 
@@ -58,6 +59,7 @@ def test_an_interrupted_control_goes_on_where_it_was_with_a_stand_in_learner(
             with pytest.raises(Interrupted):
                 pipeline.control_arm(tmp_path / "start")
         pipeline.control_arm(tmp_path / "start")
+        assert set(StageLog(record=pipeline.run / "stages.json").seconds) == {"control"}
     assert learner.resumed == resumed
     assert evaluated == [pipeline.run / "control" / "checkpoint"] * 2
     assert capsys.readouterr().err.count("already trained in this run") == 1
