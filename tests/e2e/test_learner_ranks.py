@@ -99,7 +99,7 @@ assert any(not torch.equal(tensor, before[name]) for name, tensor in moved.items
 assert update(float("inf")).refused  # the finite step between has started the count again
 try:
     update(float("nan"))
-except Exception:
+except distributed.FailedTogether:
     traceback.print_exc()
     distributed.leave(1)
 """
