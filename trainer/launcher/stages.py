@@ -53,7 +53,7 @@ class StageLog:
         started = time.monotonic()
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupted stage has taken its time, too; raised again below
             with contextlib.suppress(OSError):  # as on a full disk, of which the error at hand may tell
                 self._add(name, time.monotonic() - started)
             raise
