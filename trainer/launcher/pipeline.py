@@ -271,7 +271,10 @@ class Pipeline:
             self.conditions.ask("grpo", workers, start)
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
-        """Evaluate a checkpoint through workers that load it from its folder."""
+        """Evaluate a checkpoint through workers that load it from its folder; once in a run, however often resumed."""
+        if (self.run / "eval" / f"{name}.jsonl").is_file():  # written last, behind the other conditions
+            console.print(f"[bold]evaluate-{name}[/]  already done in this run")
+            return
         samples = evaluation_samples(self.data["test"], self.config.task)
         with self.log.stage(f"evaluate-{name}"), self._workers(checkpoint) as workers:
             with workers.pool() as pool, ProgressBar(f"evaluating ({name})", len(samples), "clips") as bar:
