@@ -81,6 +81,8 @@ class Grpo:
         state, sampler = self.state, self.sampler
         self._started = time.monotonic() - state.elapsed
         with self._progress() as bar:
+            if self.config.keep_best and state.step == 0:
+                self._validate()  # where training makes answers worse, the start is the best
             while state.step < self.config.max_steps:
                 if signal := self.stop.agreed():
                     self.save()
@@ -105,7 +107,9 @@ class Grpo:
                     self._show_completions(step, advantages)
                     step.sync = self._deliver(clock)
                 self._log(step, bar)
-                self._validate_and_save()
+                self._validate()
+                if self.config.checkpoints.save_every and state.step % self.config.checkpoints.save_every == 0:
+                    self.save()
         return 0
 
     def save(self) -> bool:
@@ -166,19 +170,18 @@ class Grpo:
         if every and self.state.step % every == 0 and self.tracker.records_tables:
             self.tracker.table(self.state.step, "completions", *completion_rows(step.trained, advantages))
 
-    def _validate_and_save(self) -> None:
+    def _validate(self) -> None:
         config, at = self.config, self.state.step
-        if config.validate_every and at % config.validate_every == 0:
-            try:
-                self._at("validate")
-                value = self.validate(at)
-            except (WorkersLost, distributed.FailedTogether):
-                self.save()
-                raise
-            if config.keep_best and self.checkpoints.is_best(value) and self.save():
-                self.checkpoints.note_best(at, value)
-        if config.checkpoints.save_every and at % config.checkpoints.save_every == 0:
+        if not config.validate_every or at % config.validate_every:
+            return
+        try:
+            self._at("validate")
+            value = self.validate(at)
+        except (WorkersLost, distributed.FailedTogether):
             self.save()
+            raise
+        if config.keep_best and self.checkpoints.is_best(value) and self.save():
+            self.checkpoints.note_best(at, value)
 
     def _at(self, phase: str) -> None:
         self.tracker.at(self.state.step, self.config.max_steps, phase)

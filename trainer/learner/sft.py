@@ -82,6 +82,8 @@ class Sft:
         # From the beginning, too: the tracker's clock is the training's, without the warm-up.
         self.tracker.resume_from(step, elapsed_before)
         started, loss, signal = time.monotonic() - elapsed_before, float("nan"), 0
+        if config.keep_best and step == 0:
+            self._validate(0, started)  # where training makes answers worse, the start is the best
         with ProgressBar(self.title, self._total(), "steps", visible=distributed.is_first()) as bar:
             bar.done = step
             while True:

@@ -32,4 +32,4 @@ class SftConfig:
     encoder_warmup: EncoderWarmupConfig = field(default_factory=EncoderWarmupConfig)
     log_every: Count = 10
     validate_every: Natural = 0  # steps between validation losses; 0: at the end only
-    keep_best: bool = False  # end with the weights of the lowest validation loss; needs validate_every
+    keep_best: bool = False  # end with the weights of the lowest validation loss, the start's among them

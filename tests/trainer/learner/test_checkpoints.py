@@ -124,6 +124,52 @@ def test_another_number_of_ranks_continues_alike(
             assert torch.allclose(tensor, other[name], rtol=0, atol=2e-6 * number), (number, name)
 
 
+RETURNS = """
+import sys
+from pathlib import Path
+import torch
+from trainer.learner import distributed, zero
+from trainer.learner.learner import Learner
+from trainer.learner.losses import cross_entropy_sum
+from trainer.learner.rows import AnswerTokens, Row
+from trainer.settings.batch import BatchConfig
+from trainer.settings.lora import LoraConfig
+from trainer.settings.optimiser import OptimiserConfig
+from trainer.settings.zero import ZeroConfig
+
+distributed.join(60.0)
+learner = Learner(Path(sys.argv[1]), OptimiserConfig(), ZeroConfig(), BatchConfig(), LoraConfig())
+learner.start()
+ids = learner.processor.answer_ids("none")
+rows = [Row(ids, torch.zeros(0, 64), [AnswerTokens(ids, supervised=True)])]
+
+def weights():
+    streamed = ((name, tensor) for name, tensor in zero.stream_weights(learner.engine) if tensor is not None)
+    return {name: tensor.clone() for name, tensor in streamed}
+
+def same(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+def step():
+    learner.update(rows, lambda p, _, m: (cross_entropy_sum(p, m.weights) / 6, {}), 1.0, 1e-2)
+    return weights()
+
+begun = weights()
+learner.save(Path(sys.argv[2]), {})
+first = step()
+step()
+learner.load(Path(sys.argv[2]))
+assert same(weights(), begun)
+assert distributed.rank() or not same(first, begun)
+assert same(step(), first)  # the optimiser's state, too
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_before_the_first_step_gives_the_start_back(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    run_ranks(RETURNS, tiny_checkpoint, tmp_path / "step-000000")
+
+
 class Writes:
     """Stands in for the learner: a checkpoint is its last file."""
 

@@ -40,8 +40,8 @@ class Learner:
 
     processor = None
 
-    def __init__(self, steps: int = 2) -> None:
-        self.steps, self.updates, self.clips = steps, 0, Frames()
+    def __init__(self, steps: int = 2, at_start: float = 4.0) -> None:
+        self.steps, self.at_start, self.updates, self.clips = steps, at_start, 0, Frames()
 
     def start(self) -> None: ...
 
@@ -61,7 +61,7 @@ class Learner:
         return Updated({"loss": 1.0}, 1.0, False, 1)
 
     def cross_entropy(self, rows: list[Any]) -> tuple[float, float]:
-        return {1: 3.0, 2: 1.0, 3: 2.0, 4: 1.5}[self.updates], 1.0
+        return {0: self.at_start, 1: 3.0, 2: 1.0, 3: 2.0, 4: 1.5}[self.updates], 1.0
 
     def save(self, folder: Path, state: dict[str, Any], with_encoder: bool, own_files: None) -> None:
         folder.mkdir(parents=True)
@@ -140,16 +140,16 @@ def test_a_resumed_job_counts_its_tokens_on(alone: None, monkeypatch: pytest.Mon
     assert logged[0]["num_tokens"] == 1020.0
 
 
-@pytest.mark.parametrize(("every", "kept"), [(1, 2), (3, 4)])
+@pytest.mark.parametrize(("every", "at_start", "kept"), [(1, 4.0, 2), (3, 4.0, 4), (3, 1.2, 0)])
 def test_it_ends_with_the_step_of_the_lowest_validation_loss_where_asked_to(
-    every: int, kept: int, alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    every: int, at_start: float, kept: int, alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    learner = Learner(steps=99)
+    learner = Learner(99, at_start)
     training = sft_of(learner, Mixture([8], [1.0], 0), [], monkeypatch, validate_every=every, keep_best=True)
     training.checkpoints = Checkpoints(tmp_path, CheckpointsConfig(keep=1))
     report = training.train(None)
     assert (report["kept_step"], report["steps"], learner.updates) == (kept, 4, kept)
-    assert report["validation_loss"] == {2: 1.0, 4: 1.5}[kept]
+    assert report["validation_loss"] == {0: at_start, 2: 1.0, 4: 1.5}[kept]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
