@@ -57,6 +57,12 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     for task in tasks:
         resolved_times([], task, config.sft.label_times)
     config.zero.check()
+    offloaded = config.zero.offload_optimiser or "offload_optimizer" in config.zero.extra.get("zero_optimization", {})
+    if config.grpo.noise_every and offloaded:
+        raise ValueError(
+            "grpo.noise_every reads half an update's gradient, which an optimiser in main memory never has; set it to "
+            "0, or take zero.offload_optimiser back"
+        )
     _check_sync(config)
     config.wandb.check()
     _check_workers(config.rollout, total_workers(config, n_nodes))

@@ -8,7 +8,7 @@ gradients, counts and metrics.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,24 @@ class GrpoState:
     syncs: list[float] = field(default_factory=list)
     tokens: float = 0.0  # trained on so far, prompts included
     checksum_failures: int = 0
+    noise: float = 0.0  # of the updates that were measured, summed; and their signal
+    signal: float = 0.0
+
+    def add_spread(self, metrics: Mapping[str, float], prompts: float) -> dict[str, float]:
+        """Count a step's measured noise and signal, if there are any.
+
+        Args:
+            prompts: of an update.
+
+        Returns:
+            what all measurements so far say: the prompts an update at which noise and signal would be level.
+        """
+        if "gradient/noise" not in metrics:
+            return {}
+        self.noise, self.signal = self.noise + metrics["gradient/noise"], self.signal + metrics["gradient/signal"]
+        if min(self.noise, self.signal) <= 0:
+            return {}  # too few measurements to tell
+        return {"gradient/level_prompts": prompts * self.noise / self.signal}
 
 
 @dataclass
@@ -66,6 +84,11 @@ class Grpo:
     completions_every: int = 0
     profiler: StepProfiler = field(default_factory=StepProfiler)
     _started: float = field(default=0.0, init=False)
+
+    @property
+    def prompts_an_update(self) -> float:
+        """Over all ranks, in the mean."""
+        return self.config.groups.prompts_per_step / self.config.minibatches
 
     def train(self) -> int:
         """Train until `max_steps` or a signal; the workers already have `state.version`.
@@ -155,6 +178,7 @@ class Grpo:
         self.state.checksum_failures = self.recovery.checksum_failures
         metrics = step_metrics(step, self.sampler.reward.part_names, self.state.version - 1)
         self.state.tokens += metrics["perf/tokens"]
+        metrics |= self.state.add_spread(metrics, self.prompts_an_update)
         metrics |= {
             "num_tokens": self.state.tokens,
             "epoch": float(self.sampler.order.epoch),

@@ -99,6 +99,12 @@ def _train(
         return signal
     seconds = time.monotonic() - began
     training.save()
+    if state.signal > 0:
+        level = state.noise / state.signal * training.prompts_an_update
+        distributed.say(
+            f"gradient: noise and signal would be level at about {level:,.0f} prompts an update; here are "
+            f"{training.prompts_an_update:g}"
+        )
     if config.grpo.keep_best:
         _take_best(learner, checkpoints, recovery, state)
     tracker.at(state.step, config.grpo.max_steps, "evaluate")

@@ -18,7 +18,7 @@ from timepro.adapter_folder import ADAPTER_FOLDER
 from timepro.feature_cache import CachePlace
 from timepro.features import Processor
 from timepro.system.files import write_json
-from trainer.learner import distributed, sums, zero
+from trainer.learner import distributed, noise, sums, zero
 from trainer.learner.adapter_files import export_adapter, read_adapter
 from trainer.learner.checkpoint_files import STATE, damage, note_checksums
 from trainer.learner.export import export_checkpoint
@@ -26,6 +26,7 @@ from trainer.learner.frames import FrameCache
 from trainer.learner.lora import trained_share
 from trainer.learner.losses import cross_entropy_sum
 from trainer.learner.merging import Narrowing
+from trainer.learner.noise import Spread
 from trainer.learner.offload import OffloadedActivations
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches, split_rows
@@ -50,12 +51,14 @@ class Updated:
         numbers: what the loss function reported, put together over the micro-batches (see `sums`).
         grad_norm: over all ranks, before clipping.
         refused: whether nothing changed, since the gradient was not finite.
+        spread: how much of the gradient is noise, where that was asked for and can be told.
     """
 
     numbers: dict[str, float]
     grad_norm: float
     refused: bool
     micro_batches: int
+    spread: Spread | None = None
 
 
 class Learner:
@@ -130,7 +133,12 @@ class Learner:
             distributed.say(f"zero.offload_optimiser: {gib:,.3f} GiB of optimiser state a rank are in main memory")
 
     def update(
-        self, rows: Sequence[Row], loss_function: LossFunction, temperature: float, learning_rate: float
+        self,
+        rows: Sequence[Row],
+        loss_function: LossFunction,
+        temperature: float,
+        learning_rate: float,
+        measure_noise: bool = False,
     ) -> Updated:
         """One optimiser step on the global batch of which `rows` are this rank's part. A collective.
 
@@ -138,25 +146,39 @@ class Learner:
             rows: may be empty on some ranks, not on all.
             loss_function: log-probabilities (K,), entropies (K,) and the micro-batch to this rank's part of the loss,
                 already divided by the GLOBAL count, and numbers for the log by name, the same names every time.
+            measure_noise: tell `Updated.spread`; the rows are then cut into other micro-batches, and a copy of this
+                rank's part of the gradient is held meanwhile.
 
         Raises:
             FailedTogether: `max_refused_steps` steps in a row were refused.
         """
-        parts = self._cut(rows)
+        halves: list[Sequence[Row]] = [*noise.halves(rows, distributed.rank())] if measure_noise else [rows]
+        cut = [self._cut(half) for half in halves]
+        parts = [part for half in cut for part in half]
         zero.set_learning_rate(self.engine, learning_rate)
         numbers: list[dict[str, float]] = []
+        first: list[Tensor] = []
         for number, part in enumerate(parts):
-            micro = self._collate(part)
-            with span("forward"), self._offloading():
-                logprobs, entropies = self.engine(micro, temperature)
-            loss, reported = loss_function(logprobs, entropies, micro)
-            with span("backward"):
-                zero.backward(self.engine, loss, last=number == len(parts) - 1)
-            numbers.append({name: float(value.detach()) for name, value in reported.items()})
+            numbers.append(self._pass(part, loss_function, temperature, last=number == len(parts) - 1))
+            if measure_noise and number == len(cut[0]) - 1:
+                first = [partition.clone() for partition in zero.gradients(self.engine)]
+        spread = None
+        if measure_noise:
+            spread = noise.spread(first, zero.gradients(self.engine), (len(halves[0]), len(halves[1])))
         with span("optimiser"):
             norm, taken = zero.step(self.engine)
         self._count_refused(taken)
-        return Updated(sums.joined(numbers), norm, not taken, len(parts))
+        return Updated(sums.joined(numbers), norm, not taken, len(parts), spread)
+
+    def _pass(self, rows: list[Row], loss_function: LossFunction, temperature: float, last: bool) -> dict[str, float]:
+        """Forward and backward of one micro-batch; what the loss function reports."""
+        micro = self._collate(rows)
+        with span("forward"), self._offloading():
+            logprobs, entropies = self.engine(micro, temperature)
+        loss, reported = loss_function(logprobs, entropies, micro)
+        with span("backward"):
+            zero.backward(self.engine, loss, last=last)
+        return {name: float(value.detach()) for name, value in reported.items()}
 
     @contextmanager
     def _offloading(self) -> Iterator[None]:

@@ -173,10 +173,12 @@ def _update(
     if divide is None:
         divide = sampled  # each token's weight already holds how answers of different lengths are weighed
     loss = _loss_function(config, max(divide, 1e-9), sampled, supervised, first)
-    local = learner.update(rows, loss, config.groups.temperature, rate)
-    return UpdateReport(
-        rate, sums.over_ranks(local.numbers) | {"grad_norm": local.grad_norm}, float(local.refused), local.micro_batches
-    )
+    measure = bool(config.noise_every) and step % config.noise_every == 0
+    local = learner.update(rows, loss, config.groups.temperature, rate, measure)
+    metrics = sums.over_ranks(local.numbers) | {"grad_norm": local.grad_norm}
+    if local.spread is not None and not local.refused:
+        metrics |= local.spread.as_metrics()
+    return UpdateReport(rate, metrics, float(local.refused), local.micro_batches)
 
 
 def _loss_function(config: GrpoConfig, divide: float, sampled: float, supervised: float, first: bool) -> LossFunction:

@@ -157,6 +157,16 @@ def backward(engine: Any, loss: Tensor, last: bool) -> None:
     engine.backward(loss * distributed.world_size())
 
 
+def gradients(engine: Any) -> list[Tensor]:
+    """This rank's partitions of the gradients summed so far, in float32; they change with the next backward pass.
+
+    With an optimiser in main memory they are complete behind the last micro-batch alone.
+    """
+    from deepspeed.utils import safe_get_local_grad
+
+    return [safe_get_local_grad(p) for p in engine.module.parameters() if p.requires_grad]
+
+
 def step(engine: Any) -> tuple[float, bool]:
     """Take the step, unless the gradient is not finite: DeepSpeed then drops it and leaves all weights as they are.
 

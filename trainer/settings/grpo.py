@@ -33,6 +33,7 @@ class GrpoConfig:
     minibatches: Count = 1  # parts of a step's groups, an optimiser update each, on the answers of the same weights
     validate_every: Natural = 0  # steps between greedy evaluations on the validation set; 0 for none
     keep_best: bool = False  # end with the weights of the best validation (the start's among them), not with the last
+    noise_every: Natural = 0  # steps between measurements of how much of a gradient is noise; 0 for none
     # 1: a step's groups are generated while the one before trains, with weights one update older.
     ahead: Annotated[int, between(0, 1)] = 0
 

@@ -41,7 +41,7 @@ class OneBatch:
     def __init__(self, logprobs: list[float]) -> None:
         self.logprobs = torch.tensor(logprobs, requires_grad=True)
 
-    def update(self, rows, loss_function, temperature, rate) -> Updated:
+    def update(self, rows, loss_function, temperature, rate, measure_noise) -> Updated:
         micro = collate(rows, audio_token_id=99, pad_token_id=0)
         loss, numbers = loss_function(self.logprobs, torch.ones(len(self.logprobs)), micro)
         (self.gradient,) = torch.autograd.grad(loss, self.logprobs)
