@@ -44,7 +44,7 @@ class GrpoState:
     noise: float = 0.0  # of the updates that were measured, summed; and their signal
     signal: float = 0.0
 
-    def add_spread(self, metrics: Mapping[str, float], prompts: float) -> dict[str, float]:
+    def add_noise(self, metrics: Mapping[str, float], prompts: float) -> dict[str, float]:
         """Count a step's measured noise and signal, if there are any.
 
         Args:
@@ -178,7 +178,7 @@ class Grpo:
         self.state.checksum_failures = self.recovery.checksum_failures
         metrics = step_metrics(step, self.sampler.reward.part_names, self.state.version - 1)
         self.state.tokens += metrics["perf/tokens"]
-        metrics |= self.state.add_spread(metrics, self.prompts_an_update)
+        metrics |= self.state.add_noise(metrics, self.prompts_an_update)
         metrics |= {
             "num_tokens": self.state.tokens,
             "epoch": float(self.sampler.order.epoch),

@@ -26,7 +26,7 @@ from trainer.learner.frames import FrameCache
 from trainer.learner.lora import trained_share
 from trainer.learner.losses import cross_entropy_sum
 from trainer.learner.merging import Narrowing
-from trainer.learner.noise import Spread
+from trainer.learner.noise import GradientNoise
 from trainer.learner.offload import OffloadedActivations
 from trainer.learner.policy import Policy, load_policy
 from trainer.learner.rows import AnswerTokens, MicroBatch, Row, collate, empty_like, plan_micro_batches, split_rows
@@ -51,14 +51,14 @@ class Updated:
         numbers: what the loss function reported, put together over the micro-batches (see `sums`).
         grad_norm: over all ranks, before clipping.
         refused: whether nothing changed, since the gradient was not finite.
-        spread: how much of the gradient is noise, where that was asked for and can be told.
+        gradient_noise: how much of the gradient is noise, where that was asked for and can be told.
     """
 
     numbers: dict[str, float]
     grad_norm: float
     refused: bool
     micro_batches: int
-    spread: Spread | None = None
+    gradient_noise: GradientNoise | None = None
 
 
 class Learner:
@@ -146,8 +146,8 @@ class Learner:
             rows: may be empty on some ranks, not on all.
             loss_function: log-probabilities (K,), entropies (K,) and the micro-batch to this rank's part of the loss,
                 already divided by the GLOBAL count, and numbers for the log by name, the same names every time.
-            measure_noise: tell `Updated.spread`; the rows are then cut into other micro-batches, and a copy of this
-                rank's part of the gradient is held meanwhile.
+            measure_noise: tell `Updated.gradient_noise`; the rows are then cut into other micro-batches, and a copy of
+                this rank's part of the gradient is held meanwhile.
 
         Raises:
             FailedTogether: `max_refused_steps` steps in a row were refused.
@@ -162,13 +162,13 @@ class Learner:
             numbers.append(self._pass(part, loss_function, temperature, last=number == len(parts) - 1))
             if measure_noise and number == len(cut[0]) - 1:
                 first = [partition.clone() for partition in zero.gradients(self.engine)]
-        spread = None
+        found = None
         if measure_noise:
-            spread = noise.spread(first, zero.gradients(self.engine), (len(halves[0]), len(halves[1])))
+            found = noise.estimate(first, zero.gradients(self.engine), (len(halves[0]), len(halves[1])))
         with span("optimiser"):
             norm, taken = zero.step(self.engine)
         self._count_refused(taken)
-        return Updated(sums.joined(numbers), norm, not taken, len(parts), spread)
+        return Updated(sums.joined(numbers), norm, not taken, len(parts), found)
 
     def _pass(self, rows: list[Row], loss_function: LossFunction, temperature: float, last: bool) -> dict[str, float]:
         """Forward and backward of one micro-batch; what the loss function reports."""

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Spread:
+class GradientNoise:
     """Estimates of one update; each may be below 0.
 
     Args:
@@ -46,7 +46,7 @@ def halves(rows: Sequence[Item], rank: int) -> tuple[list[Item], list[Item]]:
     return list(rows[rank % 2 :: 2]), list(rows[1 - rank % 2 :: 2])
 
 
-def spread(first: Sequence[Tensor], whole: Sequence[Tensor], counts: tuple[int, int]) -> Spread | None:
+def estimate(first: Sequence[Tensor], whole: Sequence[Tensor], counts: tuple[int, int]) -> GradientNoise | None:
     """Noise and signal of an update. A collective.
 
     Args:
@@ -67,7 +67,7 @@ def spread(first: Sequence[Tensor], whole: Sequence[Tensor], counts: tuple[int, 
         own["product"] += _dot(one, other)
     squares, product = distributed.totals(own).values()
     noise = squares - product * (n_1**2 + n_2**2) / (n_1 * n_2)
-    return Spread(noise, product * (n_1 + n_2) ** 2 / (n_1 * n_2))
+    return GradientNoise(noise, product * (n_1 + n_2) ** 2 / (n_1 * n_2))
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

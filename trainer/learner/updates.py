@@ -176,8 +176,8 @@ def _update(
     measure = bool(config.noise_every) and step % config.noise_every == 0
     local = learner.update(rows, loss, config.groups.temperature, rate, measure)
     metrics = sums.over_ranks(local.numbers) | {"grad_norm": local.grad_norm}
-    if local.spread is not None and not local.refused:
-        metrics |= local.spread.as_metrics()
+    if local.gradient_noise is not None and not local.refused:
+        metrics |= local.gradient_noise.as_metrics()
     return UpdateReport(rate, metrics, float(local.refused), local.micro_batches)
 
 

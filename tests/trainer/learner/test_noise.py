@@ -11,7 +11,7 @@ import torch
 
 from ranks import run_ranks
 from trainer.learner.grpo import GrpoState
-from trainer.learner.noise import Spread, halves, spread
+from trainer.learner.noise import GradientNoise, estimate, halves
 
 
 @pytest.mark.parametrize(("n_1", "n_2"), [(6, 6), (5, 7), (2, 10)])
@@ -23,7 +23,7 @@ def test_the_estimates_are_right_in_the_mean_whatever_the_halves(n_1: int, n_2: 
     for _ in range(draws):
         prompts = (mean + deviation * torch.randn(n, 4, generator=generator)) / n
         first, whole = prompts[:n_1].sum(0), prompts.sum(0)
-        found.append(spread(first.split(2), whole.split(2), (n_1, n_2)))
+        found.append(estimate(first.split(2), whole.split(2), (n_1, n_2)))
     for estimates, true in (
         ([one.noise for one in found], float((deviation**2).sum()) / n),
         ([one.signal for one in found], float((mean**2).sum())),
@@ -34,8 +34,8 @@ def test_the_estimates_are_right_in_the_mean_whatever_the_halves(n_1: int, n_2: 
 
 
 def test_a_half_without_rows_tells_nothing(alone: None) -> None:
-    assert spread([], [torch.ones(2)], (0, 1)) is None
-    assert spread([torch.ones(2)], [torch.ones(2)], (1, 0)) is None
+    assert estimate([], [torch.ones(2)], (0, 1)) is None
+    assert estimate([torch.ones(2)], [torch.ones(2)], (1, 0)) is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
@@ -48,9 +48,9 @@ def test_ranks_with_odd_rows_fill_both_halves_alike(count: int) -> None:
 
 def test_a_run_says_at_how_many_prompts_noise_and_signal_are_level() -> None:
     state = GrpoState()
-    assert state.add_spread({"reward": 0.5}, 24.0) == {}  # not measured in this step
-    assert state.add_spread(Spread(3.0, -1.0).as_metrics(), 24.0) == {}
-    assert state.add_spread(Spread(5.0, 2.0).as_metrics(), 24.0) == {"gradient/level_prompts": 24.0 * 8.0 / 1.0}
+    assert state.add_noise({"reward": 0.5}, 24.0) == {}  # not measured in this step
+    assert state.add_noise(GradientNoise(3.0, -1.0).as_metrics(), 24.0) == {}
+    assert state.add_noise(GradientNoise(5.0, 2.0).as_metrics(), 24.0) == {"gradient/level_prompts": 24.0 * 8.0 / 1.0}
 
 
 MEASURED = """
@@ -84,7 +84,7 @@ norms = [update(part).grad_norm for part in (first, second, rows)]
 measured = update(rows, measure=True)
 if distributed.is_first():
     print(json.dumps({
-        "norms": norms, "norm": measured.grad_norm, "noise": measured.spread.noise, "signal": measured.spread.signal,
+        "norms": norms, "norm": measured.grad_norm, **vars(measured.gradient_noise),
         "counts": [len(first), len(second)], "micro_batches": measured.micro_batches,
     }))
 """
