@@ -7,11 +7,13 @@ gradients, counts and metrics.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from trainer.learner import distributed
 from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.groups import GroupSampler, record
 from trainer.learner.learner import Learner
+from trainer.learner.noise import Level, Measurements
 from trainer.learner.profiling import StepProfiler
 from trainer.learner.recovery import Recovery, WorkersLost
 from trainer.learner.rows import Row
@@ -41,24 +44,12 @@ class GrpoState:
     syncs: list[float] = field(default_factory=list)
     tokens: float = 0.0  # trained on so far, prompts included
     checksum_failures: int = 0
-    noise: float = 0.0  # of the updates that were measured, summed; and their signal
-    signal: float = 0.0
+    measured: Measurements = field(default_factory=Measurements)  # of the gradient's noise
 
-    def add_noise(self, metrics: Mapping[str, float], prompts: float) -> dict[str, float]:
-        """Count a step's measured noise and signal, if there are any.
-
-        Args:
-            prompts: of an update.
-
-        Returns:
-            what all measurements so far say: the prompts an update at which noise and signal would be level.
-        """
-        if "gradient/noise" not in metrics:
-            return {}
-        self.noise, self.signal = self.noise + metrics["gradient/noise"], self.signal + metrics["gradient/signal"]
-        if min(self.noise, self.signal) <= 0:
-            return {}  # too few measurements to tell
-        return {"gradient/level_prompts": prompts * self.noise / self.signal}
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> GrpoState:
+        """What `asdict` has made of one, in a checkpoint."""
+        return cls(**{**saved, "measured": Measurements(**saved.get("measured", {}))})
 
 
 @dataclass
@@ -86,9 +77,9 @@ class Grpo:
     _started: float = field(default=0.0, init=False)
 
     @property
-    def prompts_an_update(self) -> float:
-        """Over all ranks, in the mean."""
-        return self.config.groups.prompts_per_step / self.config.minibatches
+    def noise_level(self) -> Level | None:
+        """Where noise and signal of an update would be level, by all measurements so far; None: not measured."""
+        return self.state.measured.level(self.config.groups.prompts_per_step / self.config.minibatches)
 
     def train(self) -> int:
         """Train until `max_steps` or a signal; the workers already have `state.version`.
@@ -138,7 +129,7 @@ class Grpo:
     def save(self) -> bool:
         """Write the step's checkpoint, unless it is there; whether it is there now. As `Checkpoints.save`."""
         own = {f"upcoming.{distributed.rank()}.json": self.sampler.ahead_as_json()}
-        content = {"grpo": vars(self.state), "cursor": self.sampler.order.state()}
+        content = {"grpo": asdict(self.state), "cursor": self.sampler.order.state()}
         return self.checkpoints.save(self.learner, self.state.step, content, own_files=own)
 
     @contextmanager
@@ -178,7 +169,10 @@ class Grpo:
         self.state.checksum_failures = self.recovery.checksum_failures
         metrics = step_metrics(step, self.sampler.reward.part_names, self.state.version - 1)
         self.state.tokens += metrics["perf/tokens"]
-        metrics |= self.state.add_noise(metrics, self.prompts_an_update)
+        if "gradient/noise" in metrics:
+            self.state.measured.add(metrics["gradient/noise"], metrics["gradient/signal"])
+            if (level := self.noise_level) is not None and math.isfinite(level.low):
+                metrics["gradient/level_prompts_at_least"] = level.low
         metrics |= {
             "num_tokens": self.state.tokens,
             "epoch": float(self.sampler.order.epoch),

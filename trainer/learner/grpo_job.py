@@ -99,12 +99,8 @@ def _train(
         return signal
     seconds = time.monotonic() - began
     training.save()
-    if state.signal > 0:
-        level = state.noise / state.signal * training.prompts_an_update
-        distributed.say(
-            f"gradient: noise and signal would be level at about {level:,.0f} prompts an update; here are "
-            f"{training.prompts_an_update:g}"
-        )
+    if (level := training.noise_level) is not None:
+        distributed.say(str(level))
     if config.grpo.keep_best:
         _take_best(learner, checkpoints, recovery, state)
     tracker.at(state.step, config.grpo.max_steps, "evaluate")
@@ -123,7 +119,7 @@ def _restored(learner: Learner, sampler: GroupSampler, checkpoint: Path | None) 
     sampler.order.restore(saved["cursor"])
     ahead = sorted(checkpoint.glob("upcoming.*.json"), key=lambda path: int(path.name.split(".")[1]))
     sampler.restore_ahead([path.read_text(encoding="utf-8") for path in ahead])
-    state = GrpoState(**saved["grpo"])
+    state = GrpoState.of(saved["grpo"])
     distributed.say(f"resumed from {checkpoint} at step {state.step}")
     return state
 

@@ -7,11 +7,12 @@ g = g_1 + g_2, to which its halves of n_1 and n_2 prompts contribute
 
 so both the signal |mu|^2 and the noise tr S / n have estimates without bias. Their ratio says how many times as many
 prompts an update would need for noise and signal to be level: below that, twice the prompts are worth nearly twice the
-steps; far above it, they are wasted.
+steps; far above it, they are wasted. One update's estimates say little, so a run puts all of them together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,6 +40,61 @@ class GradientNoise:
     def as_metrics(self) -> dict[str, float]:
         """Under the names that they are logged under."""
         return {"gradient/noise": self.noise, "gradient/signal": self.signal}
+
+
+@dataclass
+class Measurements:
+    """Those of a run so far.
+
+    Attributes:
+        noise, signal: summed.
+        signal_squares: the sum of the signals' squares, for its error.
+    """
+
+    count: int = 0
+    noise: float = 0.0
+    signal: float = 0.0
+    signal_squares: float = 0.0
+
+    def add(self, noise: float, signal: float) -> None:
+        """One update's."""
+        self.count += 1
+        self.noise, self.signal = self.noise + noise, self.signal + signal
+        self.signal_squares += signal**2
+
+    def level(self, prompts: float) -> Level | None:
+        """The prompts an update at which noise and signal would be level; None after fewer than two measurements.
+
+        Args:
+            prompts: of an update, as it was measured.
+        """
+        if self.count < 2:
+            return None
+        noise, signal = self.noise / self.count, self.signal / self.count
+        variance = max(self.signal_squares / self.count - signal**2, 0.0) * self.count / (self.count - 1)
+        error = 2.0 * math.sqrt(variance / self.count)
+        return Level(_ratio(prompts * noise, signal + error), _ratio(prompts * noise, signal - error), prompts)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Prompts an update at which noise and signal are level, with 95 % between `low` and `high` (by two errors)."""
+
+    low: float
+    high: float
+    prompts: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"gradient: no signal was found in updates of {self.prompts:g} prompts"
+        where = f"{self.low:,.0f} prompts an update, or more"
+        if not math.isinf(self.high):
+            where = f"{self.low:,.0f} to {self.high:,.0f} prompts an update"
+        return f"gradient: noise and signal would be level at {where} (95 %); here are {self.prompts:g}"
+
+
+def _ratio(noise: float, signal: float) -> float:
+    return noise / signal if signal > 0 else math.inf
 
 
 def halves(rows: Sequence[Item], rank: int) -> tuple[list[Item], list[Item]]:

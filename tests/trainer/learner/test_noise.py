@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from ranks import run_ranks
 from trainer.learner.grpo import GrpoState
-from trainer.learner.noise import GradientNoise, estimate, halves
+from trainer.learner.noise import Measurements, estimate, halves
 
 
 @pytest.mark.parametrize(("n_1", "n_2"), [(6, 6), (5, 7), (2, 10)])
@@ -46,11 +48,43 @@ def test_ranks_with_odd_rows_fill_both_halves_alike(count: int) -> None:
     assert sum(len(first) for first, _ in parts) == sum(len(second) for _, second in parts) == count
 
 
-def test_a_run_says_at_how_many_prompts_noise_and_signal_are_level() -> None:
-    state = GrpoState()
-    assert state.add_noise({"reward": 0.5}, 24.0) == {}  # not measured in this step
-    assert state.add_noise(GradientNoise(3.0, -1.0).as_metrics(), 24.0) == {}
-    assert state.add_noise(GradientNoise(5.0, 2.0).as_metrics(), 24.0) == {"gradient/level_prompts": 24.0 * 8.0 / 1.0}
+@pytest.mark.parametrize(
+    ("signals", "low", "high", "words"),
+    [
+        ([2.0, 4.0, 3.0, 3.0], 24 * 6 / (3 + (2 / 3) ** 0.5), 24 * 6 / (3 - (2 / 3) ** 0.5), "38 to 66 prompts"),
+        ([-1.0, 2.0], 24 * 6 / 3.5, math.inf, "41 prompts an update, or more"),
+        ([-3.0, -3.1], math.inf, math.inf, "no signal was found in updates of 24 prompts"),
+    ],
+)
+def test_a_run_says_at_how_many_prompts_noise_and_signal_are_level(
+    signals: list[float], low: float, high: float, words: str
+) -> None:
+    measured = Measurements()
+    for signal in signals:
+        assert measured.count > 1 or measured.level(24.0) is None
+        measured.add(6.0, signal)
+    level = measured.level(24.0)
+    assert level is not None and (level.low, level.high) == pytest.approx((low, high))
+    assert words in str(level)
+
+
+def test_the_error_covers_what_is_true_as_often_as_it_says() -> None:
+    generator, true, covered = np.random.default_rng(0), 0.1, 0
+    for _ in range(1000):
+        measured = Measurements()
+        for signal in generator.normal(true, 0.5, size=200):
+            measured.add(1.0, float(signal))
+        level = measured.level(10.0)
+        assert level is not None
+        covered += level.low <= 10.0 / true <= level.high
+    assert 0.93 < covered / 1000 < 0.98
+
+
+def test_measurements_go_on_after_a_resume() -> None:
+    state = GrpoState(step=3)
+    state.measured.add(2.0, 1.0)
+    assert GrpoState.of(json.loads(json.dumps(asdict(state)))) == state
+    assert GrpoState.of({"step": 3}) == GrpoState(step=3)  # of a version that did not measure
 
 
 MEASURED = """
