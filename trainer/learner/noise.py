@@ -7,7 +7,9 @@ g = g_1 + g_2, to which its halves of n_1 and n_2 prompts contribute
 
 so both the signal |mu|^2 and the noise tr S / n have estimates without bias. Their ratio says how many times as many
 prompts an update would need for noise and signal to be level: below that, twice the prompts are worth nearly twice the
-steps; far above it, they are wasted. One update's estimates say little, so a run puts all of them together.
+steps; far above it, they are wasted. The noise is that of the prompts and of the answers drawn to them. One update's
+estimates say little, so a run puts all of them together. What AdamW makes of them is left out: it scales every
+parameter, and averages over about 1 / (1 - beta1) updates.
 """
 
 from __future__ import annotations
