@@ -63,6 +63,7 @@ def trained_of(config: ExperimentConfig, architecture: Architecture, ranks: int,
         offload=config.zero.offload_optimiser,
         reference=grpo and config.grpo.kl.coefficient > 0 and not lora.rank,
         deltas=grpo and sync_mode(config, gpu) == "delta",
+        measured=grpo and config.grpo.noise_every > 0,
         on_cpu=not gpu,
     )
 
@@ -159,6 +160,7 @@ def held(trained: Trained, architecture: Architecture, how: How, bucket: int) ->
         "optimiser": states.optimiser_bytes(trained),
         "reference": states.reference_bytes(trained),
         "weights as last sent": states.last_sent_bytes(trained),
+        "a half's gradients": states.half_gradient_bytes(trained),
         "gradients' bucket": states.bucket_bytes(trained, bucket),
         "audio encoder": float(how.number * architecture.encoder.parameters),  # on every rank, whole
     }

@@ -29,6 +29,7 @@ class Trained:
         offload: the optimiser's state is in main memory.
         reference: a second, frozen model is kept (`grpo.kl`).
         deltas: the weights are kept as they were last sent, to find what has changed.
+        measured: a half's gradients are kept beside the update's (`grpo.noise_every`).
         on_cpu: the learner computes on a CPU.
     """
 
@@ -40,6 +41,7 @@ class Trained:
     offload: bool = False
     reference: bool = False
     deltas: bool = False
+    measured: bool = False
     on_cpu: bool = False
 
 
@@ -71,6 +73,11 @@ def reference_bytes(one: Trained) -> float:
 def last_sent_bytes(one: Trained) -> float:
     """A rank's share of the trained weights as the workers have them."""
     return one.number * one.numbers / one.ranks if one.deltas else 0.0
+
+
+def half_gradient_bytes(one: Trained) -> float:
+    """A rank's share of the gradients of an update's first half, in the steps that measure their noise."""
+    return _SUM * one.numbers / one.ranks if one.measured else 0.0
 
 
 def gathered_bytes(one: Trained) -> float:

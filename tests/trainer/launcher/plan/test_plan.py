@@ -110,6 +110,13 @@ def test_what_a_sync_sends() -> None:
     assert on_cpu.sync_mode == "dense"  # float32, of which a step changes every number
 
 
+def test_measuring_noise_keeps_a_half_of_the_updates_gradients() -> None:
+    plain, measured = (plan("qwen2_5_omni_7b/sed_grpo", cards(8, 80), *ALL, f"grpo.noise_every={n}") for n in (0, 10))
+    assert "a half's gradients" not in plain.rank.parts
+    assert measured.rank.parts["a half's gradients"] == 4 * SEVEN_B / 4  # float32, over four ranks
+    assert measured.sft is not None and "a half's gradients" not in measured.sft.parts
+
+
 def test_everybody_on_one_card() -> None:
     found = plan("qwen2_5_omni_3b/sed_grpo", cards(1, 80))
     assert found.problems == [] and found.transport == "gloo"  # NCCL refuses two processes on a card
