@@ -232,9 +232,7 @@ class Pipeline:
         run, groups, nodes = self.run, self.config.grpo.groups, self.nodes
         if (run / "eval" / "grpo.jsonl").is_file() and (run / "checkpoint").is_dir():
             console.print("[bold]grpo[/]  already finished in this run")
-            if self.conditions.lacks("grpo"):
-                with self._workers(run / "checkpoint") as workers:
-                    self.conditions.ask("grpo", workers, run / "checkpoint")
+            self._ask_what_lacks("grpo", run / "checkpoint")
             return
         console.print(
             f"[bold]grpo[/]  {total_workers(self.config, nodes.node.count)} rollout worker(s), "
@@ -247,9 +245,8 @@ class Pipeline:
     def _run_grpo(self, start: Path) -> None:
         run, nodes = self.run, self.nodes
         checkpoint, adapter = self._adapter_start(start)
-        if adapter and self.conditions.lacks("sft"):  # the workers below have the base alone until the first sync
-            with self._workers(start) as workers:
-                self.conditions.ask("sft", workers, start)
+        if adapter:  # the workers below have the base alone until the first sync
+            self._ask_what_lacks("sft", start)
         with self._workers(checkpoint) as workers:
             job = JobSpec(
                 kind="grpo",
@@ -272,8 +269,9 @@ class Pipeline:
 
     def evaluate_alone(self, checkpoint: Path, name: str) -> None:
         """Evaluate a checkpoint through workers that load it from its folder; once in a run, however often resumed."""
-        if (self.run / "eval" / f"{name}.jsonl").is_file():  # written last, behind the other conditions
+        if (self.run / "eval" / f"{name}.jsonl").is_file():
             console.print(f"[bold]evaluate-{name}[/]  already done in this run")
+            self._ask_what_lacks(name, checkpoint)
             return
         samples = evaluation_samples(self.data["test"], self.config.task)
         with self.log.stage(f"evaluate-{name}"), self._workers(checkpoint) as workers:
@@ -283,10 +281,17 @@ class Pipeline:
             self.conditions.ask(name, workers, checkpoint)
             save_scored(scored, self.run / "eval" / f"{name}.jsonl")
 
+    def _ask_what_lacks(self, name: str, checkpoint: Path) -> None:
+        """Ask a stage in other conditions that were set after it, by workers of its own."""
+        if self.conditions.lacks(name):
+            with self._workers(checkpoint) as workers:
+                self.conditions.ask(name, workers, checkpoint)
+
     def control_arm(self, start: Path) -> None:
         """Continue SFT, at most for as long as GRPO took, and evaluate: what its time or labels bring without RL."""
         if (self.run / "eval" / "control.jsonl").is_file():
             console.print("[bold]control[/]  already finished in this run")
+            self._ask_what_lacks("control", self.run / "control" / "checkpoint")
             return
         folder = self.run / "control"
         if _is_trained(folder / "work"):  # and was interrupted while it was evaluated

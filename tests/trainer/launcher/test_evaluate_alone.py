@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,18 @@ class WorkersAsked(Exception):
     """Workers were to be started."""
 
 
-@pytest.mark.parametrize("evaluated", [True, False])
-def test_only_what_has_not_been_evaluated_starts_workers(
-    evaluated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("evaluated", "lacks", "asked"), [(True, False, False), (False, False, True), (True, True, True)]
+)
+def test_only_what_has_not_been_asked_starts_workers(
+    evaluated: bool,
+    lacks: bool,
+    asked: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Lacking are conditions that were set when the run was resumed."""
     config = load_experiment("sed_sft", [f"runs={tmp_path}"], ExperimentConfig, EXPERIMENTS)
 
     def workers(self: Pipeline, checkpoint: Path) -> None:
@@ -35,11 +44,10 @@ def test_only_what_has_not_been_evaluated_starts_workers(
     with Nodes(config, Node()) as nodes:
         pipeline = Pipeline(config, nodes, open_run(config, resume=False), resume=True)
         pipeline.data = {"test": tmp_path / "clips.jsonl"}
+        monkeypatch.setattr(pipeline.conditions, "lacks", lambda name: lacks)
         (pipeline.run / "eval").mkdir(exist_ok=True)
-        if not evaluated:
-            with pytest.raises(WorkersAsked):
-                pipeline.evaluate_alone(tmp_path / "start", "sft")
-            return
-        (pipeline.run / "eval" / "sft.jsonl").write_text("", encoding="utf-8")
-        pipeline.evaluate_alone(tmp_path / "start", "sft")
-    assert "evaluate-sft  already done in this run" in capsys.readouterr().err
+        if evaluated:
+            (pipeline.run / "eval" / "sft.jsonl").write_text("", encoding="utf-8")
+        with pytest.raises(WorkersAsked) if asked else nullcontext():
+            pipeline.evaluate_alone(tmp_path / "start", "sft")
+    assert ("evaluate-sft  already done in this run" in capsys.readouterr().err) == evaluated
