@@ -57,12 +57,7 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     for task in tasks:
         resolved_times([], task, config.sft.label_times)
     config.zero.check()
-    offloaded = config.zero.offload_optimiser or "offload_optimizer" in config.zero.extra.get("zero_optimization", {})
-    if config.grpo.noise_every and offloaded:
-        raise ValueError(
-            "grpo.noise_every reads half an update's gradient, which an optimiser in main memory never has; set it to "
-            "0, or take zero.offload_optimiser back"
-        )
+    _check_noise(config)
     _check_sync(config)
     config.wandb.check()
     _check_workers(config.rollout, total_workers(config, n_nodes))
@@ -72,6 +67,19 @@ def check(config: ExperimentConfig, n_nodes: int = 1) -> None:
     _check_control(config)
     if config.sft.keep_best and not config.sft.validate_every:
         raise ValueError("sft.keep_best needs sft.validate_every: the best is chosen by validation losses")
+
+
+def _check_noise(config: ExperimentConfig) -> None:
+    extra = config.zero.extra.get("zero_optimization", {})
+    offloading = {
+        "zero.offload_optimiser": config.zero.offload_optimiser,
+        "zero.extra.zero_optimization.offload_optimizer": isinstance(extra, dict) and extra.get("offload_optimizer"),
+    }
+    for key in (key for key, asked in offloading.items() if asked and config.grpo.noise_every):
+        raise ValueError(
+            "grpo.noise_every reads half an update's gradient, which an optimiser in main memory never has; set it to "
+            f"0, or take {key} back"
+        )
 
 
 def _check_learner(config: ExperimentConfig, n_learning: int) -> None:

@@ -128,6 +128,10 @@ def test_check_names_the_key_that_is_wrong() -> None:
         ("model.tiny.family=toy", "'toy', of which no small base is shipped"),
         ("sft.keep_best=true", "sft.keep_best needs sft.validate_every"),
         ("grpo.noise_every=5 zero.offload_optimiser=true", "grpo.noise_every reads half an update's gradient"),
+        (
+            "grpo.noise_every=5 zero.extra.zero_optimization.offload_optimizer.device=cpu",
+            "take zero.extra.zero_optimization.offload_optimizer back",
+        ),
         ("data.test=x.jsonl", "data.sft"),
         ("model.path=/nowhere", "/nowhere"),
         ("rewards=nothing", "nothing"),
