@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from ranks import ended_ranks, run_ranks
-from trainer.learner.checkpoint_files import STATE
 from trainer.learner.checkpoints import Checkpoints
 from trainer.settings.checkpoints import CheckpointsConfig
+
+from .stand_in_learner import Writes
 
 RANK = """
 import resource, sys
@@ -168,14 +169,6 @@ assert same(step(), first)  # the optimiser's state, too
 @pytest.mark.slow
 def test_a_checkpoint_of_before_the_first_step_gives_the_start_back(tmp_path: Path, tiny_checkpoint: Path) -> None:
     run_ranks(RETURNS, tiny_checkpoint, tmp_path / "step-000000")
-
-
-class Writes:
-    """Stands in for the learner: a checkpoint is its last file."""
-
-    def save(self, folder, state, with_encoder, own_files) -> None:
-        folder.mkdir(parents=True)
-        (folder / STATE).write_text("{}")
 
 
 def test_the_newest_and_the_best_stay(tmp_path: Path, alone: None) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from trainer.learner.checkpoint_files import STATE
 from trainer.learner.checkpoints import Checkpoints
 from trainer.learner.distributed import FailedTogether
 from trainer.learner.grpo import Grpo, GrpoState
 from trainer.learner.recovery import WorkersLost
 from trainer.settings.checkpoints import CheckpointsConfig
 from trainer.settings.grpo import GrpoConfig
+
+from .stand_in_learner import Writes
 
 
 @pytest.mark.parametrize("failure", [WorkersLost, FailedTogether])
@@ -37,11 +38,6 @@ def test_a_validation_that_fails_costs_nothing_of_what_was_trained(failure: type
 
 
 def test_keeping_the_best_ends_with_the_start_where_all_else_is_worse(alone: None, tmp_path: Path) -> None:
-    class Writes:
-        def save(self, folder: Path, state: object, with_encoder: bool, own_files: object) -> None:
-            folder.mkdir(parents=True)
-            (folder / STATE).write_text("{}")
-
     checkpoints = Checkpoints(tmp_path, CheckpointsConfig(keep=1))
     training: Any = Grpo(
         learner=Writes(), sampler=SimpleNamespace(ahead_as_json=lambda: "null", order=SimpleNamespace(state=dict)),

@@ -9,6 +9,7 @@ import torch
 
 from trainer.learner import updates
 from trainer.learner.learner import Updated
+from trainer.learner.noise import GradientNoise
 from trainer.learner.objectives import PolicyTokens, objective_of
 from trainer.learner.rows import AnswerTokens, Row, collate
 from trainer.settings.grpo import GrpoConfig
@@ -38,14 +39,15 @@ def own(tmp_path, monkeypatch) -> str:
 class OneBatch:
     """Stands in for the learner: one micro-batch whose log-probabilities are given; no model and no optimiser."""
 
-    def __init__(self, logprobs: list[float]) -> None:
-        self.logprobs = torch.tensor(logprobs, requires_grad=True)
+    def __init__(self, logprobs: list[float], refuses: bool = False) -> None:
+        self.logprobs, self.refuses = torch.tensor(logprobs, requires_grad=True), refuses
 
     def update(self, rows, loss_function, temperature, rate, measure_noise) -> Updated:
         micro = collate(rows, audio_token_id=99, pad_token_id=0)
         loss, numbers = loss_function(self.logprobs, torch.ones(len(self.logprobs)), micro)
         (self.gradient,) = torch.autograd.grad(loss, self.logprobs)
-        return Updated({name: float(value.detach()) for name, value in numbers.items()}, 1.0, False, 1)
+        measured = GradientNoise(3.0, 2.0) if measure_noise else None
+        return Updated({name: float(value.detach()) for name, value in numbers.items()}, 1.0, self.refuses, 1, measured)
 
 
 def rows(supervised: bool = False) -> list[Row]:
@@ -65,6 +67,18 @@ def test_an_objective_of_ones_own_trains_and_reports(alone, own) -> None:
     assert metrics["own/length/max"] == 3.0  # the largest, not a mean
     assert {"loss/policy", "entropy", "grad_norm"} <= metrics.keys()
     assert "clip_ratio/low_mean" not in metrics  # that is the clipped objective's
+
+
+@pytest.mark.parametrize(
+    ("every", "step", "refuses", "told"),
+    [(0, 0, False, False), (2, 0, False, True), (2, 1, False, False), (2, 4, False, True), (2, 4, True, False)],
+)
+def test_noise_is_told_of_the_steps_that_measure_it_unless_refused(
+    alone, every: int, step: int, refuses: bool, told: bool
+) -> None:
+    config = GrpoConfig(noise_every=every, max_steps=10)
+    metrics = updates.train_on(OneBatch([-0.5] * 4, refuses), [], rows(), config, step=step).as_metrics()
+    assert (metrics.get("gradient/noise"), metrics.get("gradient/signal")) == ((3.0, 2.0) if told else (None, None))
 
 
 @pytest.mark.parametrize("mismatch", ["off", "truncate", "mask"])
