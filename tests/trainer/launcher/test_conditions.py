@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +90,7 @@ def test_a_run_that_ended_before_the_last_questions_asks_them_when_it_is_resumed
     monkeypatch.setattr(conditions, "greedy_answers", lambda pool, processor, own, *rest: ["none"] * len(own))
     monkeypatch.setattr(conditions, "Processor", lambda folder: None)
     finished: Any = SimpleNamespace(run=run, config=configured(), nodes=None, conditions=found, _workers=workers)
+    finished._ask_what_lacks = MethodType(Pipeline._ask_what_lacks, finished)
     for _ in range(2):
         Pipeline.post_train(finished, tmp_path / "start")
     assert served == [run / "checkpoint"] and not found.lacks("grpo")
